@@ -1,0 +1,21 @@
+//! Compiles `proto/` without protoc and keeps the descriptor set for reflection and JSON.
+
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let mut files: Vec<PathBuf> = std::fs::read_dir("proto/tidegate/v1")?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>, std::io::Error>>()?
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "proto"))
+        .collect();
+    files.sort();
+    let descriptors = protox::compile(&files, ["proto"])?;
+    let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    std::fs::write(out.join("tidegate.v1.bin"), prost::Message::encode_to_vec(&descriptors))?;
+    if !files.is_empty() {
+        tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    }
+    Ok(())
+}

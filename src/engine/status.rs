@@ -1,0 +1,136 @@
+//! What the engine says about itself: answers for status pages, forecasts and explanations. Plain data.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::limiter::LimitView;
+use crate::model::call::Lane;
+use crate::model::flow::FlowCounts;
+use crate::model::id::JobId;
+use crate::model::name::{OperationName, ProviderName};
+
+/// How a provider stands right now.
+#[derive(Clone, Debug)]
+pub struct ProviderStatus {
+    pub name: ProviderName,
+    pub revision: i64,
+    pub paused: bool,
+    /// Why nothing can leave at all, when so: a missing secret, a store that is away.
+    pub fault: Option<String>,
+    pub breaker: BreakerView,
+    /// Provider-wide limits and those of lanes; for limits per account or key, the busiest ones, at most 100.
+    pub limits: Vec<LimitStatus>,
+    pub operations: Vec<OperationStatus>,
+    pub counts: FlowCounts,
+    pub in_flight: u32,
+    pub in_flight_max: u32,
+    /// Jobs sent in the last minute, per second.
+    pub sending_per_second: f64,
+    /// The most the limits allow for the work at hand, jobs per second; `None`: no limit binds.
+    pub allowed_per_second: Option<f64>,
+    /// Wall time at which the present backlog is through; `None` when it cannot be said (paused, breaker open).
+    pub drains_at: Option<Timestamp>,
+    /// The limit that binds the forecast.
+    pub bound_by: Option<String>,
+    /// Creation time of the oldest ready job.
+    pub oldest_ready_at: Option<Timestamp>,
+    /// 429s and the like since the daemon started. The number to keep at 0.
+    pub throttled_total: u64,
+    pub last_throttled_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Debug)]
+pub struct LimitStatus {
+    pub name: String,
+    /// As declared: `50/1h`, `8 concurrent`.
+    pub declared: String,
+    pub view: LimitView,
+}
+
+#[derive(Clone, Debug)]
+pub struct OperationStatus {
+    pub name: OperationName,
+    pub counts: FlowCounts,
+    pub lanes: Vec<LaneStatus>,
+}
+
+#[derive(Clone, Debug)]
+pub struct LaneStatus {
+    pub lane: Lane,
+    pub in_flight: u32,
+    pub calls_total: u64,
+    pub jobs_total: u64,
+    /// Tide credits of a batch lane.
+    pub credits: Option<f64>,
+    /// Sustainable interval of a batch lane.
+    pub interval: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct BreakerView {
+    pub state: BreakerState,
+    pub failures_in_a_row: u32,
+    /// Wall time of the next probe while open.
+    pub probe_at: Option<Timestamp>,
+    pub opened_at: Option<Timestamp>,
+    pub last_error: Option<Arc<str>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    Closed,
+    Open,
+    HalfOpen,
+}
+
+/// Why a job waits and when it will go.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    pub job: JobId,
+    pub waiting_on: WaitingOn,
+    /// One sentence for people.
+    pub sentence: String,
+    /// Wall time of the earliest departure; `None` when it cannot be said.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Jobs of the flow that go before it.
+    pub ahead: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum WaitingOn {
+    /// Final, or on the wire.
+    Nothing,
+    /// Next in turn.
+    Turn,
+    NotDue {
+        due_at: Timestamp,
+    },
+    Key {
+        behind: JobId,
+    },
+    Limit {
+        name: String,
+    },
+    Breaker,
+    Paused,
+    RunPaused,
+    /// The daemon's own cap on calls in flight.
+    InFlight,
+    UnknownProvider,
+    /// `unknown`: a person must decide.
+    Decision,
+    Draining,
+}
+
+/// One supervised task.
+#[derive(Clone, Debug)]
+pub struct ActorInfo {
+    pub name: String,
+    pub started_at: Timestamp,
+    pub restarts: u32,
+    /// Reason of the last restart.
+    pub last_reason: Option<String>,
+    pub last_beat_at: Timestamp,
+    pub alive: bool,
+}

@@ -1,0 +1,108 @@
+//! Leave to make calls: one trait over the place where the counts live. `local` keeps them in this process.
+//!
+//! A decision is over several limits at once, all or nothing. Refusal is a value that says when to come back; the
+//! caller sleeps until then and never polls. See docs/limits.md for the guarantee. Must never know: jobs, stores,
+//! HTTP. Next: `limit/` has the arithmetic, `engine/gate` is the caller.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::clock::Timestamp;
+use crate::model::call::{LimitKey, Permit};
+use crate::model::flow::Class;
+use crate::model::provider::Limit;
+
+pub mod local;
+
+/// One limit as spent by one call.
+#[derive(Clone, Debug)]
+pub struct Spend {
+    pub key: LimitKey,
+    pub limit: Arc<Limit>,
+}
+
+/// Asks for `min..=max` calls at once, each spending every limit in `spends`.
+#[derive(Clone, Debug)]
+pub struct Acquire {
+    pub spends: Arc<[Spend]>,
+    /// At least 1.
+    pub min: u32,
+    pub max: u32,
+    /// Reserves for more urgent classes are kept back.
+    pub class: Class,
+    /// A repeated request with the same number gets its first answer. 0: no number.
+    pub request: u64,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// Leave for `count` calls. Each carries `permit` into the journal and is settled by itself.
+    Granted { count: u32, permit: Permit },
+    /// Nothing was written. Ask again at `earliest` (steady), or when a call that spends `binder` has settled if
+    /// `soft` says that an answer could free it sooner.
+    Wait { earliest: Timestamp, binder: LimitKey, soft: bool },
+}
+
+/// The end of `count` granted calls.
+#[derive(Clone, Debug)]
+pub struct Settle {
+    pub permit: Permit,
+    pub count: u32,
+    /// False only if no byte left the process: the permits return at once.
+    pub sent: bool,
+    /// The provider said "not now" until this steady time: the limits of the call are blocked until then.
+    pub blocked_until: Option<Timestamp>,
+    /// The name of the limit it spoke of, when it said.
+    pub blocked_limit: Option<String>,
+}
+
+/// What the journal says about one call, for rebuilding.
+#[derive(Clone, Debug)]
+pub struct Seed {
+    pub permit: Permit,
+    /// When the permits began to age: the answer, or the latest time an unanswered call can have arrived.
+    pub anchored_at: Timestamp,
+}
+
+/// How a limit stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LimitView {
+    pub key: LimitKey,
+    /// Permits that may be had in the window at most.
+    pub max: u32,
+    /// Answered calls that still count.
+    pub used: u32,
+    pub in_flight: u32,
+    /// Free for the class `bulk` now.
+    pub free: u32,
+    /// Steady time at which a used permit returns next; `NEVER` when none is used.
+    pub next_free_at: Timestamp,
+    /// Steady time until which the provider said "not now".
+    pub blocked_until: Option<Timestamp>,
+    /// Steady times at which the first used permits return, in order, with their counts: at most 130 clumps.
+    pub returns: Vec<(Timestamp, u32)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Hold: waiting costs a durable queue only time.
+    #[error("the limiter is not available: {reason}")]
+    Unavailable { reason: String },
+}
+
+#[async_trait]
+pub trait Limiter: Send + Sync + std::fmt::Debug {
+    /// Decides all requests in order, in one round trip. Steady `now` comes from the caller where the counts are
+    /// local; a shared limiter uses its server's time.
+    async fn acquire(&self, now: Timestamp, requests: &[Acquire]) -> Result<Vec<Answer>, Error>;
+    /// Late settles are safe: they only delay reuse.
+    async fn settle(&self, now: Timestamp, settles: &[Settle]) -> Result<(), Error>;
+    /// Merges what the journal knows. Before the first acquire.
+    async fn seed(&self, now: Timestamp, limits: &[Spend], entries: &[Seed]) -> Result<(), Error>;
+    async fn peek(&self, now: Timestamp, spends: &[Spend]) -> Result<Vec<LimitView>, Error>;
+    /// All limit keys with a count, for saving: opaque texts that [`Limiter::restore`] understands.
+    async fn save(&self, now: Timestamp) -> Result<Vec<(String, String)>, Error>;
+    async fn restore(&self, entries: &[(String, String)]) -> Result<(), Error>;
+    fn epoch(&self) -> i64;
+}

@@ -1,0 +1,18 @@
+//! The vocabulary: what a job, a call, a provider and a run are. Pure data and pure questions about it.
+//!
+//! Values check themselves when built, so later code never checks them again. Must never know: I/O, async, clocks,
+//! wire formats, SQL. Next: `limit/` and `plan/`, which decide with these words.
+
+pub mod backoff;
+pub mod call;
+pub mod event;
+pub mod filter;
+pub mod flow;
+pub mod id;
+pub mod job;
+pub mod name;
+pub mod provider;
+pub mod request;
+pub mod run;
+pub mod state;
+pub mod verdict;

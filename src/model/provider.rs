@@ -1,0 +1,255 @@
+//! A provider: a third-party API as declared, checked and ready to use.
+//!
+//! `config/` builds these from TOML; everything else only reads them. Nothing here is secret: credentials are
+//! references, resolved when a call is made.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::backoff::Backoff;
+use super::call::Lane;
+use super::job::Coalesce;
+use super::name::{LimitName, OperationName, ProviderName};
+use super::request::{BatchResult, Template};
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Provider {
+    pub name: ProviderName,
+    /// Scheme, host, port and path prefix; no user info, no query, no fragment.
+    pub base_url: url::Url,
+    pub auth: Auth,
+    /// Sent with every call. Values may be templates.
+    pub headers: Vec<(http::HeaderName, Template)>,
+    /// Limits that every call of the provider spends.
+    pub limits: Vec<Arc<Limit>>,
+    pub operations: BTreeMap<OperationName, Arc<Operation>>,
+    pub breaker: BreakerPolicy,
+    /// Which answers mean "not now" (beside status 429, which always does).
+    pub throttled: Vec<Match>,
+    pub timeouts: Timeouts,
+    /// Calls on the wire at one time, all operations together. A guard of the daemon, not a limit of the provider.
+    pub in_flight_max: u32,
+    /// May the base URL resolve to private, loopback or link-local addresses?
+    pub allow_private: bool,
+    /// Bytes of a response body kept in memory, after decompression; the rest is cut off.
+    pub response_bytes_max: usize,
+    /// Send `traceparent` to the provider.
+    pub propagate_trace: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Operation {
+    pub name: OperationName,
+    /// At least one lane exists.
+    pub single: Option<LaneSpec>,
+    pub batch: Option<LaneSpec>,
+    pub coalesce: Coalesce,
+    /// Is sending a call again safe when its answer was lost?
+    pub repeat: Repeat,
+    pub idempotency: Option<IdempotencyHeader>,
+    pub retry: Backoff,
+    /// Answers beside 2xx that count as delivered, as "DELETE of what is already gone".
+    pub delivered_if: Vec<Match>,
+    /// Answers that look like success but are not, as 200 with an error body.
+    pub failed_if: Vec<Match>,
+    /// Answers worth another try beside 408, 425, 500, 502, 503, 504.
+    pub retry_if: Vec<Match>,
+    /// Bytes of the answer kept with the job. 0 keeps none.
+    pub keep_bytes: usize,
+}
+
+impl Operation {
+    pub fn lane(&self, lane: Lane) -> Option<&LaneSpec> {
+        match lane {
+            Lane::Single => self.single.as_ref(),
+            Lane::Batch => self.batch.as_ref(),
+        }
+    }
+}
+
+/// How one lane makes its request, and what it spends.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LaneSpec {
+    pub method: http::Method,
+    /// Path, query, headers and body, parsed and checked against the variables that exist.
+    pub request: RequestTemplate,
+    /// Limits that only this lane spends, beside the provider's.
+    pub limits: Vec<Arc<Limit>>,
+    /// Jobs in one call: 1 on the single lane.
+    pub size_max: u32,
+    /// Bytes of all payloads in one call.
+    pub bytes_max: usize,
+    /// Where a batch answer tells the fate of each job. `None`: the status speaks for all.
+    pub result: Option<BatchResult>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RequestTemplate {
+    /// Appended to the base URL's path; variables are percent-encoded as one path segment each.
+    pub path: Template,
+    pub query: Vec<(String, Template)>,
+    pub headers: Vec<(http::HeaderName, Template)>,
+    pub body: Option<super::request::BodyTemplate>,
+}
+
+/// Where a secret comes from. The value is never in the config and never printed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SecretRef {
+    /// A systemd credential: a file in `$CREDENTIALS_DIRECTORY`.
+    Credential(String),
+    File(std::path::PathBuf),
+    Env(String),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Auth {
+    None,
+    Bearer(SecretRef),
+    Basic { username: String, password: SecretRef },
+    Header { name: http::HeaderName, value: SecretRef },
+}
+
+/// Is it safe to send a call again when the answer to the first was lost?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// By the method: GET, HEAD, PUT, DELETE, OPTIONS yes; POST and PATCH only with an idempotency header within its
+    /// life.
+    ByMethod,
+    Always,
+    Never,
+}
+
+/// The outbound idempotency key: stable over the retries of a job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IdempotencyHeader {
+    pub name: http::HeaderName,
+    /// How long the provider remembers a key. A repeat after that is not safe.
+    pub life: Duration,
+}
+
+/// A question about an answer. All parts given must hold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Match {
+    /// Inclusive range.
+    pub status: Option<(u16, u16)>,
+    /// Header name and exact value; an empty value asks only for presence.
+    pub header: Option<(http::HeaderName, String)>,
+    /// The body contains this text.
+    pub body: Option<String>,
+    /// A JSON pointer that exists and is neither null, false, "" nor 0; or that equals the value.
+    pub json: Option<(String, Option<serde_json::Value>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Name resolution, TCP and TLS.
+    pub connect: Duration,
+    /// From the request's last byte to the status line.
+    pub first_byte: Duration,
+    /// Between two reads of the body.
+    pub idle: Duration,
+    /// The whole call.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_secs(20),
+            idle: Duration::from_secs(10),
+            total: Duration::from_secs(30),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BreakerPolicy {
+    /// Opens after this many failures in a row.
+    pub failures_in_a_row: u32,
+    /// Or when at least this share of at least `calls_min` calls within `window` failed.
+    pub failure_share: f64,
+    pub calls_min: u32,
+    pub window: Duration,
+    /// First open time; doubles with each reopening up to `open_max`, +-20 %.
+    pub open_base: Duration,
+    pub open_max: Duration,
+    /// Good probes that close it.
+    pub probes: u32,
+    /// After closing, the share of calls let through grows from 10 % to 100 % over this time.
+    pub ramp: Duration,
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        BreakerPolicy {
+            failures_in_a_row: 5,
+            failure_share: 0.5,
+            calls_min: 10,
+            window: Duration::from_secs(60),
+            open_base: Duration::from_secs(5),
+            open_max: Duration::from_secs(600),
+            probes: 3,
+            ramp: Duration::from_secs(30),
+        }
+    }
+}
+
+/// One declared restriction.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limit {
+    pub name: LimitName,
+    pub kind: LimitKind,
+    pub scope: Scope,
+    /// Calls of these methods only; empty: all.
+    pub methods: Vec<http::Method>,
+    /// Permits one call costs. At least 1, at most the limit's maximum.
+    pub cost: u32,
+    /// Permits kept back for `urgent`, and for `urgent` and `normal` together.
+    pub reserve: Reserve,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserve {
+    pub urgent: u32,
+    pub normal: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    Provider,
+    Account,
+    /// One count per key of a job. Single lane only.
+    Key,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum LimitKind {
+    /// `max` per any interval of length `per`.
+    Window { max: u32, per: Duration, anchor: Anchor },
+    /// A bucket of `capacity` refilled at `refill` per `per`; the capacity used is reduced by rate x jitter.
+    Bucket { capacity: u32, refill: u32, per: Duration, jitter: Duration },
+    /// At most `max` calls on the wire.
+    Concurrency { max: u32 },
+    /// `max` per hour, day or month of a time zone.
+    Calendar { max: u32, period: CalendarPeriod, zone: jiff::tz::TimeZone },
+    /// Evenly spaced, for providers that count approximately: one per `per / (max - 1)` plus jitter.
+    Paced { max: u32, per: Duration, jitter: Duration },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CalendarPeriod {
+    Hour,
+    Day,
+    Month,
+}
+
+/// From when a used slot of a window counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anchor {
+    /// From the answer: exact whatever the delays. The default.
+    Answer,
+    /// From the send; exact while the delays to the provider spread by less than `jitter`.
+    Send { jitter: Duration },
+}
