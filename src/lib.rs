@@ -41,4 +41,5 @@ pub mod simulator;
 // Frame.
 pub mod app;
 pub mod config;
+pub mod mutant;
 pub mod telemetry;
