@@ -1,1 +1,1 @@
-
+//! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.

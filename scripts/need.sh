@@ -1,0 +1,41 @@
+#!/bin/bash
+# Makes sure that the tools of a purpose are there: `need.sh build` or `need.sh test`.
+# Rust is the only thing expected beforehand. What else is missing is installed when we may, else named in one line.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+purpose=${1:?usage: need.sh build|test}
+
+die() { echo "tidegate: $*" >&2; exit 1; }
+
+command -v cargo >/dev/null || die "Rust is missing; install it from https://rustup.rs and run this again"
+
+# command, Debian package
+packages=()
+want() { command -v "$1" >/dev/null || packages+=("$2"); }
+want cc build-essential
+if [ "$purpose" = test ]; then
+  want npm npm              # buf, the proto linter and the golden path's client, comes from there
+  want python3 python3
+  want mkfs.ext4 e2fsprogs  # the power-cut test
+  python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+fi
+if [ ${#packages[@]} -gt 0 ]; then
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing ${packages[*]}" >&2
+    apt-get update -qq >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends "${packages[@]}" >/dev/null
+  else
+    die "missing packages; install them with: sudo apt-get install ${packages[*]}"
+  fi
+fi
+[ "$purpose" = test ] || exit 0
+
+rustup component list --installed 2>/dev/null | grep -q '^clippy' || rustup component add clippy rustfmt >&2
+
+# Pinned, so that a lint of tomorrow does not break the tree of today. Under target/: never committed.
+buf=1.75.0
+if [ "$(target/tools/node_modules/.bin/buf --version 2>/dev/null)" != $buf ]; then
+  mkdir -p target/tools
+  npm install --silent --no-audit --no-fund --prefix target/tools @bufbuild/buf@$buf >&2 ||
+    die "buf could not be installed from npm"
+fi

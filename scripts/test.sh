@@ -1,0 +1,48 @@
+#!/bin/bash
+# `test.sh` runs everything; `test.sh lint` stops before the tests. Each step prints its name and its seconds.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+what=${1:-all}
+export CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+
+step() {
+  local name=$1 start=$SECONDS
+  shift
+  echo "== $name"
+  "$@" || { echo "== $name: FAILED" >&2; exit 1; }
+  echo "== $name: ok, $((SECONDS - start)) s"
+}
+
+protos() { target/tools/node_modules/.bin/buf lint; }
+documentation() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet; }
+
+# Two runners, one count: nextest when it is there, since it runs tests in parallel processes.
+tests() {
+  local log=target/test.log
+  if command -v cargo-nextest >/dev/null; then
+    cargo nextest run --no-fail-fast "$@" 2>&1 | tee "$log"
+    cargo test --doc --quiet
+  else
+    cargo test --no-fail-fast "$@" 2>&1 | tee "$log"
+  fi
+}
+
+count() {
+  if grep -q '^ *Summary \[' target/test.log; then
+    grep '^ *Summary \[' target/test.log | sed 's/^ *Summary/tests:/'
+  else
+    awk '/^test result:/ {p += $4; f += $6; i += $8} END {print "tests: " p " passed, " f " failed, " i " ignored"}' target/test.log
+  fi
+}
+
+step "tools" scripts/need.sh test
+step "format" cargo fmt --check
+step "clippy" cargo clippy --quiet --all-targets -- -D warnings
+step "documentation" documentation
+step "protos" protos
+if [ "$what" = lint ]; then
+  step "laws of the house" cargo test --quiet --test tidy
+  exit 0
+fi
+step "tests" tests
+count
