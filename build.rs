@@ -15,7 +15,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     std::fs::write(out.join("tidegate.v1.bin"), prost::Message::encode_to_vec(&descriptors))?;
     if !files.is_empty() {
-        tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+        // Maps are sorted, so that labels move into the model as they are.
+        tonic_prost_build::configure().btree_map(".").compile_fds(descriptors)?;
     }
     Ok(())
 }

@@ -1,1 +1,6 @@
-//! Not built yet.
+//! The gRPC face: services, conversion between proto and model, status codes, the server.
+//!
+//! Proto types are seen only here and in `cli/`. Must never know: the engine's inside, SQL, HTTP routes. Next:
+//! `grpc::server` puts the parts together, `grpc::convert` is the only place that turns proto into model and back.
+
+pub mod pb;

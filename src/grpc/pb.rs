@@ -1,0 +1,10 @@
+//! What the compiler made of `proto/tidegate/v1`, and the descriptors it was made from.
+//!
+//! Nothing is written by hand here. Next: `grpc::convert`.
+
+#![allow(clippy::all, clippy::pedantic, missing_docs)]
+
+tonic::include_proto!("tidegate.v1");
+
+/// All of `tidegate.v1` and what it imports, as a serialized `FileDescriptorSet`: for reflection and JSON.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tidegate.v1.bin"));
