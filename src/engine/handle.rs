@@ -122,7 +122,7 @@ impl Handle {
 
     /// Resolves when shutdown begins. Streams end then.
     pub async fn draining(&self) {
-        std::future::pending::<()>().await
+        std::future::pending::<()>().await;
     }
 
     /// Stops accepting and releasing; calls in flight may finish. What AdminService.Drain does.

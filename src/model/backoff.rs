@@ -78,7 +78,10 @@ mod tests {
             base_ms in 1u64..100_000, cap_ms in 1u64..10_000_000, tries in 1u32..100, dice in 0.0f64..1.0,
         ) {
             let made = Backoff::new(Duration::from_millis(base_ms), Duration::from_millis(cap_ms), 50);
-            let Ok(b) = made else { return Ok(prop_assert!(base_ms > cap_ms)) };
+            let Ok(b) = made else {
+                prop_assert!(base_ms > cap_ms);
+                return Ok(());
+            };
             match b.delay(tries, dice) {
                 None => prop_assert!(tries >= 50),
                 Some(d) => prop_assert!(d >= b.floor && d <= b.cap.max(b.floor)),

@@ -36,7 +36,7 @@ impl Id {
     const SEQ_BITS: u32 = 62;
 
     pub fn new(created_at: Timestamp, seq: i64) -> Self {
-        debug_assert!(seq >= 0 && seq < 1 << Self::SEQ_BITS);
+        debug_assert!((0..1 << Self::SEQ_BITS).contains(&seq));
         Id { created_at, seq }
     }
 

@@ -71,11 +71,11 @@ fn imports_go_one_way() {
         };
         for (line, path) in imports(file) {
             let named = path.join("::");
-            let within = |door: &&str| named == **door || named.starts_with(&format!("{door}::"));
+            let within = |door: &str| named == door || named.starts_with(&format!("{door}::"));
             if path[0] != room
                 && !ANYWHERE.contains(&path[0].as_str())
                 && ROOMS.iter().any(|(name, _)| *name == path[0])
-                && !allowed.iter().any(|d| within(&d))
+                && !allowed.iter().any(|d| within(d))
             {
                 findings.push(format!("{}:{line}: {room} must not know {named}", file.path));
             }
@@ -88,7 +88,7 @@ fn imports_go_one_way() {
 #[test]
 fn the_map_has_no_way_back() {
     for (at, (room, allowed)) in ROOMS.iter().enumerate() {
-        for door in allowed.iter() {
+        for door in *allowed {
             let target = door.split("::").next().unwrap();
             let place = ROOMS.iter().position(|(name, _)| *name == target);
             assert!(place.is_some_and(|p| p < at), "{room} may import {door}, which stands behind it or nowhere");
