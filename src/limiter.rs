@@ -13,7 +13,12 @@ use crate::model::call::{LimitKey, Permit};
 use crate::model::flow::Class;
 use crate::model::provider::Limit;
 
+pub mod key;
 pub mod local;
+
+pub use crate::limit::LimitView;
+pub use key::spends;
+pub use local::LocalLimiter;
 
 /// One limit as spent by one call.
 #[derive(Clone, Debug)]
@@ -65,25 +70,6 @@ pub struct Seed {
     pub anchored_at: Timestamp,
 }
 
-/// How a limit stands.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LimitView {
-    pub key: LimitKey,
-    /// Permits that may be had in the window at most.
-    pub max: u32,
-    /// Answered calls that still count.
-    pub used: u32,
-    pub in_flight: u32,
-    /// Free for the class `bulk` now.
-    pub free: u32,
-    /// Steady time at which a used permit returns next; `NEVER` when none is used.
-    pub next_free_at: Timestamp,
-    /// Steady time until which the provider said "not now".
-    pub blocked_until: Option<Timestamp>,
-    /// Steady times at which the first used permits return, in order, with their counts: at most 130 clumps.
-    pub returns: Vec<(Timestamp, u32)>,
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Hold: waiting costs a durable queue only time.
@@ -96,13 +82,20 @@ pub trait Limiter: Send + Sync + std::fmt::Debug {
     /// Decides all requests in order, in one round trip. Steady `now` comes from the caller where the counts are
     /// local; a shared limiter uses its server's time.
     async fn acquire(&self, now: Timestamp, requests: &[Acquire]) -> Result<Vec<Answer>, Error>;
-    /// Late settles are safe: they only delay reuse.
+    /// Late settles are safe: they only delay reuse. Every granted call is settled exactly once, or seeded after a
+    /// crash. Read `now` after the answer came.
     async fn settle(&self, now: Timestamp, settles: &[Settle]) -> Result<(), Error>;
-    /// Merges what the journal knows. Before the first acquire.
+    /// Merges what the journal knows. Before the first acquire, after [`Limiter::restore`], once per journal entry.
+    /// Limits that are not in `limits` are kept aside until the first acquire declares them.
     async fn seed(&self, now: Timestamp, limits: &[Spend], entries: &[Seed]) -> Result<(), Error>;
     async fn peek(&self, now: Timestamp, spends: &[Spend]) -> Result<Vec<LimitView>, Error>;
     /// All limit keys with a count, for saving: opaque texts that [`Limiter::restore`] understands.
+    ///
+    /// The protocol: save together with the number of the oldest call then open, less one (or the newest call when none
+    /// is open). At the next start restore, then seed every journal entry above that number. Entries that the saved
+    /// text counts already are recognised by their times and skipped.
     async fn save(&self, now: Timestamp) -> Result<Vec<(String, String)>, Error>;
+    /// Texts that cannot be read are logged and left out; the journal must then speak for them.
     async fn restore(&self, entries: &[(String, String)]) -> Result<(), Error>;
     fn epoch(&self) -> i64;
 }

@@ -1,0 +1,147 @@
+//! What a call spends: the limits that count it, each with the key under which it is counted.
+//!
+//! A key names provider, limit, declared window and the scope's value: `crm/core:3600s@acct-7`. A lane's own limit
+//! carries operation and lane: `crm/sync_user.batch/calls:3600s@acct-7`. The maximum is not part of it, so a changed
+//! maximum keeps its count and a lowered one applies without a burst; the window is, because counts of one window say
+//! nothing about another. Must never know: counts. Next: `limiter/local.rs`.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Spend;
+use crate::model::call::{Lane, LimitKey};
+use crate::model::name::{Account, Key};
+use crate::model::provider::{CalendarPeriod, Limit, LimitKind, Operation, Provider, Scope};
+
+/// What one call of an operation spends. A limit that counts by key is left out when there is no key; one whose methods
+/// do not fit the lane's is left out as well. Empty when the operation has no such lane and the provider no limits.
+pub fn spends(
+    provider: &Provider,
+    operation: &Operation,
+    lane: Lane,
+    account: &Account,
+    key: Option<&Key>,
+) -> Arc<[Spend]> {
+    let Some(spec) = operation.lane(lane) else {
+        return Arc::from([]);
+    };
+    let own = format!("{}/{}.{}/", provider.name, operation.name, lane);
+    let shared = format!("{}/", provider.name);
+    let all = provider.limits.iter().map(|l| (&shared, l)).chain(spec.limits.iter().map(|l| (&own, l)));
+    let mut spends: Vec<Spend> = Vec::new();
+    for (prefix, limit) in all {
+        let counts = limit.methods.is_empty() || limit.methods.contains(&spec.method);
+        if !counts {
+            continue;
+        }
+        let Some(text) = key_text(prefix, limit, account, key) else {
+            continue;
+        };
+        // Two declarations of one name and window are one count; the stricter speaks for both.
+        match spends.iter_mut().find(|s| *s.key.0 == *text) {
+            Some(same) if maximum(limit) < maximum(&same.limit) => same.limit = limit.clone(),
+            Some(_) => {}
+            None => spends.push(Spend { key: LimitKey(Arc::from(text)), limit: limit.clone() }),
+        }
+    }
+    spends.into()
+}
+
+/// `None` when the limit counts by key and there is none.
+fn key_text(prefix: &str, limit: &Limit, account: &Account, key: Option<&Key>) -> Option<String> {
+    let mut text = format!("{prefix}{}:{}", limit.name, window_text(&limit.kind));
+    match limit.scope {
+        Scope::Provider => {}
+        Scope::Account => {
+            let _ = write!(text, "@{account}");
+        }
+        Scope::Key => {
+            // The account's own slashes must not look like the one before the key.
+            let account = account.as_str().replace('%', "%25").replace('/', "%2F");
+            let _ = write!(text, "@{account}/{}", key?);
+        }
+    }
+    Some(text)
+}
+
+fn window_text(kind: &LimitKind) -> String {
+    match kind {
+        LimitKind::Window { per, .. } => duration_text(*per),
+        LimitKind::Bucket { per, .. } => format!("bucket-{}", duration_text(*per)),
+        LimitKind::Concurrency { .. } => "concurrent".to_owned(),
+        LimitKind::Calendar { period, zone, .. } => {
+            let period = match period {
+                CalendarPeriod::Hour => "hour",
+                CalendarPeriod::Day => "day",
+                CalendarPeriod::Month => "month",
+            };
+            match zone.iana_name() {
+                Some(name) => format!("{period}-{name}"),
+                None => format!("{period}-{zone:?}"),
+            }
+        }
+        LimitKind::Paced { per, .. } => format!("paced-{}", duration_text(*per)),
+    }
+}
+
+/// Whole seconds where possible, so that people recognise their window.
+fn duration_text(d: Duration) -> String {
+    match (d.subsec_nanos(), d.subsec_micros() % 1_000) {
+        (0, _) => format!("{}s", d.as_secs()),
+        (_, 0) => format!("{}ms", d.as_millis()),
+        _ => format!("{}us", d.as_micros()),
+    }
+}
+
+fn maximum(limit: &Limit) -> u32 {
+    match limit.kind {
+        LimitKind::Window { max, .. }
+        | LimitKind::Concurrency { max }
+        | LimitKind::Calendar { max, .. }
+        | LimitKind::Paced { max, .. } => max,
+        LimitKind::Bucket { capacity, .. } => capacity,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::name::LimitName;
+    use crate::model::provider::{Anchor, Reserve};
+
+    fn limit(name: &str, kind: LimitKind, scope: Scope) -> Limit {
+        let name = LimitName::new(name).unwrap();
+        Limit { name, kind, scope, methods: Vec::new(), cost: 1, reserve: Reserve::default() }
+    }
+
+    fn window(max: u32, per: Duration) -> LimitKind {
+        LimitKind::Window { max, per, anchor: Anchor::Answer }
+    }
+
+    #[test]
+    fn a_key_names_the_window_but_not_the_maximum() {
+        let account = Account::new("acct-7").unwrap();
+        let text = |kind, scope| key_text("crm/", &limit("core", kind, scope), &account, None).unwrap();
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(text(window(50, hour), Scope::Account), "crm/core:3600s@acct-7");
+        assert_eq!(text(window(99, hour), Scope::Account), "crm/core:3600s@acct-7");
+        assert_eq!(text(window(50, Duration::from_millis(1_500)), Scope::Provider), "crm/core:1500ms");
+        let day = LimitKind::Calendar {
+            max: 5,
+            period: CalendarPeriod::Day,
+            zone: jiff::tz::TimeZone::get("Europe/Paris").unwrap(),
+        };
+        assert_eq!(text(day, Scope::Provider), "crm/core:day-Europe/Paris");
+    }
+
+    #[test]
+    fn a_key_of_one_account_is_never_taken_for_that_of_another() {
+        let spec = limit("per-record", window(10, Duration::from_secs(1)), Scope::Key);
+        let text = |account: &str, key: &str| {
+            key_text("crm/", &spec, &Account::new(account).unwrap(), Some(&Key::new(key).unwrap())).unwrap()
+        };
+        assert_ne!(text("a", "b/c"), text("a/b", "c"));
+        assert_eq!(key_text("crm/", &spec, &Account::default(), None), None);
+    }
+}

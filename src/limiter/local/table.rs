@@ -1,0 +1,293 @@
+//! The limits of this process by key, and what happens to them.
+//!
+//! Slots lie in a slab that a hand goes round: every new limit looks at two old ones and forgets those without a count,
+//! so memory follows the limits in use without a pause to sweep. Must never know: locks, futures. Next:
+//! `limit/state.rs`.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::limit::set::{Outcome, Poll};
+use crate::limit::state::Known;
+use crate::limit::{LimitView, State};
+use crate::limiter::{Acquire, Answer, Seed, Settle, Spend};
+use crate::model::call::{LimitKey, Permit};
+use crate::model::provider::Limit;
+
+/// Answers remembered for repeated requests.
+const ANSWERS_MAX: usize = 1_024;
+/// Calls that ended this long before a save are surely counted in it; younger ones are counted again by the seed.
+/// Covers the time between reading a clock and getting the lock.
+const SAVE_OVERLAP: std::time::Duration = std::time::Duration::from_secs(2);
+/// Known calls of a limit that nobody has declared yet are forgotten after the longest window there is.
+const UNDECLARED_KEPT: std::time::Duration = std::time::Duration::from_secs(32 * 86_400);
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    index: HashMap<LimitKey, usize>,
+    slots: Vec<Option<Slot>>,
+    free: Vec<usize>,
+    /// The slot that is looked at next for being forgotten.
+    hand: usize,
+    /// Limits made since the hand moved last.
+    made: usize,
+    answers: HashMap<u64, Answer>,
+    /// Numbers of the remembered answers, oldest first.
+    answered: VecDeque<u64>,
+    /// Slots of the decision at hand; kept to save an allocation.
+    picked: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Slot {
+    key: LimitKey,
+    /// The declaration that came with the last request. `None`: restored or seeded, not asked for yet.
+    limit: Option<Arc<Limit>>,
+    state: Option<State>,
+    /// What the journal knows, until a declaration says how to count it.
+    known: Vec<Known>,
+    /// When the restored state was saved.
+    saved_at: Option<Timestamp>,
+}
+
+/// One limit as text.
+#[derive(Serialize, Deserialize)]
+struct Saved {
+    at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
+    /// (granted, anchored, permits) of calls whose limit nobody had declared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    known: Vec<(Timestamp, Timestamp, u32)>,
+}
+
+impl Slot {
+    fn new(key: LimitKey) -> Self {
+        Slot { key, limit: None, state: None, known: Vec::new(), saved_at: None }
+    }
+
+    /// The state under the declaration in force. Counts carry over from the one before.
+    fn declare(&mut self, now: Timestamp, limit: &Arc<Limit>) -> &mut State {
+        let same = self.limit.as_ref().is_some_and(|l| Arc::ptr_eq(l, limit));
+        if !same {
+            self.limit = Some(limit.clone());
+            if self.state.as_ref().is_some_and(|s| !s.fits(limit)) {
+                self.state = None;
+            }
+        }
+        let state = self.state.get_or_insert_with(|| State::new(limit));
+        if !self.known.is_empty() {
+            let mut known = std::mem::take(&mut self.known);
+            known.sort_by_key(|k| k.anchored_at);
+            let saved_at = self.saved_at;
+            let counted = |k: &Known| {
+                let stamp = if State::counts_answers(limit) { k.anchored_at } else { k.granted_at };
+                saved_at.is_some_and(|saved| stamp + SAVE_OVERLAP <= saved)
+            };
+            known.iter().filter(|k| !counted(k)).for_each(|k| state.seed(limit, now, *k));
+        }
+        state
+    }
+
+    fn is_idle(&self, now: Timestamp) -> bool {
+        let forgotten = self.known.iter().all(|k| k.anchored_at + UNDECLARED_KEPT <= now);
+        forgotten
+            && match (&self.state, &self.limit) {
+                (None, _) => true,
+                (Some(state), Some(limit)) => state.is_idle(limit, now),
+                // Restored and never asked for: nobody can say how long it counts.
+                (Some(_), None) => self.saved_at.is_some_and(|saved| saved + UNDECLARED_KEPT <= now),
+            }
+    }
+}
+
+impl Table {
+    pub(super) fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    pub(super) fn acquire(&mut self, epoch: i64, now: Timestamp, request: &Acquire) -> Answer {
+        if let Some(answer) = self.answers.get(&request.request) {
+            return answer.clone();
+        }
+        let answer = self.decide(epoch, now, request);
+        self.tidy(now);
+        if request.request != 0 {
+            if self.answered.len() >= ANSWERS_MAX
+                && let Some(oldest) = self.answered.pop_front()
+            {
+                self.answers.remove(&oldest);
+            }
+            self.answered.push_back(request.request);
+            self.answers.insert(request.request, answer.clone());
+        }
+        answer
+    }
+
+    fn decide(&mut self, epoch: i64, now: Timestamp, request: &Acquire) -> Answer {
+        let mut picked = std::mem::take(&mut self.picked);
+        picked.clear();
+        let mut poll = Poll::new(request.min, request.max);
+        for (i, spend) in request.spends.iter().enumerate() {
+            let at = self.slot(&spend.key);
+            // `limiter::spends` never names a key twice; whoever does pays for each.
+            let times = 1 + picked.iter().filter(|&&p| p == at).count() as u32;
+            picked.push(at);
+            let state = self.slots[at].as_mut().expect("an indexed slot is filled").declare(now, &spend.limit);
+            let calls = state.room(&spend.limit, now, request.class) / times;
+            poll.hear(i, calls, |min| state.denied(&spend.limit, request.class, min.saturating_mul(times)));
+        }
+        let answer = match poll.outcome() {
+            Outcome::Granted(count) => {
+                for (spend, &at) in request.spends.iter().zip(&picked) {
+                    let state = self.slots[at].as_mut().and_then(|s| s.state.as_mut());
+                    state.expect("declared above").grant(&spend.limit, now, count);
+                }
+                let spends = request.spends.iter().map(|s| (s.key.clone(), s.limit.cost.max(1))).collect();
+                Answer::Granted { count, permit: Permit { spends, granted_at: now, epoch } }
+            }
+            Outcome::Denied { binder, denied } => Answer::Wait {
+                earliest: denied.earliest,
+                binder: request.spends[binder].key.clone(),
+                soft: denied.soft,
+            },
+        };
+        self.picked = picked;
+        answer
+    }
+
+    pub(super) fn settle(&mut self, now: Timestamp, settle: &Settle) {
+        let granted_at = settle.permit.granted_at;
+        for (key, cost) in settle.permit.spends.iter() {
+            let permits = settle.count.saturating_mul(*cost);
+            if !settle.sent && !self.index.contains_key(key) {
+                continue;
+            }
+            let at = self.slot(key);
+            let slot = self.slots[at].as_mut().expect("an indexed slot is filled");
+            match (&mut slot.state, &slot.limit) {
+                (Some(state), Some(limit)) => state.settle(limit, now, granted_at, permits, settle.sent),
+                // Not granted by this process: counted like what the journal knows.
+                _ if settle.sent => slot.known.push(Known { granted_at, anchored_at: now, permits }),
+                _ => {}
+            }
+        }
+        if let Some(until) = settle.blocked_until {
+            self.block(settle, until);
+        }
+    }
+
+    /// Blocks the limit that the provider named, or all limits of the call when it named none that the call spends.
+    fn block(&mut self, settle: &Settle, until: Timestamp) {
+        let spent: Vec<usize> = settle.permit.spends.iter().filter_map(|(k, _)| self.index.get(k).copied()).collect();
+        let named = |slot: &Slot| {
+            let name = slot.limit.as_ref().map(|l| l.name.as_str());
+            name.is_some() && name == settle.blocked_limit.as_deref()
+        };
+        let any_named = spent.iter().any(|&at| self.slots[at].as_ref().is_some_and(named));
+        for at in spent {
+            if let Some(slot) = self.slots[at].as_mut()
+                && (!any_named || named(slot))
+                && let Some(state) = slot.state.as_mut()
+            {
+                state.block(until);
+            }
+        }
+    }
+
+    pub(super) fn seed(&mut self, now: Timestamp, limits: &[Spend], entries: &[Seed]) {
+        for entry in entries {
+            for (key, cost) in entry.permit.spends.iter() {
+                let at = self.slot(key);
+                let slot = self.slots[at].as_mut().expect("an indexed slot is filled");
+                let (granted_at, anchored_at) = (entry.permit.granted_at, entry.anchored_at);
+                slot.known.push(Known { granted_at, anchored_at, permits: *cost });
+            }
+        }
+        for spend in limits {
+            let at = self.slot(&spend.key);
+            self.slots[at].as_mut().expect("an indexed slot is filled").declare(now, &spend.limit);
+        }
+    }
+
+    pub(super) fn view(&mut self, now: Timestamp, spend: &Spend) -> LimitView {
+        match self.index.get(&spend.key).and_then(|&at| self.slots[at].as_mut()) {
+            Some(slot) => slot.declare(now, &spend.limit).view(spend.key.clone(), &spend.limit, now),
+            None => State::new(&spend.limit).view(spend.key.clone(), &spend.limit, now),
+        }
+    }
+
+    pub(super) fn save(&self, now: Timestamp) -> Vec<(String, String)> {
+        let used = self.slots.iter().flatten().filter(|slot| !slot.is_idle(now));
+        used.map(|slot| {
+            let mut state = slot.state.clone();
+            if let Some(state) = &mut state {
+                state.drop_in_flight();
+            }
+            let known = slot.known.iter().map(|k| (k.granted_at, k.anchored_at, k.permits)).collect();
+            // What was restored and never asked for is still as of then.
+            let at = if slot.limit.is_some() { now } else { slot.saved_at.unwrap_or(now) };
+            let saved = Saved { at, state, known };
+            let text = serde_json::to_string(&saved).expect("numbers and lists can always be written as JSON");
+            (slot.key.0.to_string(), text)
+        })
+        .collect()
+    }
+
+    pub(super) fn restore(&mut self, entries: &[(String, String)]) {
+        for (key, text) in entries {
+            let saved: Saved = match serde_json::from_str(text) {
+                Ok(saved) => saved,
+                Err(error) => {
+                    tracing::warn!(limit = %key, %error, "saved limit cannot be read; counting from the journal only");
+                    continue;
+                }
+            };
+            let at = self.slot(&LimitKey(Arc::from(key.as_str())));
+            let slot = self.slots[at].as_mut().expect("an indexed slot is filled");
+            let known = |&(granted_at, anchored_at, permits): &(_, _, _)| Known { granted_at, anchored_at, permits };
+            slot.state = saved.state;
+            slot.saved_at = Some(saved.at);
+            slot.known = saved.known.iter().map(known).collect();
+        }
+    }
+
+    /// Where the limit of this key lies; made if it is new.
+    fn slot(&mut self, key: &LimitKey) -> usize {
+        if let Some(&at) = self.index.get(key) {
+            return at;
+        }
+        self.made += 1;
+        let slot = Some(Slot::new(key.clone()));
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.slots[at] = slot;
+                at
+            }
+            None => {
+                self.slots.push(slot);
+                self.slots.len() - 1
+            }
+        };
+        self.index.insert(key.clone(), at);
+        at
+    }
+
+    /// Moves the hand over two slots for each limit made, and forgets those without a count. So limits that are no
+    /// longer used go at least as fast as new ones come.
+    fn tidy(&mut self, now: Timestamp) {
+        for _ in 0..(2 * std::mem::take(&mut self.made)).min(self.slots.len()) {
+            self.hand = (self.hand + 1) % self.slots.len();
+            if let Some(slot) = &self.slots[self.hand]
+                && slot.is_idle(now)
+            {
+                self.index.remove(&slot.key);
+                self.slots[self.hand] = None;
+                self.free.push(self.hand);
+            }
+        }
+    }
+}
