@@ -3,4 +3,5 @@
 //! Proto types are seen only here and in `cli/`. Must never know: the engine's inside, SQL, HTTP routes. Next:
 //! `grpc::server` puts the parts together, `grpc::convert` is the only place that turns proto into model and back.
 
+pub mod json;
 pub mod pb;
