@@ -3,6 +3,7 @@
 //! Values check themselves when built, so later code never checks them again. Must never know: I/O, async, clocks,
 //! wire formats, SQL. Next: `limit/` and `plan/`, which decide with these words.
 
+pub mod address;
 pub mod backoff;
 pub mod call;
 pub mod event;

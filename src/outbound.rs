@@ -10,14 +10,7 @@ use async_trait::async_trait;
 use crate::model::provider::Provider;
 use crate::model::verdict::{Answer, Failure};
 
-/// A request ready to be sent, but for the credentials, which the stack adds last.
-#[derive(Clone, Debug)]
-pub struct Request {
-    pub method: http::Method,
-    pub url: url::Url,
-    pub headers: http::HeaderMap,
-    pub body: bytes::Bytes,
-}
+pub use crate::model::request::Request;
 
 /// Sends one request to a provider, once.
 #[async_trait]
