@@ -24,6 +24,8 @@ use crate::model::run::{NewRun, Run, RunWish};
 use crate::model::state::State;
 
 pub mod memory;
+mod packer;
+mod rules;
 pub mod sqlite;
 
 /// Calls kept in [`Job::calls`].
@@ -32,6 +34,11 @@ pub const CALLS_KEPT: usize = 32;
 pub const PAGE_MAX: usize = 1_000;
 /// Rows that a filtered list looks at before it returns a short page with a token to go on.
 pub const LIST_SCAN_MAX: usize = 10_000;
+
+/// A page size within bounds.
+fn page(limit: usize) -> usize {
+    limit.clamp(1, PAGE_MAX)
+}
 
 /// Everything that one transaction does. The parts are applied in the order of the fields: outcomes first, because
 /// they free keys and decide what a cancel may still reach; begins last, because they may take what came before.
@@ -172,8 +179,10 @@ pub struct Finished {
     /// False when the call is not known or had ended before.
     pub applied: bool,
     /// Jobs that were no longer `calling` under this call. Their late success is adopted when no newer attempt has
-    /// begun (the job waits or is `unknown`); else it is written down as `DuplicateObserved`.
+    /// begun (the job waits or is `unknown`, and its payload is still the one that was sent); else it is written down
+    /// as `DuplicateObserved`.
     pub stale: Vec<i64>,
+    /// Those of `stale` whose late success was adopted: they are `delivered`.
     pub adopted: Vec<i64>,
 }
 
@@ -185,7 +194,9 @@ pub enum Change {
         jobs: Vec<JobId>,
     },
     /// Dead jobs go back to waiting, at the end of their key's order. `fresh`: attempts start at 0 and the version
-    /// grows, so that the outbound idempotency key changes ("run again as new").
+    /// grows, so that the outbound idempotency key changes ("run again as new"). Without it the counters go on, so a
+    /// job that used up its attempts gets one more. A finished run is `sealed` again until the job is final; jobs of
+    /// a run that was called off are refused.
     ReviveJobs {
         jobs: Vec<JobId>,
         fresh: bool,
@@ -194,6 +205,7 @@ pub enum Change {
     ExpediteJobs {
         jobs: Vec<JobId>,
     },
+    /// `Again` keeps the job's turn: it is still first of its key.
     ResolveJobs {
         jobs: Vec<JobId>,
         decision: Decision,
@@ -251,7 +263,7 @@ pub enum Change {
     },
     /// Removes up to `limit` finished jobs, ended calls, events and idempotency records older than the bounds.
     /// Calls that a limiter may still need (`calls_before` is steady time) and dead jobs younger than
-    /// `dead_before` stay.
+    /// `dead_before` stay. The limit holds for each kind by itself; an idempotency record goes with its job.
     Prune {
         finished_before: Timestamp,
         dead_before: Timestamp,

@@ -1,0 +1,87 @@
+//! Journaling calls and claiming their jobs. Next: `read`.
+
+use super::Work;
+use crate::model::call::{Call, Ending, Lane};
+use crate::model::id::CallId;
+use crate::model::state::Event;
+use crate::store::{Begin, Begun, BegunCall, CALLS_KEPT, Take};
+
+impl Work<'_> {
+    pub(super) fn begin(&mut self, begin: Begin) -> Begun {
+        // One process, one partition, one epoch: both start at 0 and never grow here.
+        if begin.permit.epoch < 0 || begin.fence < 0 {
+            return Begun::default();
+        }
+        let jobs = match begin.lane {
+            Lane::Single => self.pick(&begin, begin.calls_max as usize, None),
+            Lane::Batch if begin.calls_max == 0 => Vec::new(),
+            Lane::Batch => self.pick(&begin, usize::MAX, Some(begin.bytes_max)),
+        };
+        let per_call = if begin.lane == Lane::Single { 1 } else { jobs.len().max(1) };
+        Begun { calls: jobs.chunks(per_call).map(|jobs| self.begin_call(&begin, jobs)).collect() }
+    }
+
+    /// Jobs to take, in order: the takes as asked for, within one the oldest turn first.
+    fn pick(&self, begin: &Begin, count_max: usize, bytes_max: Option<usize>) -> Vec<i64> {
+        let mut picked = Vec::new();
+        let mut bytes = 0usize;
+        for take in begin.takes.iter().filter(|take| self.may_take(begin, take)) {
+            let from = (take.flow, take.class, i64::MIN, i64::MIN);
+            let to = (take.flow, take.class, i64::MAX, i64::MAX);
+            for &(_, _, _, seq) in self.world.ready.range(from..=to).take(take.count as usize) {
+                bytes = bytes.saturating_add(self.world.jobs[&seq].payload.len());
+                let full = bytes_max.is_some_and(|max| bytes > max && !picked.is_empty());
+                if picked.len() == count_max || full {
+                    return picked;
+                }
+                if !picked.contains(&seq) {
+                    picked.push(seq);
+                }
+            }
+        }
+        picked
+    }
+
+    fn may_take(&self, begin: &Begin, take: &Take) -> bool {
+        self.world.flow(take.flow).is_some_and(|flow| {
+            !flow.held
+                && flow.key.provider == begin.provider
+                && flow.key.operation == begin.operation
+                && flow.key.account == begin.account
+        })
+    }
+
+    fn begin_call(&mut self, begin: &Begin, jobs: &[i64]) -> BegunCall {
+        self.packer.section();
+        self.world.last_call += 1;
+        let id = CallId(self.world.last_call);
+        for seq in jobs {
+            let row = self.world.jobs.get_mut(seq).expect("the ready set holds only jobs that exist");
+            row.calls.push(id);
+            let excess = row.calls.len().saturating_sub(CALLS_KEPT);
+            row.calls.drain(..excess);
+            let mut core = row.core.clone();
+            core.begin(id, self.now);
+            self.packer.changed(&core, Event::Begin, Some((id, None)));
+            self.put(core);
+        }
+        let call = Call {
+            id,
+            provider: begin.provider.clone(),
+            operation: begin.operation.clone(),
+            lane: begin.lane,
+            account: begin.account.clone(),
+            permit: begin.permit.clone(),
+            lease_until: begin.lease_until,
+            jobs: jobs.to_vec(),
+            begun_at: self.now,
+            ended_at: None,
+            settled_at: None,
+            ending: Ending::Open,
+            status: None,
+            error: None,
+        };
+        self.world.calls.insert(id, call);
+        BegunCall { id, jobs: self.world.claimed(id) }
+    }
+}

@@ -1,0 +1,225 @@
+//! Changes that people, the sweeper or the gate ask for. Next: `enqueue`.
+
+use super::Work;
+use crate::model::event::What;
+use crate::model::id::{JobId, RunId};
+use crate::model::name::ProviderName;
+use crate::model::run::{NewRun, Run, RunState, RunWish};
+use crate::model::state::Event;
+use crate::store::rules::{self, Core, Stand};
+use crate::store::{AppliedProvider, Change, Changed, JobNow, Refusal};
+
+impl Work<'_> {
+    pub(super) fn change(&mut self, change: Change) -> Result<Changed, Refusal> {
+        match change {
+            Change::CancelJobs { jobs } => Ok(self.each(&jobs, |_, core, now| core.cancel(now))),
+            Change::ReviveJobs { jobs, fresh } => Ok(self.each(&jobs, |work, core, _| work.revive(core, fresh))),
+            Change::ExpediteJobs { jobs } => {
+                Ok(self.each(&jobs, |_, core, now| Ok(core.expedite(now)?.then_some(Event::Edit))))
+            }
+            Change::ResolveJobs { jobs, decision } => {
+                Ok(self.each(&jobs, |_, core, now| core.resolve(decision, now).map(Some)))
+            }
+            Change::EditJob { job, payload, class, due_at } => {
+                let edited = self.each(&[job], |_, core, now| {
+                    core.edit(payload.is_some(), class, due_at, now).map(Some)
+                });
+                if let (Some(payload), Changed::Jobs(results)) = (payload, &edited)
+                    && results[0].is_ok()
+                {
+                    self.world.jobs.get_mut(&job.seq).expect("it was just edited").payload = payload;
+                }
+                Ok(edited)
+            }
+            Change::PromoteDue { limit } => Ok(Changed::Count(self.promote_due(limit))),
+            Change::CreateRun { run } => Ok(Changed::Run(self.create_run(run))),
+            Change::WishRun { run, wish } => self.wish_run(run, wish).map(Changed::Run),
+            Change::CancelRunJobs { run, limit } => self.cancel_run_jobs(run, limit).map(Changed::Count),
+            Change::ApplyProvider { name, source, expect, actor } => self.apply_provider(name, source, expect, actor),
+            Change::DeleteProvider { name, force, actor } => self.delete_provider(name, force, &actor),
+            Change::PauseProvider { name, paused, actor } => self.pause_provider(name, paused, &actor),
+            Change::SaveGate { provider, memory } => {
+                self.provider(&provider)?.memory = Some(memory);
+                Ok(Changed::Done)
+            }
+            Change::SaveLimits { entries, upto } => {
+                self.world.limits = (entries.into_iter().collect(), upto);
+                Ok(Changed::Done)
+            }
+            Change::Prune { finished_before, dead_before, calls_before, events_before, limit } => {
+                let limit = limit as usize;
+                let jobs = self.prune_jobs(finished_before, dead_before, limit);
+                let calls = self.prune_calls(calls_before, limit);
+                Ok(Changed::Count(jobs + calls + self.prune_events(events_before, limit)))
+            }
+            Change::Note { what } => {
+                self.packer.note(what);
+                Ok(Changed::Done)
+            }
+        }
+    }
+
+    /// Applies `change` to each job by itself. What returns an event is written to the log.
+    fn each<F>(&mut self, ids: &[JobId], mut change: F) -> Changed
+    where
+        F: FnMut(&mut Self, &mut Core, crate::clock::Timestamp) -> Result<Option<Event>, Refusal>,
+    {
+        let mut results = Vec::with_capacity(ids.len());
+        for &id in ids {
+            let Some(mut core) = self.core(id.seq).filter(|core| core.id == id).cloned() else {
+                results.push(Err(Refusal::NoJob(id)));
+                continue;
+            };
+            let now = self.now;
+            results.push(change(self, &mut core, now).map(|event| {
+                if let Some(event) = event {
+                    self.packer.changed(&core, event, None);
+                }
+                let job = JobNow { id, state: core.state(), cancel_requested: core.cancel_requested };
+                self.put(core);
+                job
+            }));
+        }
+        Changed::Jobs(results)
+    }
+
+    fn revive(&mut self, core: &mut Core, fresh: bool) -> Result<Option<Event>, Refusal> {
+        core.allows(Event::Revive)?;
+        let run = self.world.flows[&core.flow].0.run;
+        match self.world.runs.get(&run).map(|r| (r.id, r.state)) {
+            Some((id, state @ (RunState::Cancelling | RunState::Cancelled))) => {
+                return Err(Refusal::WrongRunState { id, state: state.name() });
+            }
+            Some((_, RunState::Finished)) => {
+                self.world.runs.get_mut(&run).expect("it was just found").finished_at = None;
+                self.set_run_state(run, RunState::Sealed);
+            }
+            _ => {}
+        }
+        self.world.last_seq += 1;
+        let alone = core.key_hash.is_none_or(|hash| !self.world.chains.contains_key(&hash));
+        core.revive(self.world.last_seq, fresh, alone, self.now).map(Some)
+    }
+
+    fn promote_due(&mut self, limit: u32) -> u64 {
+        let due = self.world.later.iter().take_while(|(at, _)| *at <= self.now).take(limit as usize);
+        let due: Vec<i64> = due.map(|&(_, seq)| seq).collect();
+        for &seq in &due {
+            let mut core = self.world.jobs[&seq].core.clone();
+            core.promote();
+            self.put(core);
+        }
+        due.len() as u64
+    }
+
+    fn create_run(&mut self, new: NewRun) -> Run {
+        self.world.last_run += 1;
+        let run = Run {
+            id: RunId::new(self.now, self.world.last_run),
+            display_name: new.display_name,
+            tenant: new.tenant,
+            labels: new.labels,
+            state: RunState::Open,
+            counts: Default::default(),
+            updated_at: self.now,
+            finished_at: None,
+        };
+        self.packer.note(What::run(run.id, run.state));
+        self.world.runs.insert(run.id.seq, run.clone());
+        run
+    }
+
+    fn find_run(&self, id: RunId) -> Result<&Run, Refusal> {
+        self.world.runs.get(&id.seq).filter(|run| run.id == id).ok_or(Refusal::NoRun(id))
+    }
+
+    fn wish_run(&mut self, id: RunId, wish: RunWish) -> Result<Run, Refusal> {
+        let old = self.find_run(id)?.state;
+        let new = old.on(wish).ok_or(Refusal::WrongRunState { id, state: old.name() })?;
+        if new != old {
+            self.set_run_state(id.seq, new);
+        }
+        self.end_run(id.seq);
+        self.find_run(id).cloned()
+    }
+
+    fn cancel_run_jobs(&mut self, id: RunId, limit: u32) -> Result<u64, Refusal> {
+        let state = self.find_run(id)?.state;
+        if state != RunState::Cancelling {
+            return Err(Refusal::WrongRunState { id, state: state.name() });
+        }
+        let of_run = |core: &&Core| {
+            self.world.flows[&core.flow].0.run == id.seq && core.stand.is_hot() && core.stand != Stand::Calling
+        };
+        let mut cores: Vec<Core> = self.world.jobs.values().map(|row| &row.core).filter(of_run).cloned().collect();
+        // Flow by flow; the ready ones as a gate would take them, then the others by place.
+        cores.sort_by_key(|c| match c.stand {
+            Stand::Ready => (c.flow, c.stand, c.class as i64, c.turn),
+            _ => (c.flow, c.stand, c.turn, c.id.seq),
+        });
+        cores.truncate(limit as usize);
+        let count = cores.len() as u64;
+        for core in cores {
+            // A key freed by the one before may have moved this one from behind to ready.
+            let mut core = self.world.jobs[&core.id.seq].core.clone();
+            let event = core.cancel(self.now).expect("waiting and unknown jobs may be cancelled");
+            self.packer.changed(&core, event.expect("it is not on the wire"), None);
+            self.put(core);
+        }
+        self.end_run(id.seq);
+        Ok(count)
+    }
+
+    fn provider(&mut self, name: &ProviderName) -> Result<&mut AppliedProvider, Refusal> {
+        self.world.providers.get_mut(name).ok_or_else(|| Refusal::NoProvider(name.clone()))
+    }
+
+    fn apply_provider(
+        &mut self,
+        name: ProviderName,
+        source: String,
+        expect: Option<i64>,
+        actor: String,
+    ) -> Result<Changed, Refusal> {
+        let old = self.world.providers.get(&name);
+        let current = old.map_or(0, |p| p.revision);
+        if let Some(expected) = expect.filter(|&expected| expected != current) {
+            return Err(Refusal::StaleRevision { name, current, expected });
+        }
+        let new = AppliedProvider {
+            name: name.clone(),
+            source,
+            revision: current + 1,
+            paused: old.is_some_and(|p| p.paused),
+            applied_at: self.now,
+            actor,
+            memory: old.and_then(|p| p.memory.clone()),
+        };
+        let detail = format!("revision {}", new.revision);
+        self.packer.note(What::provider(&name, "applied", detail, &new.actor));
+        self.world.providers.insert(name, new.clone());
+        Ok(Changed::Provider(new))
+    }
+
+    fn delete_provider(&mut self, name: ProviderName, force: bool, actor: &str) -> Result<Changed, Refusal> {
+        self.provider(&name)?;
+        let tallies = self.world.tallies.iter().filter(|((provider, _), _)| *provider == name);
+        let jobs: u64 = tallies.map(|(_, counts)| rules::hot(counts)).sum();
+        if jobs > 0 && !force {
+            return Err(Refusal::ProviderBusy { name, jobs });
+        }
+        self.world.providers.remove(&name);
+        self.packer.note(What::provider(&name, "deleted", "", actor));
+        Ok(Changed::Done)
+    }
+
+    fn pause_provider(&mut self, name: ProviderName, paused: bool, actor: &str) -> Result<Changed, Refusal> {
+        let provider = self.provider(&name)?;
+        let changed = std::mem::replace(&mut provider.paused, paused) != paused;
+        let provider = provider.clone();
+        if changed {
+            self.packer.note(What::provider(&name, if paused { "paused" } else { "resumed" }, "", actor));
+        }
+        Ok(Changed::Provider(provider))
+    }
+}
