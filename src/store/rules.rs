@@ -32,6 +32,7 @@ pub(super) enum Stand {
     Cancelled = 7,
 }
 
+#[allow(dead_code, reason = "sqlite reads numbers back")]
 impl Stand {
     pub(super) const ALL: [Stand; 8] = [
         Stand::Ready,
@@ -450,5 +451,5 @@ mod tests {
         assert_eq!(hash, KEY_HASH_ON_DISK);
     }
 
-    const KEY_HASH_ON_DISK: i64 = 0;
+    const KEY_HASH_ON_DISK: i64 = -4_185_645_578_545_850_286;
 }

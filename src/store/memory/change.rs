@@ -21,9 +21,8 @@ impl Work<'_> {
                 Ok(self.each(&jobs, |_, core, now| core.resolve(decision, now).map(Some)))
             }
             Change::EditJob { job, payload, class, due_at } => {
-                let edited = self.each(&[job], |_, core, now| {
-                    core.edit(payload.is_some(), class, due_at, now).map(Some)
-                });
+                let edited =
+                    self.each(&[job], |_, core, now| core.edit(payload.is_some(), class, due_at, now).map(Some));
                 if let (Some(payload), Changed::Jobs(results)) = (payload, &edited)
                     && results[0].is_ok()
                 {

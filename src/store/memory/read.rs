@@ -76,7 +76,8 @@ impl World {
 
     /// Judged by the first of each class.
     pub(super) fn oldest_ready(&self, flow: FlowId) -> Option<Timestamp> {
-        let first = |class| self.ready.range((flow, class, i64::MIN, i64::MIN)..=(flow, class, i64::MAX, i64::MAX)).next();
+        let first =
+            |class| self.ready.range((flow, class, i64::MIN, i64::MIN)..=(flow, class, i64::MAX, i64::MAX)).next();
         Class::ALL.into_iter().filter_map(first).map(|&(_, _, _, seq)| self.jobs[&seq].core.id.created_at).min()
     }
 
