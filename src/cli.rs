@@ -12,6 +12,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod exit;
 pub mod output;
+pub mod simulate;
 
 use exit::{Error, Exit};
 use output::{Format, Output};
