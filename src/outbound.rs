@@ -1,7 +1,9 @@
 //! The way from a rendered request to a provider and back: one tower stack per provider.
 //!
 //! Layers from the outside in are listed in `outbound/stack.rs`, one comment each. Nothing here sends twice: no
-//! redirects, no retries, no proxies. Must never know: jobs, stores, limits. Next: `engine/caller`, its only caller.
+//! redirects, no retries, no proxies. The breaker (`outbound/breaker.rs`) is not a layer but a state machine of the
+//! gate's: while it is open no permit may be spent, and by the time a request gets here its permit is gone. Must never
+//! know: jobs, stores, limits. Next: `engine/caller`, its only caller.
 
 use std::sync::Arc;
 
@@ -11,6 +13,18 @@ use crate::model::provider::Provider;
 use crate::model::verdict::{Answer, Failure};
 
 pub use crate::model::request::Request;
+
+mod auth;
+mod bounded;
+pub mod breaker;
+mod deadline;
+mod guard;
+mod secret;
+mod stack;
+mod wire;
+
+pub use guard::{Lookup, SystemLookup};
+pub use stack::{RealConnect, install_crypto};
 
 /// Sends one request to a provider, once.
 #[async_trait]

@@ -1,0 +1,415 @@
+//! The breaker: while a provider fails, jobs wait without spending its quota.
+//!
+//! A pure state machine on the steady time line; dice are thrown by the caller. The gate owns one for the provider's
+//! host and one per credential, asks [`Breaker::admits`] before it spends permits, says [`Breaker::began`] for a probe
+//! and [`Breaker::record`] for every end. It serializes, so that a restart does not forget. Must never know: HTTP,
+//! permits. Next: `engine/gate`.
+//!
+//! ```text
+//! closed --failures--> open --time is up--> half-open --good probes--> closed (ramp)
+//!                        ^---------- bad probe ----------|
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::model::provider::BreakerPolicy;
+use crate::model::verdict::Health;
+
+/// Parts of the window that forget one by one.
+const BUCKETS: u32 = 12;
+/// Share of calls let through right after closing.
+const RAMP_FROM: f64 = 0.1;
+/// Open times are spread by this share either way, so that many gates do not probe at once.
+const OPEN_SPREAD: f64 = 0.2;
+/// Refusals in a row that open the breaker of a credential.
+const REFUSALS_IN_A_ROW: u32 = 3;
+
+/// May a call leave?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admit {
+    Yes,
+    /// One call, to see whether the provider works again. Say [`Breaker::began`] when it leaves.
+    Probe,
+    /// Ask again at this steady time, or when the probe under way has ended.
+    No {
+        until: Timestamp,
+    },
+}
+
+/// What the end of a call means to one breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Good,
+    Bad,
+    /// Says nothing; a probe that ends so is tried again.
+    Neutral,
+}
+
+impl Class {
+    /// To the breaker of the host: a refused credential is a sign of life, a "not now" is none either way.
+    pub fn for_host(health: Health) -> Class {
+        match health {
+            Health::Good | Health::Refusing => Class::Good,
+            Health::Failing => Class::Bad,
+            Health::Limiting { .. } | Health::Silent => Class::Neutral,
+        }
+    }
+
+    /// To the breaker of the credential: only an answer that looked at it counts.
+    pub fn for_credential(health: Health) -> Class {
+        match health {
+            Health::Good => Class::Good,
+            Health::Refusing => Class::Bad,
+            Health::Failing | Health::Limiting { .. } | Health::Silent => Class::Neutral,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    Closed,
+    Open { until: Timestamp },
+    HalfOpen { good: u32 },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Breaker {
+    policy: BreakerPolicy,
+    memory: Memory,
+    /// When the probe under way left. Not remembered: a probe of a dead process has no end to wait for.
+    probe_at: Option<Timestamp>,
+}
+
+/// All that a restart must not forget.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Memory {
+    state: State,
+    bad_in_a_row: u32,
+    /// Openings in a row, each twice as long as the one before.
+    openings: u32,
+    opened_at: Option<Timestamp>,
+    /// Start of the ramp.
+    closed_at: Option<Timestamp>,
+    /// Start of the bucket, calls, bad ones.
+    recent: VecDeque<(Timestamp, u32, u32)>,
+    last_error: Option<Arc<str>>,
+}
+
+impl Breaker {
+    pub fn new(policy: BreakerPolicy) -> Self {
+        let memory = Memory {
+            state: State::Closed,
+            bad_in_a_row: 0,
+            openings: 0,
+            opened_at: None,
+            closed_at: None,
+            recent: VecDeque::new(),
+            last_error: None,
+        };
+        Breaker { policy, memory, probe_at: None }
+    }
+
+    /// The breaker of a credential: opens after three refusals in a row, whatever the share.
+    pub fn for_credential(policy: BreakerPolicy) -> Self {
+        // A share above 1 is never reached.
+        Breaker::new(BreakerPolicy { failures_in_a_row: REFUSALS_IN_A_ROW, failure_share: 2.0, ..policy })
+    }
+
+    /// Goes on where an earlier process left off.
+    pub fn resume(policy: BreakerPolicy, memory: Memory) -> Self {
+        Breaker { memory, ..Breaker::new(policy) }
+    }
+
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub fn state(&self) -> State {
+        self.memory.state
+    }
+
+    pub fn bad_in_a_row(&self) -> u32 {
+        self.memory.bad_in_a_row
+    }
+
+    /// Steady time of the last opening while not closed.
+    pub fn opened_at(&self) -> Option<Timestamp> {
+        self.memory.opened_at
+    }
+
+    pub fn last_error(&self) -> Option<&Arc<str>> {
+        self.memory.last_error.as_ref()
+    }
+
+    /// May a call leave now? `dice` is uniform in `[0, 1)` and decides who goes during the ramp.
+    pub fn admits(&self, now: Timestamp, dice: f64) -> Admit {
+        match self.memory.state {
+            State::Open { until } if now < until => Admit::No { until },
+            State::Open { .. } | State::HalfOpen { .. } => match self.probe_at {
+                None => Admit::Probe,
+                // Ends within its deadline, and then the gate is told; this is only the time to look again.
+                Some(at) => Admit::No { until: at.max(now) + self.policy.open_base },
+            },
+            State::Closed => match self.ramp_share(now) {
+                Some(share) if dice >= share => {
+                    let step = (self.policy.ramp / 100).max(Duration::from_millis(10));
+                    Admit::No { until: now + step }
+                }
+                _ => Admit::Yes,
+            },
+        }
+    }
+
+    /// Share of calls let through; `None`: all.
+    fn ramp_share(&self, now: Timestamp) -> Option<f64> {
+        let since = now.since(self.memory.closed_at?);
+        if since >= self.policy.ramp {
+            return None;
+        }
+        Some(RAMP_FROM + (1.0 - RAMP_FROM) * since.as_secs_f64() / self.policy.ramp.as_secs_f64())
+    }
+
+    /// A probe left. Until it ends nothing else does.
+    pub fn began(&mut self, now: Timestamp) {
+        if let State::Open { .. } = self.memory.state {
+            self.memory.state = State::HalfOpen { good: 0 };
+        }
+        self.probe_at = Some(now);
+    }
+
+    /// A call ended. `probe`: it was admitted as [`Admit::Probe`]. Ends of calls that left before the breaker opened
+    /// change nothing while it is not closed. Returns true when the state moved.
+    pub fn record(&mut self, now: Timestamp, class: Class, probe: bool, dice: f64, error: Option<&Arc<str>>) -> bool {
+        let before = self.memory.state;
+        if class == Class::Bad {
+            self.memory.last_error = error.cloned();
+        }
+        match self.memory.state {
+            State::Closed => self.record_closed(now, class, dice),
+            State::HalfOpen { good } if probe => {
+                self.probe_at = None;
+                match class {
+                    Class::Good if good + 1 >= self.policy.probes => self.close(now),
+                    Class::Good => self.memory.state = State::HalfOpen { good: good + 1 },
+                    Class::Bad => self.open(now, dice),
+                    Class::Neutral => {}
+                }
+            }
+            State::Open { .. } | State::HalfOpen { .. } => {}
+        }
+        self.memory.state != before
+    }
+
+    fn record_closed(&mut self, now: Timestamp, class: Class, dice: f64) {
+        match class {
+            Class::Neutral => return,
+            Class::Good => self.memory.bad_in_a_row = 0,
+            Class::Bad => self.memory.bad_in_a_row = self.memory.bad_in_a_row.saturating_add(1),
+        }
+        let bad = u32::from(class == Class::Bad);
+        self.forget(now);
+        let width = self.policy.window / BUCKETS;
+        match self.memory.recent.back_mut() {
+            Some((start, calls, bads)) if now.since(*start) < width => {
+                *calls = calls.saturating_add(1);
+                *bads = bads.saturating_add(bad);
+            }
+            _ => self.memory.recent.push_back((now, 1, bad)),
+        }
+        let sum =
+            |f: fn(&(Timestamp, u32, u32)) -> u32| self.memory.recent.iter().map(|b| u64::from(f(b))).sum::<u64>();
+        let (calls, bads) = (sum(|b| b.1), sum(|b| b.2));
+        let often =
+            calls >= u64::from(self.policy.calls_min) && bads as f64 >= self.policy.failure_share * calls as f64;
+        if bad == 1 && (self.memory.bad_in_a_row >= self.policy.failures_in_a_row || often) {
+            self.open(now, dice);
+        }
+    }
+
+    fn forget(&mut self, now: Timestamp) {
+        while let Some((start, ..)) = self.memory.recent.front()
+            && now.since(*start) >= self.policy.window
+        {
+            self.memory.recent.pop_front();
+        }
+    }
+
+    fn open(&mut self, now: Timestamp, dice: f64) {
+        // A failure during the ramp is the same trouble going on; after it, a new one.
+        let again = self.memory.state != State::Closed || self.ramp_share(now).is_some();
+        self.memory.openings = if again { self.memory.openings.saturating_add(1) } else { 0 };
+        let doubled = self.policy.open_base.saturating_mul(1 << self.memory.openings.min(20));
+        let spread = 1.0 - OPEN_SPREAD + 2.0 * OPEN_SPREAD * dice.clamp(0.0, 1.0);
+        let open = doubled.min(self.policy.open_max).mul_f64(spread);
+        self.memory.state = State::Open { until: now + open };
+        self.memory.opened_at = Some(now);
+        self.memory.recent.clear();
+        self.probe_at = None;
+    }
+
+    fn close(&mut self, now: Timestamp) {
+        self.memory.state = State::Closed;
+        self.memory.bad_in_a_row = 0;
+        self.memory.opened_at = None;
+        self.memory.closed_at = Some(now);
+        self.memory.recent.clear();
+    }
+
+    /// A person knows better: closed at once, without a ramp.
+    pub fn reset(&mut self) {
+        *self = Breaker::new(self.policy);
+    }
+
+    /// The declaration changed.
+    pub fn set_policy(&mut self, policy: BreakerPolicy) {
+        self.policy = policy;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(s: i64) -> Timestamp {
+        Timestamp::from_secs(1_000_000 + s)
+    }
+
+    fn bad(b: &mut Breaker, s: i64) -> bool {
+        b.record(at(s), Class::Bad, false, 0.5, Some(&"connection refused".into()))
+    }
+
+    fn opened() -> Breaker {
+        let mut b = Breaker::new(BreakerPolicy::default());
+        for s in 0..5 {
+            bad(&mut b, s);
+        }
+        b
+    }
+
+    #[test]
+    fn five_failures_in_a_row_open_it_and_a_good_call_between_starts_the_count_again() {
+        let mut b = Breaker::new(BreakerPolicy::default());
+        for s in 0..4 {
+            assert!(!bad(&mut b, s));
+        }
+        b.record(at(4), Class::Neutral, false, 0.5, None);
+        assert!(bad(&mut b, 4));
+        assert_eq!(b.state(), State::Open { until: at(9) });
+        assert_eq!(b.admits(at(8), 0.0), Admit::No { until: at(9) });
+        let mut b = Breaker::new(BreakerPolicy::default());
+        for s in 0..4 {
+            bad(&mut b, s);
+            bad(&mut b, s);
+            b.record(at(s), Class::Good, false, 0.5, None);
+        }
+        assert_eq!(b.bad_in_a_row(), 0);
+    }
+
+    #[test]
+    fn half_of_ten_calls_within_the_window_open_it_and_old_ones_are_forgotten() {
+        let mut b = Breaker::new(BreakerPolicy::default());
+        for s in 0..4 {
+            b.record(at(s), Class::Good, false, 0.5, None);
+            b.record(at(s), Class::Good, false, 0.5, None);
+        }
+        // All of the above are out of the window by now.
+        for s in 70..74 {
+            bad(&mut b, s);
+            b.record(at(s), Class::Good, false, 0.5, None);
+        }
+        assert_eq!(b.state(), State::Closed, "eight calls are fewer than ten");
+        bad(&mut b, 74);
+        assert!(bad(&mut b, 74));
+    }
+
+    #[test]
+    fn one_probe_at_a_time_and_three_good_ones_close_it() {
+        let mut b = opened();
+        assert_eq!(b.admits(at(9), 0.0), Admit::Probe);
+        for n in 0..3 {
+            b.began(at(10 + n));
+            assert!(matches!(b.admits(at(10 + n), 0.0), Admit::No { .. }));
+            // A straggler that left before the opening says nothing.
+            assert!(!b.record(at(10 + n), Class::Bad, false, 0.5, None));
+            b.record(at(10 + n), Class::Good, true, 0.5, None);
+        }
+        assert_eq!(b.state(), State::Closed);
+        assert_eq!(b.admits(at(12), 0.05), Admit::Yes);
+        assert!(matches!(b.admits(at(12), 0.5), Admit::No { .. }));
+        assert_eq!(b.admits(at(12 + 15), 0.5), Admit::Yes);
+        assert_eq!(b.admits(at(12 + 30), 0.999), Admit::Yes);
+    }
+
+    #[test]
+    fn a_bad_probe_doubles_the_open_time_up_to_its_bound() {
+        let mut b = opened();
+        let mut now = at(9);
+        let mut waits = Vec::new();
+        for _ in 0..9 {
+            assert_eq!(b.admits(now, 0.0), Admit::Probe);
+            b.began(now);
+            assert!(b.record(now, Class::Bad, true, 0.5, None));
+            let State::Open { until } = b.state() else { panic!("{:?}", b.state()) };
+            waits.push(until.since(now).as_secs());
+            now = until;
+        }
+        assert_eq!(waits, [10, 20, 40, 80, 160, 320, 600, 600, 600]);
+    }
+
+    #[test]
+    fn a_probe_that_says_nothing_is_tried_again() {
+        let mut b = opened();
+        b.began(at(9));
+        assert!(!b.record(at(9), Class::Neutral, true, 0.5, None));
+        assert_eq!(b.admits(at(9), 0.0), Admit::Probe);
+    }
+
+    #[test]
+    fn a_restart_remembers_that_it_is_open_but_not_the_probe() {
+        let mut b = opened();
+        b.began(at(9));
+        let text = serde_json::to_string(b.memory()).unwrap();
+        let again = Breaker::resume(BreakerPolicy::default(), serde_json::from_str(&text).unwrap());
+        assert_eq!(again.admits(at(9), 0.0), Admit::Probe);
+        assert_eq!(again.memory(), b.memory());
+    }
+
+    #[test]
+    fn three_refusals_open_the_breaker_of_a_credential_and_failures_of_the_host_do_not() {
+        let mut b = Breaker::for_credential(BreakerPolicy::default());
+        for s in 0..20 {
+            b.record(at(s), Class::for_credential(Health::Failing), false, 0.5, None);
+        }
+        for s in 0..2 {
+            assert!(!b.record(at(s), Class::for_credential(Health::Refusing), false, 0.5, None));
+        }
+        assert!(b.record(at(3), Class::for_credential(Health::Refusing), false, 0.5, None));
+    }
+
+    proptest! {
+        #[test]
+        fn it_always_admits_something_in_the_end(ends in proptest::collection::vec((0i64..30, 0u8..3, 0.0f64..1.0), 0..60)) {
+            let mut b = Breaker::new(BreakerPolicy::default());
+            let mut now = at(0);
+            for (gap, class, dice) in ends {
+                now = now + Duration::from_secs(gap as u64);
+                let class = [Class::Good, Class::Bad, Class::Neutral][class as usize];
+                match b.admits(now, dice) {
+                    Admit::Yes => { b.record(now, class, false, dice, None); }
+                    Admit::Probe => { b.began(now); b.record(now, class, true, dice, None); }
+                    Admit::No { until } => prop_assert!(until > now && until.since(now) <= Duration::from_secs(720)),
+                }
+            }
+            let later = now + Duration::from_secs(721);
+            prop_assert!(!matches!(b.admits(later, 0.0), Admit::No { .. }));
+        }
+    }
+}
