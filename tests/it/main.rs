@@ -1,3 +1,3 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
-mod store;
 mod simulator;
+mod store;
