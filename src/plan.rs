@@ -1,1 +1,6 @@
-//! Not built yet.
+//! What should leave, and when: lanes, batches, turns and forecasts. Pure functions of state and now.
+//!
+//! `lanes` is the tide rule over two lanes, `batcher` the size of a batch, `fairness` whose turn it is, `forecast` when
+//! a job will go. Must never know: stores, limiters' whereabouts, clocks. Next: `engine/gate`, which asks all of them.
+
+pub mod fairness;
