@@ -1,3 +1,5 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
+mod checker;
 mod simulator;
 mod store;
+mod support;

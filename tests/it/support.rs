@@ -1,0 +1,4 @@
+//! What several tests share: the history and its checker, and daemons and providers as processes.
+
+pub mod checker;
+pub mod history;
