@@ -248,6 +248,7 @@ impl State {
             in_flight,
             free: free_by_class[Class::Bulk as usize],
             free_by_class,
+            kept_by_class: Class::ALL.map(|c| kept(limit, c)),
             cost: limit.cost.max(1),
             per,
             next_free_at: returns.first().map_or(Timestamp::NEVER, |r| r.0),

@@ -18,6 +18,8 @@ pub struct LimitView {
     pub free: u32,
     /// Free per class, most urgent first, in permits.
     pub free_by_class: [u32; 3],
+    /// Permits kept back from each class, most urgent first, for those before it.
+    pub kept_by_class: [u32; 3],
     /// Permits that one call costs; at least 1.
     pub cost: u32,
     /// `max` permits per this time in the long run; zero for a cap on calls in flight.
@@ -34,10 +36,5 @@ impl LimitView {
     /// Calls that this limit lets through now for a class.
     pub fn calls(&self, class: Class) -> u32 {
         self.free_by_class[class as usize] / self.cost.max(1)
-    }
-
-    /// Permits kept back from a class.
-    pub fn kept(&self, class: Class) -> u32 {
-        self.free_by_class[Class::Urgent as usize] - self.free_by_class[class as usize].min(self.free_by_class[0])
     }
 }
