@@ -7,15 +7,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What becomes of a batch that was refused as a whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// Back to waiting, without an attempt counted: the next batches are smaller.
-    Split,
-    /// The refusal holds for every job of the batch.
-    Final,
-}
-
 /// The search for bad records in one (operation, account). Empty when nothing was refused.
 ///
 /// While it is active the gate sends one batch at a time, oldest jobs first, so that a part meets the jobs it was made
@@ -39,7 +30,7 @@ const PARTS_MAX: usize = 64;
 
 impl Splitter {
     /// Jobs that the next batch may take.
-    pub fn size(&self, size_max: u32) -> u32 {
+    pub fn cap(&self, size_max: u32) -> u32 {
         self.parts.last().map_or(size_max, |&n| n.min(size_max)).max(1)
     }
 
@@ -47,38 +38,31 @@ impl Splitter {
         !self.parts.is_empty()
     }
 
-    /// A batch of `jobs` was refused as a whole.
-    pub fn refused(&mut self, jobs: u32) -> Refused {
-        self.take_part(jobs);
-        if self.whole == 0 {
-            self.whole = jobs;
-        }
-        self.in_a_row += 1;
-        self.total += 1;
+    /// If a batch of `jobs` is refused as a whole, do its jobs go back to waiting, to be sent in smaller parts, without
+    /// an attempt counted? Otherwise the refusal holds for every one of them. Ask when the batch leaves.
+    pub fn may_split(&self, jobs: u32) -> bool {
         // One bad record costs a refusal per level. Twice the levels in a row without anything delivered, or eight bad
         // records' worth in all, is no longer a search.
-        let levels = u32::BITS - self.whole.leading_zeros();
-        let hopeless = self.in_a_row > 2 * levels || self.total > 8 * levels;
-        if jobs <= 1 || hopeless {
-            // The parts still to come are judged as they are.
-            if self.parts.is_empty() {
-                *self = Splitter::default();
-            }
-            return Refused::Final;
-        }
-        if self.parts.len() + 2 <= PARTS_MAX {
+        let levels = u32::BITS - self.whole.max(jobs).leading_zeros();
+        jobs > 1 && self.in_a_row < 2 * levels && self.total < 8 * levels
+    }
+
+    /// A batch of `jobs` was answered. `refused`: as a whole, for what it carried.
+    pub fn ended(&mut self, jobs: u32, refused: bool) {
+        let split = refused && self.may_split(jobs);
+        self.take_part(jobs);
+        if split && self.parts.len() + 2 <= PARTS_MAX {
             self.parts.push(jobs / 2);
             self.parts.push(jobs - jobs / 2);
         }
-        Refused::Split
-    }
-
-    /// A batch of `jobs` was answered in any other way.
-    pub fn accepted(&mut self, jobs: u32) {
-        self.take_part(jobs);
-        self.in_a_row = 0;
         if self.parts.is_empty() {
             *self = Splitter::default();
+        } else if refused {
+            self.whole = self.whole.max(jobs);
+            self.in_a_row += 1;
+            self.total += 1;
+        } else {
+            self.in_a_row = 0;
         }
     }
 
@@ -104,17 +88,16 @@ mod tests {
         let mut splitter = Splitter::default();
         let (mut calls, mut lost) = (0, Vec::new());
         while !queue.is_empty() {
-            let n = splitter.size(size_max).min(queue.len() as u32);
+            let n = splitter.cap(size_max).min(queue.len() as u32);
             let batch: Vec<u32> = queue.drain(..n as usize).collect();
             calls += 1;
-            if !batch.iter().any(|j| bad.contains(j)) {
-                splitter.accepted(n);
-            } else {
-                match splitter.refused(n) {
-                    Refused::Final => lost.extend(batch),
-                    Refused::Split => drop(queue.splice(0..0, batch)),
-                }
+            let refused = batch.iter().any(|j| bad.contains(j));
+            match (refused, splitter.may_split(n)) {
+                (true, true) => drop(queue.splice(0..0, batch)),
+                (true, false) => lost.extend(batch),
+                (false, _) => {}
             }
+            splitter.ended(n, refused);
         }
         assert!(!splitter.is_active());
         (calls, lost)

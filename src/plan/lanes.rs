@@ -147,7 +147,7 @@ impl Tide {
         decision
     }
 
-    /// A batch left.
+    /// A batch left, whatever its size.
     pub fn batch_left(&mut self, now: Timestamp) {
         self.credits = (self.credits - 1.0).max(0.0);
         self.batch_left_at = Some(now);
