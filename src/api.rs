@@ -1,1 +1,95 @@
-//! Not built yet.
+//! What Tidegate offers, free of any wire: jobs, runs, providers, the daemon. One [`Error`] with one [`Code`].
+//!
+//! Here stands policy: which requests are well formed, what exists, how much may be asked for. Everything durable goes
+//! through [`crate::engine::Handle`]; reads go to its store. Must never know: proto types, HTTP, SQL. Next:
+//! `api/enqueue`, the way of a job into the house.
+
+use std::sync::Arc;
+
+use crate::clock::{Clock, Timestamp};
+use crate::engine::Handle;
+use crate::model::job::PAYLOAD_BYTES_MAX;
+use crate::model::provider::Provider;
+
+pub mod admin;
+pub mod bulk;
+pub mod enqueue;
+pub mod error;
+mod feed;
+pub mod filter;
+pub mod jobs;
+mod names;
+pub mod page;
+pub mod providers;
+mod repeat;
+pub mod runs;
+pub mod watch;
+
+pub use error::{Code, Error, Result};
+
+/// Reads the TOML source of declarations: all problems at once, each with its place. The second text names the source.
+pub type Declare = fn(&str, &str) -> Result<Vec<Provider>, Vec<String>>;
+
+/// What the frame decides about the edges.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub declare: Declare,
+    /// Cap of one payload, bytes: `server.payload_bytes_max`.
+    pub payload_bytes_max: usize,
+    /// Version of the daemon, for people.
+    pub version: &'static str,
+}
+
+impl Options {
+    /// The defaults, with the reader of declarations.
+    pub fn new(declare: Declare) -> Self {
+        Options { declare, payload_bytes_max: PAYLOAD_BYTES_MAX, version: env!("CARGO_PKG_VERSION") }
+    }
+}
+
+/// Who asks, for the record: `unix uid=1000`, `tcp 127.0.0.1:51234`, `file providers.d/crm.toml`.
+pub type Actor = Arc<str>;
+
+/// The offer. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Api(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    engine: Handle,
+    options: Options,
+    started_at: Timestamp,
+    names: names::Names,
+    repeats: repeat::Repeats,
+}
+
+impl Api {
+    pub fn new(engine: Handle, options: Options) -> Self {
+        let started_at = engine.clock().now();
+        Api(Arc::new(Inner {
+            engine,
+            options,
+            started_at,
+            names: names::Names::default(),
+            repeats: repeat::Repeats::default(),
+        }))
+    }
+
+    fn engine(&self) -> &Handle {
+        &self.0.engine
+    }
+
+    pub fn clock(&self) -> &Clock {
+        self.0.engine.clock()
+    }
+
+    /// True once shutdown began.
+    pub fn is_draining(&self) -> bool {
+        self.0.engine.is_draining()
+    }
+
+    /// Resolves when shutdown begins.
+    pub async fn draining(&self) {
+        self.0.engine.draining().await;
+    }
+}

@@ -5,3 +5,15 @@
 
 pub mod json;
 pub mod pb;
+
+mod admin_service;
+pub mod convert;
+mod job_service;
+pub mod listener;
+mod provider_service;
+mod run_service;
+pub mod server;
+pub mod status;
+mod streams;
+
+pub use server::{Limits, serve};

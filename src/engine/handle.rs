@@ -106,6 +106,18 @@ impl Handle {
         Err(EngineError::Draining)
     }
 
+    pub async fn test_provider(
+        &self,
+        _name: &ProviderName,
+        _path: &str,
+    ) -> Result<super::status::TestReport, EngineError> {
+        Err(EngineError::Draining)
+    }
+
+    pub fn in_flight(&self) -> u32 {
+        0
+    }
+
     /// Committed events as they come, in groups, in order. A reader that lags goes on from the store.
     pub fn events(&self) -> broadcast::Receiver<Arc<Vec<Event>>> {
         broadcast::channel(1).1

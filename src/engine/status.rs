@@ -134,3 +134,14 @@ pub struct ActorInfo {
     pub last_beat_at: Timestamp,
     pub alive: bool,
 }
+
+/// What one test call found.
+#[derive(Clone, Debug)]
+pub struct TestReport {
+    /// `None`: no answer came; `error` says why.
+    pub status: Option<u16>,
+    pub error: Option<String>,
+    pub took: Duration,
+    /// Response headers that speak of limits, as sent.
+    pub limit_headers: Vec<(String, String)>,
+}

@@ -1,6 +1,6 @@
 //! The meaning of a list filter, as a tree of conditions that must all or any hold. `api/filter` parses the text.
 
-use super::flow::Class;
+use super::flow::{Class, FlowKey};
 use super::id::RunId;
 use super::state::State;
 use crate::clock::Timestamp;
@@ -69,6 +69,46 @@ impl Filter {
     }
 }
 
+impl Filter {
+    /// Can a job of the flow pass? `false` is certain, so its jobs need not be read.
+    pub fn may_pass_flow(&self, flow: &FlowKey) -> bool {
+        self.of_flow(flow) != Some(false)
+    }
+
+    /// What the flow alone says; `None`: it depends on the job.
+    fn of_flow(&self, flow: &FlowKey) -> Option<bool> {
+        match self {
+            Filter::All(parts) => fold(parts, flow, false),
+            Filter::Any(parts) => fold(parts, flow, true),
+            Filter::Not(part) => part.of_flow(flow).map(|passes| !passes),
+            Filter::Is(field, comparison, value) => {
+                let order = match (field, value) {
+                    (Field::Provider, Value::Text(v)) => flow.provider.as_str().cmp(v),
+                    (Field::Operation, Value::Text(v)) => flow.operation.as_str().cmp(v),
+                    (Field::Account, Value::Text(v)) => flow.account.as_str().cmp(v),
+                    (Field::Tenant, Value::Text(v)) => flow.tenant.as_str().cmp(v),
+                    (Field::Run, Value::Run(v)) => flow.run.cmp(&v.seq),
+                    _ => return None,
+                };
+                Some(comparison.holds(order))
+            }
+        }
+    }
+}
+
+/// `decides` settles the list as soon as one part says it.
+fn fold(parts: &[Filter], flow: &FlowKey, decides: bool) -> Option<bool> {
+    let mut open = false;
+    for part in parts {
+        match part.of_flow(flow) {
+            Some(said) if said == decides => return Some(decides),
+            Some(_) => {}
+            None => open = true,
+        }
+    }
+    (!open).then_some(!decides)
+}
+
 impl Comparison {
     fn holds(self, o: std::cmp::Ordering) -> bool {
         match self {
@@ -127,5 +167,31 @@ impl Field {
             Field::DueTime => time(job.due_at),
             Field::Label(name) => job.labels.get(name).and_then(|v| text(v)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::name::{Account, OperationName, ProviderName, Tenant};
+
+    #[test]
+    fn a_flow_is_ruled_out_only_when_none_of_its_jobs_can_pass() {
+        let flow = FlowKey {
+            provider: ProviderName::new("crm").unwrap(),
+            operation: OperationName::new("sync").unwrap(),
+            account: Account::default(),
+            tenant: Tenant::default(),
+            run: 0,
+        };
+        let provider = |name: &str| Filter::Is(Field::Provider, Comparison::Equal, Value::Text(name.into()));
+        let dead = || Filter::Is(Field::State, Comparison::Equal, Value::State(State::Dead));
+        let not = |f| Filter::Not(Box::new(f));
+        assert!(Filter::everything().may_pass_flow(&flow));
+        assert!(dead().may_pass_flow(&flow) && not(dead()).may_pass_flow(&flow));
+        assert!(Filter::All(vec![dead(), provider("crm")]).may_pass_flow(&flow));
+        assert!(!Filter::All(vec![dead(), provider("shop")]).may_pass_flow(&flow));
+        assert!(Filter::Any(vec![dead(), provider("shop")]).may_pass_flow(&flow));
+        assert!(!not(Filter::Any(vec![dead(), provider("crm")])).may_pass_flow(&flow));
     }
 }

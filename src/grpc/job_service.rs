@@ -1,0 +1,186 @@
+//! JobService on the wire: decode, convert, ask `api`, convert back.
+//!
+//! Must never know: policy. Next: `api/enqueue`, `api/jobs`, `api/bulk`, `api/watch`.
+
+use tonic::{Request, Response, Status, Streaming};
+
+use super::convert::jobs as to;
+use super::convert::{is_full, state, time};
+use super::pb;
+use super::server::{traceparent, unary};
+use super::streams::{Numbers, Told, answer, tell};
+use crate::api::bulk::Action;
+use crate::api::enqueue::How;
+use crate::api::jobs::Waits;
+use crate::api::watch::WatchJobs;
+use crate::api::{Api, Result};
+
+#[derive(Clone, Debug)]
+pub(super) struct Jobs(pub Api);
+
+#[tonic::async_trait]
+impl pb::job_service_server::JobService for Jobs {
+    async fn enqueue_job(
+        &self,
+        request: Request<pb::EnqueueJobRequest>,
+    ) -> Result<Response<pb::EnqueueJobResponse>, Status> {
+        let trace = traceparent(request.metadata()).map(str::to_owned);
+        let pb::EnqueueJobRequest { job, request_id, validate_only } = request.into_inner();
+        let how = How { request_id: &request_id, validate_only, run: None };
+        let spec = to::spec(job.unwrap_or_default(), trace.as_deref()).map_err(|e| e.under("job"))?;
+        unary(async {
+            let done = self.0.enqueue_job(spec, how).await.map_err(|e| e.under("job"))?;
+            let (job_id, acceptance) = to::outcome(done);
+            Ok(pb::EnqueueJobResponse { job_id, acceptance: acceptance as i32 })
+        })
+        .await
+    }
+
+    async fn enqueue_jobs(
+        &self,
+        request: Request<pb::EnqueueJobsRequest>,
+    ) -> Result<Response<pb::EnqueueJobsResponse>, Status> {
+        let trace = traceparent(request.metadata()).map(str::to_owned);
+        let pb::EnqueueJobsRequest { jobs, request_id, validate_only } = request.into_inner();
+        let how = How { request_id: &request_id, validate_only, run: None };
+        unary(async {
+            let all = self.0.enqueue_jobs(to::specs(jobs, trace.as_deref()), how).await?;
+            let (results, accepted_count) = to::results(all);
+            Ok(pb::EnqueueJobsResponse { results, accepted_count })
+        })
+        .await
+    }
+
+    type EnqueueStreamStream = Told<pb::EnqueueStreamResponse>;
+
+    async fn enqueue_stream(
+        &self,
+        request: Request<Streaming<pb::EnqueueStreamRequest>>,
+    ) -> Result<Response<Self::EnqueueStreamStream>, Status> {
+        let trace = traceparent(request.metadata()).map(str::to_owned);
+        let api = self.0.clone();
+        let mut numbers = Numbers::default();
+        let answers = answer(request.into_inner(), move |message: pb::EnqueueStreamRequest| {
+            let numbered = numbers.check(message.sequence);
+            let (api, specs) = (api.clone(), to::specs(message.jobs, trace.as_deref()));
+            async move {
+                numbered?;
+                let (results, accepted_count) = to::results(api.enqueue_jobs(specs, How::default()).await?);
+                Ok(pb::EnqueueStreamResponse { sequence: message.sequence, results, accepted_count })
+            }
+        });
+        Ok(Response::new(answers))
+    }
+
+    async fn get_job(&self, request: Request<pb::GetJobRequest>) -> Result<Response<pb::GetJobResponse>, Status> {
+        let request = request.into_inner();
+        let full = is_full("view", request.view, true)?;
+        unary(async {
+            let (view, calls) = self.0.get_job(&request.job_id).await?;
+            let calls = calls.into_iter().map(to::call).collect();
+            Ok(pb::GetJobResponse { job: Some(to::job_view(view, full)), calls })
+        })
+        .await
+    }
+
+    async fn list_jobs(&self, request: Request<pb::ListJobsRequest>) -> Result<Response<pb::ListJobsResponse>, Status> {
+        let request = request.into_inner();
+        let full = is_full("view", request.view, false)?;
+        unary(async {
+            let page = self.0.list_jobs(&request.filter, request.page_size, &request.page_token).await?;
+            let jobs = page.items.into_iter().map(|view| to::job_view(view, full)).collect();
+            Ok(pb::ListJobsResponse { jobs, next_page_token: page.next_page_token })
+        })
+        .await
+    }
+
+    async fn wait_jobs(&self, request: Request<pb::WaitJobsRequest>) -> Result<Response<pb::WaitJobsResponse>, Status> {
+        let request = request.into_inner();
+        let (state, timeout) = to::wait(&request)?;
+        // Has its own bound, which is longer than that of other calls.
+        let waited = self.0.wait_jobs(&request.job_ids, state, timeout).await?;
+        Ok(Response::new(pb::WaitJobsResponse {
+            jobs: waited.jobs.into_iter().map(|view| to::job_view(view, false)).collect(),
+            done: waited.done,
+            missing_job_ids: waited.missing.iter().map(ToString::to_string).collect(),
+        }))
+    }
+
+    async fn cancel_jobs(
+        &self,
+        request: Request<pb::CancelJobsRequest>,
+    ) -> Result<Response<pb::CancelJobsResponse>, Status> {
+        let r = request.into_inner();
+        let which = to::which(r.job_ids, r.filter, r.validate_only, r.request_id);
+        unary(async {
+            let done = self.0.bulk(Action::Cancel, which).await?;
+            Ok(pb::CancelJobsResponse { result: Some(to::done(done)) })
+        })
+        .await
+    }
+
+    async fn retry_jobs(
+        &self,
+        request: Request<pb::RetryJobsRequest>,
+    ) -> Result<Response<pb::RetryJobsResponse>, Status> {
+        let r = request.into_inner();
+        let which = to::which(r.job_ids, r.filter, r.validate_only, r.request_id);
+        unary(async {
+            let done = self.0.bulk(Action::Retry { fresh: r.as_new }, which).await?;
+            Ok(pb::RetryJobsResponse { result: Some(to::done(done)) })
+        })
+        .await
+    }
+
+    async fn edit_job(&self, request: Request<pb::EditJobRequest>) -> Result<Response<pb::EditJobResponse>, Status> {
+        let (id, edit) = to::edit(request.into_inner())?;
+        unary(async {
+            let view = self.0.edit_job(&id, edit).await?;
+            Ok(pb::EditJobResponse { job: Some(to::job_view(view, true)) })
+        })
+        .await
+    }
+
+    async fn resolve_jobs(
+        &self,
+        request: Request<pb::ResolveJobsRequest>,
+    ) -> Result<Response<pb::ResolveJobsResponse>, Status> {
+        let r = request.into_inner();
+        let decision = to::decision(r.decision)?;
+        let which = to::which(r.job_ids, r.filter, r.validate_only, r.request_id);
+        unary(async {
+            let done = self.0.bulk(Action::Resolve(decision), which).await?;
+            Ok(pb::ResolveJobsResponse { result: Some(to::done(done)) })
+        })
+        .await
+    }
+
+    async fn explain_job(
+        &self,
+        request: Request<pb::ExplainJobRequest>,
+    ) -> Result<Response<pb::ExplainJobResponse>, Status> {
+        let request = request.into_inner();
+        unary(async {
+            let (now, said) = self.0.explain_job(&request.job_id).await?;
+            Ok(pb::ExplainJobResponse {
+                state: state(now) as i32,
+                waiting_on: Some(to::waiting_on(Waits::On(said.waiting_on))),
+                sentence: said.sentence,
+                next_attempt_time: said.next_attempt_at.and_then(time),
+                ahead_count: super::convert::count(said.ahead),
+            })
+        })
+        .await
+    }
+
+    type WatchJobsStream = Told<pb::WatchJobsResponse>;
+
+    async fn watch_jobs(
+        &self,
+        request: Request<pb::WatchJobsRequest>,
+    ) -> Result<Response<Self::WatchJobsStream>, Status> {
+        let pb::WatchJobsRequest { filter, resume_token, snapshot } = request.into_inner();
+        let watch = self.0.watch_jobs(WatchJobs { filter, resume_token, snapshot }).await?;
+        Ok(Response::new(tell(watch, |watch| Box::pin(async { watch.next().await.map(|item| Some(to::item(item))) }))))
+    }
+}
