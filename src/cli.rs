@@ -10,10 +10,20 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub mod admin;
+pub mod args;
+pub mod connect;
+pub mod enqueue;
 pub mod exit;
+pub mod jobs;
+pub mod limits;
 pub mod output;
+pub mod providers;
+pub mod runs;
+pub mod show;
 pub mod simulate;
 
+use connect::Daemon;
 use exit::{Error, Exit};
 use output::{Format, Output};
 
@@ -35,16 +45,69 @@ pub struct Global {
     /// `name` as ids alone, one per line, to feed into another command.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     pub output: Format,
+    /// Where the daemon listens: http://host:port, or unix:/path. Default: the daemon's socket if it is there, else
+    /// http://127.0.0.1:7070.
+    #[arg(long, global = true, env = "TIDEGATE_ADDR", value_name = "ADDRESS")]
+    pub addr: Option<String>,
+}
+
+/// Commands that ask the daemon.
+#[derive(Debug, Subcommand)]
+pub enum Ask {
+    /// Hand in one job. An id on stdout means that the job is durable.
+    ///
+    /// Example: `tidegate enqueue crm/sync_user --key user:7 -d '{"name":"Ada"}' --wait`
+    Enqueue(enqueue::Enqueue),
+    /// Find jobs, watch them, call them off, bring them back.
+    #[command(subcommand)]
+    Jobs(jobs::Verb),
+    /// Sets of jobs with shared progress, forecast, pause and cancel.
+    #[command(subcommand)]
+    Runs(runs::Verb),
+    /// Third-party APIs: declare them, see how they stand, hold them back, try them.
+    #[command(subcommand)]
+    Providers(providers::Verb),
+    /// What holds the work back, and until when.
+    #[command(subcommand)]
+    Limits(limits::Verb),
+    /// Breakers, which stop calls to a provider that fails.
+    #[command(subcommand)]
+    Breakers(limits::BreakerVerb),
+    /// Dead letters: jobs that gave up.
+    #[command(subcommand)]
+    Dead(admin::DeadVerb),
+    /// What happened, in one increasing sequence.
+    #[command(subcommand)]
+    Events(admin::EventsVerb),
+    /// The daemon: version, store, and its supervised tasks with the reasons of their restarts.
+    ///
+    /// Example: `tidegate workers -o wide`
+    Workers,
+    /// Stop accepting jobs and releasing calls; calls on the wire may end. A restart ends it.
+    ///
+    /// Example: `tidegate drain --yes`
+    Drain {
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Print a completion script for a shell. Example: `tidegate completions bash > /etc/bash_completion.d/tidegate`
+    #[command(flatten)]
+    Ask(Ask),
+    Simulate(simulate::SimulateArgs),
+    /// Print a completion script for a shell.
+    ///
+    /// Example: `tidegate completions bash > /etc/bash_completion.d/tidegate`
     Completions {
         /// The shell to complete in.
         shell: clap_complete::Shell,
     },
-    /// Print the version of this program. Example: `tidegate version -o json`
+    /// Print the version of this program.
+    ///
+    /// Example: `tidegate version -o json`
     Version,
 }
 
@@ -70,6 +133,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn run(cli: Cli, output: &Output) -> Result<Exit, Error> {
     match cli.command {
+        Command::Ask(ask) => return client(ask, &cli.global, output),
+        Command::Simulate(args) => return threaded(simulate::run(args, output)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut script);
@@ -83,4 +148,77 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Error> {
         },
     }
     Ok(Exit::Done)
+}
+
+/// Runs a command that serves: on as many threads as there are cores.
+fn threaded(command: impl Future<Output = Result<Exit, Error>>) -> Result<Exit, Error> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(command);
+    runtime.shutdown_background();
+    result
+}
+
+/// Runs a command that asks the daemon. One thread is enough for one connection.
+fn client(ask: Ask, global: &Global, output: &Output) -> Result<Exit, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(async {
+        let daemon = &Daemon::connect(global.addr.as_deref()).await?;
+        match ask {
+            Ask::Enqueue(enqueue) => enqueue.run(daemon, output).await,
+            Ask::Jobs(verb) => jobs::run(verb, daemon, output).await,
+            Ask::Runs(verb) => runs::run(verb, daemon, output).await,
+            Ask::Providers(verb) => providers::run(verb, daemon, output).await,
+            Ask::Limits(verb) => limits::run(verb, daemon, output).await,
+            Ask::Breakers(verb) => limits::breakers(verb, daemon, output).await,
+            Ask::Dead(verb) => admin::dead(verb, daemon, output).await,
+            Ask::Events(verb) => admin::events(verb, daemon, output).await,
+            Ask::Workers => admin::workers(daemon, output).await,
+            Ask::Drain { yes } => admin::drain(yes, daemon, output).await,
+        }
+    });
+    // A thread that still reads stdin must not hold the process.
+    runtime.shutdown_background();
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_verb(command: &clap::Command, path: &str, visit: &mut impl FnMut(&str, &clap::Command)) {
+        for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            let path = format!("{path} {}", sub.get_name());
+            match sub.has_subcommands() {
+                true => every_verb(sub, &path, visit),
+                false => visit(&path, sub),
+            }
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example_of_itself() {
+        every_verb(&Cli::command(), "tidegate", &mut |path, command| {
+            let about = command.get_long_about().map(ToString::to_string).unwrap_or_default();
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let shown = format!("{about}{after}");
+            assert!(
+                shown.split_once("Example: ").is_some_and(|(_, e)| e.contains(path)),
+                "{path}: end the doc with an example of its use"
+            );
+        });
+    }
+
+    #[test]
+    fn every_option_says_what_it_is_for() {
+        every_verb(&Cli::command(), "tidegate", &mut |path, command| {
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{path}: {} has no help", arg.get_id());
+            }
+        });
+    }
 }

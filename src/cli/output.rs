@@ -5,7 +5,9 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
-use super::exit::Error;
+use super::exit::{Error, Exit};
+use super::show::Rows;
+use crate::grpc::json;
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -55,6 +57,49 @@ impl Output {
         quiet(out.write_all(bytes).and_then(|()| out.flush()))
     }
 
+    /// Writes a message as JSON when that is asked for; `false`: the caller shows it in its own way.
+    pub fn message(&self, name: &str, message: &impl prost::Message) -> Result<bool, Error> {
+        match self.format {
+            Format::Json => self.line(&json::to_json(name, message, true))?,
+            Format::Jsonl => self.line(&json::to_json(name, message, false))?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Writes one message of a stream as one line of JSON.
+    pub fn json_line(&self, name: &str, message: &impl prost::Message) -> Result<(), Error> {
+        self.line(&json::to_json(name, message, false))
+    }
+
+    /// Writes a list in the form asked for. `names`: the message's name and the list's name in JSON.
+    pub fn list<M: prost::Message>(
+        &self,
+        names: (&str, &str),
+        items: &[M],
+        id: impl Fn(&M) -> String,
+        table: impl FnOnce(&[M], bool) -> Rows,
+    ) -> Result<(), Error> {
+        let (item, plural) = names;
+        match self.format {
+            Format::Table | Format::Wide if items.is_empty() => {
+                self.say(&format!("no {plural}"));
+                Ok(())
+            }
+            Format::Table => self.line(&table(items, false).text()),
+            Format::Wide => self.line(&table(items, true).text()),
+            Format::Name => items.iter().try_for_each(|m| self.line(&id(m))),
+            Format::Jsonl => items.iter().try_for_each(|m| self.json_line(item, m)),
+            Format::Json => {
+                let parts: Vec<String> =
+                    items.iter().map(|m| json::to_json(item, m, true).replace('\n', "\n    ")).collect();
+                let body =
+                    if parts.is_empty() { String::new() } else { format!("\n    {}\n  ", parts.join(",\n    ")) };
+                self.line(&format!("{{\n  \"{plural}\": [{body}]\n}}"))
+            }
+        }
+    }
+
     /// Says something to the person at the terminal.
     pub fn say(&self, text: &str) {
         // Nobody listens any more: nothing to be done about it.
@@ -62,6 +107,9 @@ impl Output {
     }
 
     pub fn error(&self, e: &Error) {
+        if e.exit == Exit::Done {
+            return;
+        }
         self.say(&format!("tidegate: {}", e.message));
         if let Some(hint) = &e.hint {
             self.say(&format!("  next: {hint}"));
@@ -69,10 +117,10 @@ impl Output {
     }
 }
 
-/// A reader that went away (`| head`) has seen what it wanted.
+/// A reader that went away (`| head`) has seen what it wanted: the command ends, and well.
 fn quiet(result: std::io::Result<()>) -> Result<(), Error> {
-    match result {
-        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e.into()),
-        _ => Ok(()),
-    }
+    result.map_err(|e| match e.kind() {
+        ErrorKind::BrokenPipe => Error::new(Exit::Done, ""),
+        _ => e.into(),
+    })
 }

@@ -1,0 +1,152 @@
+//! `tidegate limits` and `tidegate breakers`: what holds the work back, and until when.
+//!
+//! Must never know: how limits are counted. Next: `providers.rs`.
+
+use clap::Subcommand;
+
+use super::connect::Daemon;
+use super::exit::{Error, Exit};
+use super::output::Output;
+use super::providers::{all, sentence, status_of};
+use super::show::{self, Rows, Times};
+use crate::grpc::pb;
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// List every limit with what is used, on the wire, and free.
+    ///
+    /// Example: `tidegate limits list crm`
+    List {
+        /// Only limits of this provider.
+        provider: Option<String>,
+    },
+    /// Say when each provider's backlog is through, and which limit decides it.
+    ///
+    /// Example: `tidegate limits forecast`
+    Forecast {
+        /// Only this provider.
+        provider: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BreakerVerb {
+    /// List the breakers of all providers.
+    ///
+    /// Example: `tidegate breakers list`
+    List,
+    /// Close the breaker of a provider by hand.
+    ///
+    /// Example: `tidegate breakers reset crm`
+    Reset {
+        /// Name of the provider.
+        provider: String,
+    },
+}
+
+pub async fn run(verb: Verb, daemon: &Daemon, output: &Output) -> Result<Exit, Error> {
+    match verb {
+        Verb::List { provider } => {
+            let statuses = statuses(provider, daemon).await?;
+            output.list(("ProviderStatus", "statuses"), &statuses, |s| s.name.clone(), table)?;
+        }
+        Verb::Forecast { provider } => {
+            let statuses = statuses(provider, daemon).await?;
+            output.list(("ProviderStatus", "statuses"), &statuses, |s| s.name.clone(), forecast)?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+pub async fn breakers(verb: BreakerVerb, daemon: &Daemon, output: &Output) -> Result<Exit, Error> {
+    if let BreakerVerb::Reset { provider } = verb {
+        let request = pb::ResetBreakerRequest { name: provider.clone() };
+        let breaker = daemon.providers().reset_breaker(request).await?.into_inner().breaker.unwrap_or_default();
+        if !output.message("Breaker", &breaker)? {
+            output.say(&format!("the breaker of {provider} is {}", state(&breaker)));
+        }
+        return Ok(Exit::Done);
+    }
+    let statuses = statuses(None, daemon).await?;
+    output.list(("ProviderStatus", "statuses"), &statuses, |s| s.name.clone(), breaker_table)?;
+    Ok(Exit::Done)
+}
+
+async fn statuses(provider: Option<String>, daemon: &Daemon) -> Result<Vec<pb::ProviderStatus>, Error> {
+    let names = match provider {
+        Some(name) => vec![name],
+        None => all(daemon).await?.into_iter().map(|p| p.name).collect(),
+    };
+    let mut found = Vec::new();
+    for name in names {
+        found.push(status_of(&name, daemon).await?);
+    }
+    Ok(found)
+}
+
+/// One row per limit.
+pub fn table(statuses: &[pb::ProviderStatus], wide: bool) -> Rows {
+    let times = Times::new(wide);
+    let mut header = vec!["LIMIT", "DECLARED", "USED", "IN FLIGHT", "FREE", "MAX", "NEXT FREE", "BLOCKED UNTIL"];
+    if wide {
+        header.push("KEY");
+    }
+    let mut rows = Rows::new(&header);
+    for status in statuses {
+        for limit in &status.limits {
+            let mut cells = vec![
+                format!("{}/{}", status.name, limit.name),
+                limit.declared.clone(),
+                show::count(limit.used),
+                show::count(limit.in_flight),
+                show::count(limit.free),
+                show::count(limit.max),
+                times.show(limit.next_free_time.as_ref()),
+                times.show(limit.blocked_until_time.as_ref()),
+            ];
+            if wide {
+                cells.push(limit.key.clone());
+            }
+            rows.add(cells);
+        }
+    }
+    rows
+}
+
+fn forecast(statuses: &[pb::ProviderStatus], wide: bool) -> Rows {
+    let mut rows = Rows::new(&["PROVIDER", "WAITING", "SENDING/S", "ALLOWED/S", "THROUGH", "BOUND BY", "SENTENCE"]);
+    let times = Times::new(wide);
+    for s in statuses {
+        rows.add([
+            s.name.clone(),
+            show::count(s.counts.unwrap_or_default().waiting),
+            format!("{:.2}", s.sending_per_second),
+            s.allowed_per_second.map(|a| format!("{a:.2}")).unwrap_or_default(),
+            times.show(s.drain_time.as_ref()),
+            s.bound_by.clone(),
+            sentence(s),
+        ]);
+    }
+    rows
+}
+
+fn breaker_table(statuses: &[pb::ProviderStatus], wide: bool) -> Rows {
+    let times = Times::new(wide);
+    let mut rows = Rows::new(&["PROVIDER", "BREAKER", "FAILURES", "OPENED", "NEXT PROBE", "LAST ERROR"]);
+    for status in statuses {
+        let breaker = status.breaker.clone().unwrap_or_default();
+        rows.add([
+            status.name.clone(),
+            state(&breaker),
+            breaker.failures_in_a_row.to_string(),
+            times.show(breaker.open_time.as_ref()),
+            times.show(breaker.probe_time.as_ref()),
+            breaker.last_error.clone(),
+        ]);
+    }
+    rows
+}
+
+fn state(breaker: &pb::Breaker) -> String {
+    show::word(breaker.state().as_str_name(), "STATE_")
+}
