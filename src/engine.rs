@@ -4,7 +4,219 @@
 //! brings back what is due or was left behind, `supervisor` keeps them alive, `signal` wakes. Signals make it fast, the
 //! store makes it sure: a lost wake costs time, never a job. Must never know: gRPC, HTTP servers, SQL.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::{Clock, Timestamp};
+use crate::limiter::{Limiter, Seed};
+use crate::model::event::What;
+use crate::model::flow::Flow;
+use crate::model::id::{CallId, FlowId};
+use crate::model::name::ProviderName;
+use crate::model::provider::Provider;
+use crate::outbound::Connect;
+use crate::store::{Change, JournalEntry, PAGE_MAX, Store};
+use crate::telemetry::metrics::Metrics;
+
+pub mod caller;
+pub mod dice;
+pub mod gate;
 pub mod handle;
+pub mod outcome;
+pub mod recover;
+pub mod registry;
+pub mod signal;
 pub mod status;
+pub mod supervisor;
+pub mod sweeper;
+pub mod writer;
 
 pub use handle::{EngineError, Handle};
+
+use dice::Dice;
+use gate::GateParts;
+use registry::Registry;
+use signal::Signals;
+use supervisor::Supervisor;
+use sweeper::Sweeper;
+use writer::Writer;
+
+/// How long history is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Delivered and cancelled jobs.
+    pub finished: Duration,
+    /// Dead letters.
+    pub dead: Duration,
+    pub events: Duration,
+    /// Ended calls, beyond what the limits need.
+    pub calls: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(86_400);
+        Retention { finished: DAY, dead: DAY * 30, events: DAY * 7, calls: DAY }
+    }
+}
+
+/// What an engine is made of.
+#[derive(Debug)]
+pub struct Parts {
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub limiter: Arc<dyn Limiter>,
+    pub connect: Arc<dyn Connect>,
+    pub metrics: Arc<Metrics>,
+    pub dice: Dice,
+    pub retention: Retention,
+}
+
+/// A declaration to start with.
+#[derive(Clone, Debug)]
+pub struct Declared {
+    pub provider: Arc<Provider>,
+    /// TOML source, for the store.
+    pub source: String,
+    /// Who declared it, as `file providers.d/crm.toml`; `None`: it came from the store and is not applied again.
+    pub actor: Option<String>,
+}
+
+/// Added to a provider's total timeout: a lease must outlive the call, its settle and a slow commit.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(10);
+
+/// The latest steady time at which a call that nobody will finish can have arrived: its deadline, as 3-limits.md has
+/// it for every lost answer, or now if that is later. What the kernel took over from a dead process travels on.
+pub(crate) fn latest_arrival(now: Timestamp, granted_at: Timestamp, total_timeout: Duration) -> Timestamp {
+    now.max(granted_at + total_timeout)
+}
+
+/// Brings the engine up: takes the steady line up again, rebuilds the limits from the journal, judges what a dead
+/// process left open, applies declarations that changed, and opens the gates. When it returns, jobs leave.
+pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, EngineError> {
+    let Parts { clock, store, limiter, connect, metrics, dice, retention } = parts;
+    let info = store.info().await?;
+    clock.resume_steady(info.steady.as_ref().map(|(b, o)| (b.as_str(), *o)), info.steady_floor);
+    let (boot, offset) = clock.boot();
+    store.remember_steady(&boot, offset).await?;
+
+    let supervisor = Supervisor::new(clock.clone());
+    let signals = Arc::new(Signals::new());
+    signals.set_next_due(store.next_due().await?);
+    let writer = Writer::start(&supervisor, clock.clone(), store.clone(), signals.clone());
+    let registry = Registry::default();
+    let sweeper = Sweeper {
+        clock: clock.clone(),
+        store: store.clone(),
+        writer: writer.clone(),
+        registry: registry.clone(),
+        signals: signals.clone(),
+        retention,
+    };
+    let gate_parts = GateParts {
+        clock: clock.clone(),
+        store: store.clone(),
+        limiter: limiter.clone(),
+        connect,
+        writer: writer.clone(),
+        signals,
+        supervisor: supervisor.clone(),
+        dice,
+        metrics,
+    };
+
+    if !crate::mutant::on("forgotten-seed") {
+        seed_limits(&clock, &store, &limiter, &declared).await?;
+    }
+    // Gates are made before the dead process's calls are judged, because judging needs the operations' rules; they
+    // open after it.
+    let handle = Handle(Arc::new(handle::Inner {
+        parts: gate_parts,
+        registry: registry.clone(),
+        sweeper: sweeper.start(&supervisor),
+        draining: CancellationToken::new(),
+    }));
+    let current: BTreeMap<ProviderName, crate::store::AppliedProvider> =
+        store.providers().await?.into_iter().map(|p| (p.name.clone(), p)).collect();
+    let flows = all_flows(&store).await?;
+    for Declared { provider, source, actor } in declared {
+        let name = provider.name.clone();
+        let known = current.get(&name);
+        let transport = handle.0.parts.connect.connect(&provider);
+        if let Err(e) = &transport {
+            tracing::error!(error = %e, "the provider's jobs wait until this is mended");
+        }
+        let mut revision = known.map_or(0, |k| k.revision);
+        if let Some(actor) = actor
+            && known.is_none_or(|k| k.source != source)
+        {
+            let change = Change::ApplyProvider { name: name.clone(), source, expect: None, actor };
+            if let crate::store::Changed::Provider(applied) = handle.change(change).await? {
+                revision = applied.revision;
+            }
+        }
+        let box_of_gate = handle.0.parts.signals.flow_box(&name);
+        flows.iter().filter(|f| f.key.provider == name).for_each(|f| box_of_gate.put(f.clone()));
+        let memory = known.and_then(|k| k.memory.clone());
+        handle.open_gate(provider, revision, known.is_some_and(|k| k.paused), transport, memory, true);
+    }
+    let crashed = recover::recover_all(&store, &writer, &registry, &clock).await?;
+    let what = What::Daemon { kind: "started".to_owned(), detail: format!("{crashed} calls were left open") };
+    handle.change(Change::Note { what }).await?;
+    handle.0.registry.all().values().for_each(|e| e.gate.open());
+    Ok(handle)
+}
+
+async fn all_flows(store: &Arc<dyn Store>) -> Result<Vec<Flow>, EngineError> {
+    let (mut flows, mut after) = (Vec::new(), FlowId(0));
+    loop {
+        let page = store.flows(after, PAGE_MAX).await?;
+        let short = page.len() < PAGE_MAX;
+        after = page.last().map_or(after, |f| f.id);
+        flows.extend(page);
+        if short {
+            return Ok(flows);
+        }
+    }
+}
+
+/// Rebuilds the limits from the journal. What was settled counts from its answer; what was left open may have arrived
+/// as late as its lease allowed, so it counts from then.
+async fn seed_limits(
+    clock: &Clock,
+    store: &Arc<dyn Store>,
+    limiter: &Arc<dyn Limiter>,
+    declared: &[Declared],
+) -> Result<(), EngineError> {
+    let deadline = declared.iter().map(|d| d.provider.timeouts.total).max().unwrap_or_default();
+    let reach = declared.iter().map(|d| registry::longest_window(&d.provider)).max().unwrap_or_default();
+    let now = clock.steady();
+    let since = now - reach;
+    let mut after = CallId(0);
+    loop {
+        let page = store.journal(since, after, PAGE_MAX).await?;
+        let short = page.len() < PAGE_MAX;
+        after = page.last().map_or(after, |e| e.call);
+        let counted = page.into_iter().filter(|e| e.sent || e.settled_at.is_none());
+        let anchor = |e: &JournalEntry| match e.settled_at {
+            Some(at) => at,
+            None => latest_arrival(now, e.permit.granted_at, deadline),
+        };
+        let seeds: Vec<Seed> = counted.map(|e| Seed { anchored_at: anchor(&e), permit: e.permit }).collect();
+        let away = |e: crate::limiter::Error| EngineError::Unavailable(e.to_string());
+        let limits: Vec<crate::limiter::Spend> = Vec::new();
+        limiter.seed(now, &limits, &seeds).await.map_err(away)?;
+        if short {
+            return Ok(());
+        }
+    }
+}
+
+/// Steady times in wall terms, for people.
+pub(crate) fn wall_of(clock: &Clock, steady: Timestamp) -> Timestamp {
+    let (now, base) = (clock.now(), clock.steady());
+    if steady >= base { now + steady.since(base) } else { now - base.since(steady) }
+}

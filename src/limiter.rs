@@ -17,7 +17,7 @@ pub mod key;
 pub mod local;
 
 pub use crate::limit::LimitView;
-pub use key::spends;
+pub use key::{provider_spends, spends};
 pub use local::LocalLimiter;
 
 /// One limit as spent by one call.

@@ -241,6 +241,8 @@ impl From<EngineError> for Error {
             EngineError::Unavailable(reason) => {
                 Error::new(Code::Unavailable, "STORE_UNAVAILABLE", reason).retry_in(Duration::from_secs(1))
             }
+            EngineError::Unusable(why) => Error::new(Code::FailedPrecondition, "PROVIDER_UNUSABLE", why.to_string())
+                .about("provider", &why.provider),
             busy @ EngineError::Busy { .. } => {
                 Error::new(Code::Unavailable, "WRITER_BUSY", busy.to_string()).retry_in(BUSY_WAIT)
             }

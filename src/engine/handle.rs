@@ -3,16 +3,27 @@
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
-use super::status::{ActorInfo, Explanation, ProviderStatus};
-use crate::clock::Clock;
-use crate::clock::Timestamp;
+use super::gate::GateParts;
+use super::registry::{Entry, Registry};
+use super::signal::Signals;
+use super::status::{ActorInfo, Explanation, ProviderStatus, TestReport, WaitingOn};
+use super::supervisor::Supervisor;
+use super::sweeper::SweeperHandle;
+use super::writer::Writer;
+use crate::clock::{Clock, Timestamp};
 use crate::model::event::Event;
+use crate::model::flow::Place;
 use crate::model::id::{JobId, RunId};
-use crate::model::job::NewJob;
+use crate::model::job::{Job, NewJob};
 use crate::model::name::ProviderName;
 use crate::model::provider::Provider;
-use crate::store::{Change, Changed, Enqueued, Refusal, Store};
+use crate::model::request::Request;
+use crate::model::run::RunWish;
+use crate::model::state::State;
+use crate::outbound::ConnectError;
+use crate::store::{Change, Changed, Enqueued, PAGE_MAX, Refusal, Store};
 
 /// Why the engine could not do what was asked. A [`Refusal`] is for the client; the rest passes.
 #[derive(Debug, thiserror::Error)]
@@ -25,118 +36,279 @@ pub enum EngineError {
     /// Too much is waiting to be written; try again soon.
     #[error("the writer is busy: {waiting} requests wait")]
     Busy { waiting: usize },
+    /// The declaration is well formed but cannot be used here, as a secret that is missing.
+    #[error(transparent)]
+    Unusable(#[from] ConnectError),
     #[error("the daemon is shutting down")]
     Draining,
 }
 
+impl From<crate::store::Error> for EngineError {
+    fn from(e: crate::store::Error) -> Self {
+        EngineError::Unavailable(e.to_string())
+    }
+}
+
 #[derive(Clone, Debug)]
-pub struct Handle(Arc<Inner>);
+pub struct Handle(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    clock: Clock,
-    store: Arc<dyn Store>,
+pub(super) struct Inner {
+    pub parts: GateParts,
+    pub registry: Registry,
+    pub sweeper: SweeperHandle,
+    /// Cancelled when draining begins.
+    pub draining: CancellationToken,
 }
 
 impl Handle {
     pub fn clock(&self) -> &Clock {
-        &self.0.clock
+        &self.0.parts.clock
     }
 
     /// For reading. Writes go through the methods below, which share transactions.
     pub fn store(&self) -> &Arc<dyn Store> {
-        &self.0.store
+        &self.0.parts.store
+    }
+
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.0.parts.supervisor
+    }
+
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    fn writer(&self) -> &Writer {
+        &self.0.parts.writer
+    }
+
+    fn signals(&self) -> &Arc<Signals> {
+        &self.0.parts.signals
     }
 
     /// Durable when it returns. One result per job, in order; the good ones are committed whatever the others are.
     /// Providers and operations must exist: `api/` has checked that.
-    pub async fn enqueue(&self, _jobs: Vec<NewJob>) -> Result<Vec<Result<Enqueued, Refusal>>, EngineError> {
-        Err(EngineError::Draining)
+    pub async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Enqueued, Refusal>>, EngineError> {
+        if self.is_draining() {
+            return Err(EngineError::Draining);
+        }
+        if jobs.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.writer().enqueue(jobs).await
     }
 
     /// Applies one change durably and wakes whom it concerns.
-    pub async fn change(&self, _change: Change) -> Result<Changed, EngineError> {
-        Err(EngineError::Draining)
+    pub async fn change(&self, change: Change) -> Result<Changed, EngineError> {
+        let called_off = match &change {
+            Change::WishRun { run, wish: RunWish::Cancel } => Some(*run),
+            _ => None,
+        };
+        let changed = self.writer().change(change).await?;
+        if let Some(run) = called_off {
+            self.0.sweeper.cancel_run(run);
+        }
+        Ok(changed)
     }
 
     /// The declaration in force.
-    pub fn provider(&self, _name: &ProviderName) -> Option<Arc<Provider>> {
-        None
+    pub fn provider(&self, name: &ProviderName) -> Option<Arc<Provider>> {
+        self.0.registry.get(name).map(|e| e.provider)
     }
 
     /// All declarations in force, by name, with revision and whether they are paused.
     pub fn providers(&self) -> Vec<(Arc<Provider>, i64, bool)> {
-        Vec::new()
+        self.0.registry.all().values().map(|e| (e.provider.clone(), e.revision, e.paused)).collect()
     }
 
     /// Puts a checked declaration in force: stores its source, then hands it to its gate. Returns the revision.
+    ///
+    /// Refused without a trace when the declaration cannot be used, as when a secret is missing.
     pub async fn apply_provider(
         &self,
-        _provider: Arc<Provider>,
-        _source: String,
-        _expect: Option<i64>,
-        _actor: &str,
+        provider: Arc<Provider>,
+        source: String,
+        expect: Option<i64>,
+        actor: &str,
     ) -> Result<i64, EngineError> {
-        Err(EngineError::Draining)
+        let transport = self.0.parts.connect.connect(&provider)?;
+        let change = Change::ApplyProvider { name: provider.name.clone(), source, expect, actor: actor.to_owned() };
+        let Changed::Provider(applied) = self.change(change).await? else {
+            return Err(EngineError::Unavailable("the store answered an apply with something else".to_owned()));
+        };
+        match self.0.registry.get(&provider.name) {
+            Some(entry) => {
+                entry.gate.apply(provider.clone(), transport);
+                self.0.registry.put(Entry { provider, revision: applied.revision, ..entry });
+            }
+            None => self.open_gate(provider, applied.revision, applied.paused, Ok(transport), None, false),
+        }
+        Ok(applied.revision)
     }
 
-    pub async fn delete_provider(&self, _name: &ProviderName, _force: bool, _actor: &str) -> Result<(), EngineError> {
-        Err(EngineError::Draining)
+    /// Starts the gate of a provider that is new in this process. While the engine is starting it stays shut.
+    pub(super) fn open_gate(
+        &self,
+        provider: Arc<Provider>,
+        revision: i64,
+        paused: bool,
+        transport: Result<Arc<dyn crate::outbound::Transport>, ConnectError>,
+        memory: Option<String>,
+        starting: bool,
+    ) {
+        let held = self.is_draining() || starting;
+        let gate = super::gate::start(self.0.parts.clone(), provider.clone(), paused, held, transport, memory);
+        self.0.registry.put(Entry { provider, revision, paused, gate });
     }
 
-    pub async fn pause_provider(&self, _name: &ProviderName, _paused: bool, _actor: &str) -> Result<(), EngineError> {
-        Err(EngineError::Draining)
+    pub async fn delete_provider(&self, name: &ProviderName, force: bool, actor: &str) -> Result<(), EngineError> {
+        self.change(Change::DeleteProvider { name: name.clone(), force, actor: actor.to_owned() }).await?;
+        self.0.registry.remove(name);
+        self.signals().forget(name);
+        self.supervisor().end_actor(&super::gate::actor_name(name));
+        Ok(())
     }
 
-    pub async fn reset_breaker(&self, _name: &ProviderName, _actor: &str) -> Result<(), EngineError> {
-        Err(EngineError::Draining)
+    pub async fn pause_provider(&self, name: &ProviderName, paused: bool, actor: &str) -> Result<(), EngineError> {
+        self.change(Change::PauseProvider { name: name.clone(), paused, actor: actor.to_owned() }).await?;
+        if let Some(entry) = self.0.registry.get(name) {
+            entry.gate.pause(paused);
+            self.0.registry.put(Entry { paused, ..entry });
+        }
+        Ok(())
     }
 
-    pub async fn provider_status(&self, _name: &ProviderName) -> Option<ProviderStatus> {
-        None
+    pub async fn reset_breaker(&self, name: &ProviderName, actor: &str) -> Result<(), EngineError> {
+        let Some(entry) = self.0.registry.get(name) else { return Err(Refusal::NoProvider(name.clone()).into()) };
+        entry.gate.reset_breaker().await;
+        let what = crate::model::event::What::provider(name, "breaker-reset", "closed by hand", actor);
+        self.change(Change::Note { what }).await.map(drop)
+    }
+
+    pub async fn provider_status(&self, name: &ProviderName) -> Option<ProviderStatus> {
+        let entry = self.0.registry.get(name)?;
+        let mut status = entry.gate.status().await?;
+        status.revision = entry.revision;
+        // Ends are counted by the store; the gate knows only what is left to do.
+        for tally in self.store().tallies().await.unwrap_or_default().into_iter().filter(|t| t.provider == *name) {
+            if let Some(operation) = status.operations.iter_mut().find(|o| o.name == tally.operation) {
+                operation.counts = tally.counts.clone();
+            }
+            status.counts.add(&tally.counts);
+        }
+        Some(status)
     }
 
     /// Why the job waits and when it will go. `None`: no such job.
-    pub async fn explain(&self, _job: JobId) -> Result<Option<Explanation>, EngineError> {
-        Err(EngineError::Draining)
+    pub async fn explain(&self, id: JobId) -> Result<Option<Explanation>, EngineError> {
+        let Some(job) = self.store().job(id).await? else { return Ok(None) };
+        Ok(Some(self.explain_job(&job).await?))
+    }
+
+    async fn explain_job(&self, job: &Job) -> Result<Explanation, EngineError> {
+        let says = |waiting_on, sentence: String, next_attempt_at| Explanation {
+            job: job.id,
+            waiting_on,
+            sentence,
+            next_attempt_at,
+            ahead: 0,
+        };
+        match job.state {
+            State::Delivered | State::Dead | State::Cancelled => {
+                return Ok(says(WaitingOn::Nothing, format!("it is {} and waits for nothing", job.state), None));
+            }
+            State::Calling => return Ok(says(WaitingOn::Nothing, "it is on the wire".to_owned(), None)),
+            State::Unknown => {
+                let text = "its call was sent but the answer was lost; decide with `tidegate jobs resolve`";
+                return Ok(says(WaitingOn::Decision, text.to_owned(), None));
+            }
+            State::Waiting => {}
+        }
+        let Some(entry) = self.0.registry.get(&job.flow_key.provider) else {
+            let text = format!("provider {} is not declared any more", job.flow_key.provider);
+            return Ok(says(WaitingOn::UnknownProvider, text, None));
+        };
+        if job.place == Place::Behind
+            && let Some(first) = self.store().blocker(job).await?
+        {
+            let text = format!("it stands behind job {} of the same key, which is {}", first.id, first.state);
+            return Ok(says(WaitingOn::Key { behind: first.id }, text, None));
+        }
+        if job.place == Place::Later && job.due_at > self.clock().now() {
+            let text = format!("it is due at {}", job.due_at);
+            return Ok(says(WaitingOn::NotDue { due_at: job.due_at }, text, Some(job.due_at)));
+        }
+        if self.is_draining() {
+            return Ok(says(
+                WaitingOn::Draining,
+                "the daemon is shutting down; it leaves after the restart".into(),
+                None,
+            ));
+        }
+        let ahead = self.store().ahead(job).await?;
+        let mut explanation = match entry.gate.explain(job.flow, job.class, ahead).await {
+            Some((waiting_on, sentence, at)) => says(waiting_on, sentence, at),
+            None => says(WaitingOn::Turn, "its gate is starting".to_owned(), None),
+        };
+        explanation.ahead = ahead;
+        Ok(explanation)
     }
 
     /// When the run is through, as wall time; `None` when it cannot be said.
-    pub async fn run_forecast(&self, _run: RunId) -> Result<Option<Timestamp>, EngineError> {
-        Err(EngineError::Draining)
+    pub async fn run_forecast(&self, run: RunId) -> Result<Option<Timestamp>, EngineError> {
+        let mut through = None;
+        for flow in self.store().run_flows(run, PAGE_MAX).await? {
+            let Some(entry) = self.0.registry.get(&flow.key.provider) else { return Ok(None) };
+            match entry.gate.drains_at(flow.id).await {
+                Some(at) => through = through.max(Some(at)),
+                None => return Ok(None),
+            }
+        }
+        Ok(through.or(Some(self.clock().now())))
     }
 
-    pub async fn test_provider(
-        &self,
-        _name: &ProviderName,
-        _path: &str,
-    ) -> Result<super::status::TestReport, EngineError> {
-        Err(EngineError::Draining)
-    }
-
-    pub fn in_flight(&self) -> u32 {
-        0
+    /// One GET of `path` below the base URL, with the provider's credentials, outside of the queue. It spends a permit
+    /// of each provider-wide limit like any other call.
+    pub async fn test_provider(&self, name: &ProviderName, path: &str) -> Result<TestReport, EngineError> {
+        let Some(entry) = self.0.registry.get(name) else { return Err(Refusal::NoProvider(name.clone()).into()) };
+        let mut url = entry.provider.base_url.clone();
+        let joined = format!("{}/{}", url.path().trim_end_matches('/'), path.trim_start_matches('/'));
+        url.set_path(&joined);
+        let request =
+            Request { method: http::Method::GET, url, headers: http::HeaderMap::new(), body: bytes::Bytes::new() };
+        entry.gate.test(request).await.ok_or(EngineError::Draining)?
     }
 
     /// Committed events as they come, in groups, in order. A reader that lags goes on from the store.
     pub fn events(&self) -> broadcast::Receiver<Arc<Vec<Event>>> {
-        broadcast::channel(1).1
+        self.signals().events()
     }
 
     pub fn actors(&self) -> Vec<ActorInfo> {
-        Vec::new()
+        self.supervisor().actors()
     }
 
     /// True once shutdown began: enqueues are refused.
     pub fn is_draining(&self) -> bool {
-        false
+        self.0.draining.is_cancelled()
     }
 
     /// Resolves when shutdown begins. Streams end then.
     pub async fn draining(&self) {
-        std::future::pending::<()>().await;
+        self.0.draining.cancelled().await
     }
 
     /// Stops accepting and releasing; calls in flight may finish. What AdminService.Drain does.
-    pub fn drain(&self) {}
+    pub fn drain(&self) {
+        self.0.draining.cancel();
+        for entry in self.0.registry.all().values() {
+            entry.gate.hold();
+        }
+    }
+
+    /// Calls on the wire, all providers together.
+    pub fn in_flight(&self) -> u32 {
+        self.0.registry.all().values().map(|e| e.gate.in_flight()).sum()
+    }
 }

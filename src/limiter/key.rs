@@ -48,6 +48,17 @@ pub fn spends(
     spends.into()
 }
 
+/// What a call of no operation spends, as a test of the connection: the limits that count every call of the provider.
+pub fn provider_spends(provider: &Provider, method: &http::Method, account: &Account) -> Vec<Spend> {
+    let prefix = format!("{}/", provider.name);
+    let counted = provider.limits.iter().filter(|l| l.methods.is_empty() || l.methods.contains(method));
+    let spend = |limit: &Arc<Limit>| {
+        let text = key_text(&prefix, limit, account, None)?;
+        Some(Spend { key: LimitKey(Arc::from(text)), limit: limit.clone() })
+    };
+    counted.filter_map(spend).collect()
+}
+
 /// `None` when the limit counts by key and there is none.
 fn key_text(prefix: &str, limit: &Limit, account: &Account, key: Option<&Key>) -> Option<String> {
     let mut text = format!("{prefix}{}:{}", limit.name, window_text(&limit.kind));

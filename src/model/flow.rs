@@ -102,6 +102,20 @@ impl FlowCounts {
         self.ready_all() + self.later + self.behind
     }
 
+    /// Sums up, place by place.
+    pub fn add(&mut self, other: &FlowCounts) {
+        for (mine, theirs) in self.ready.iter_mut().zip(other.ready) {
+            *mine += theirs;
+        }
+        self.later += other.later;
+        self.behind += other.behind;
+        self.calling += other.calling;
+        self.unknown += other.unknown;
+        self.delivered += other.delivered;
+        self.dead += other.dead;
+        self.cancelled += other.cancelled;
+    }
+
     pub fn ready_all(&self) -> u64 {
         self.ready.iter().sum()
     }

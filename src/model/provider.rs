@@ -253,3 +253,49 @@ pub enum Anchor {
     /// From the send; exact while the delays to the provider spread by less than `jitter`.
     Send { jitter: Duration },
 }
+
+/// As in a declaration: `50/1h`, `8 concurrent`.
+impl std::fmt::Display for LimitKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LimitKind::Window { max, per, .. } => write!(f, "{max}/{}", span(*per)),
+            LimitKind::Bucket { capacity, refill, per, .. } => {
+                write!(f, "{refill}/{} bucket of {capacity}", span(*per))
+            }
+            LimitKind::Concurrency { max } => write!(f, "{max} concurrent"),
+            LimitKind::Calendar { max, period, zone } => {
+                let period = match period {
+                    CalendarPeriod::Hour => "hour",
+                    CalendarPeriod::Day => "day",
+                    CalendarPeriod::Month => "month",
+                };
+                write!(f, "{max}/calendar {period} {}", zone.iana_name().unwrap_or("fixed offset"))
+            }
+            LimitKind::Paced { max, per, .. } => write!(f, "{max}/{} paced", span(*per)),
+        }
+    }
+}
+
+/// In the largest unit that divides it.
+fn span(d: Duration) -> String {
+    let fits = |&(s, _): &(u64, &str)| d.subsec_nanos() == 0 && d.as_secs() >= s && d.as_secs().is_multiple_of(s);
+    match [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")].into_iter().find(|unit| fits(unit)) {
+        Some((seconds, unit)) => format!("{}{unit}", d.as_secs() / seconds),
+        None => format!("{}ms", d.as_millis()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_reads_as_it_is_declared() {
+        let window = |per| LimitKind::Window { max: 50, per, anchor: Anchor::Answer }.to_string();
+        assert_eq!(window(Duration::from_secs(3_600)), "50/1h");
+        assert_eq!(window(Duration::from_secs(90)), "50/90s");
+        assert_eq!(window(Duration::from_millis(1_500)), "50/1500ms");
+        assert_eq!(window(Duration::from_secs(172_800)), "50/2d");
+        assert_eq!(LimitKind::Concurrency { max: 8 }.to_string(), "8 concurrent");
+    }
+}

@@ -126,6 +126,11 @@ impl Breaker {
         Breaker { memory, ..Breaker::new(policy) }
     }
 
+    /// Takes up what an earlier process remembered, under the present policy.
+    pub fn recall(&mut self, memory: Memory) {
+        self.memory = memory;
+    }
+
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
@@ -164,6 +169,11 @@ impl Breaker {
                 _ => Admit::Yes,
             },
         }
+    }
+
+    /// Just closed: calls should leave one by one, each with dice of its own.
+    pub fn is_ramping(&self, now: Timestamp) -> bool {
+        self.memory.state == State::Closed && self.ramp_share(now).is_some()
     }
 
     /// Share of calls let through; `None`: all.

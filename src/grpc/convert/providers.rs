@@ -2,8 +2,6 @@
 //!
 //! Must never know: policy. Next: `api/providers`, `engine/status`.
 
-use std::time::Duration;
-
 use super::{count, counts, duration, lane, small, time};
 use crate::api::providers::ProviderView;
 use crate::clock::{Clock, Timestamp};
@@ -13,7 +11,7 @@ use crate::engine::status::{
 use crate::grpc::pb;
 use crate::model::call::Lane;
 use crate::model::job::Coalesce;
-use crate::model::provider::{CalendarPeriod, LaneSpec, Limit, LimitKind, Operation, Scope};
+use crate::model::provider::{LaneSpec, Limit, Operation, Scope};
 
 pub fn provider(view: ProviderView, full: bool) -> pb::Provider {
     let declared = &view.provider;
@@ -63,35 +61,7 @@ fn limit(limit: &Limit) -> pb::DeclaredLimit {
         Scope::Account => "account",
         Scope::Key => "key",
     };
-    pb::DeclaredLimit { name: limit.name.to_string(), declared: declared(&limit.kind), scope: scope.to_owned() }
-}
-
-/// A limit for people, as in a declaration.
-fn declared(kind: &LimitKind) -> String {
-    match kind {
-        LimitKind::Window { max, per, .. } => format!("{max}/{}", span(*per)),
-        LimitKind::Bucket { capacity, refill, per, .. } => format!("{refill}/{} bucket of {capacity}", span(*per)),
-        LimitKind::Concurrency { max } => format!("{max} concurrent"),
-        LimitKind::Calendar { max, period, zone } => {
-            let period = match period {
-                CalendarPeriod::Hour => "calendar hour",
-                CalendarPeriod::Day => "calendar day",
-                CalendarPeriod::Month => "calendar month",
-            };
-            format!("{max}/{period} {}", zone.iana_name().unwrap_or("fixed offset"))
-        }
-        LimitKind::Paced { max, per, .. } => format!("{max}/{} paced", span(*per)),
-    }
-}
-
-fn span(d: Duration) -> String {
-    let whole = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")]
-        .into_iter()
-        .find(|(s, _)| d.subsec_nanos() == 0 && d.as_secs() >= *s && d.as_secs().is_multiple_of(*s));
-    match whole {
-        Some((seconds, unit)) => format!("{}{unit}", d.as_secs() / seconds),
-        None => format!("{}ms", d.as_millis()),
-    }
+    pb::DeclaredLimit { name: limit.name.to_string(), declared: limit.kind.to_string(), scope: scope.to_owned() }
 }
 
 /// The gate's times are steady ones; people read wall time.
@@ -198,17 +168,6 @@ pub fn test_report(report: TestReport) -> pb::TestProviderResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_limit_reads_as_it_is_declared() {
-        let per = Duration::from_secs(3_600);
-        let window = LimitKind::Window { max: 50, per, anchor: crate::model::provider::Anchor::Answer };
-        assert_eq!(declared(&window), "50/1h");
-        assert_eq!(declared(&LimitKind::Concurrency { max: 8 }), "8 concurrent");
-        assert_eq!(span(Duration::from_secs(90)), "90s");
-        assert_eq!(span(Duration::from_millis(1_500)), "1500ms");
-        assert_eq!(span(Duration::from_secs(172_800)), "2d");
-    }
 
     #[test]
     fn steady_times_are_told_as_wall_times() {

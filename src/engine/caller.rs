@@ -1,0 +1,233 @@
+//! One call from request to recorded outcome: the five lines in `Caller::run`.
+//!
+//! A caller is a bounded task: the transport ends within the provider's total timeout. Must never know: which job goes
+//! next, SQL. Next: `outbound` for the wire, `model::verdict` for what an answer means, `outcome` for what follows.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::dice::Dice;
+use super::outcome::{Spent, outcome};
+use super::writer::Writer;
+use crate::clock::{Clock, Timestamp};
+use crate::limiter::{Limiter, Settle};
+use crate::model::call::{Ending, Lane, Permit};
+use crate::model::name::{Account, Tenant};
+use crate::model::provider::{Operation, Provider};
+use crate::model::request::{RenderError, render};
+use crate::model::verdict::{Answer, Failure, Health, Judgement, Sent, Verdict, judge};
+use crate::outbound::Transport;
+use crate::plan::batcher::Splitter;
+use crate::store::{BegunCall, FinishCall, JobOutcome};
+use crate::telemetry::metrics::Metrics;
+
+/// Wait after a "not now" that names no time; doubles with each in a row.
+const PENALTY_FIRST: Duration = Duration::from_secs(1);
+const PENALTY_MAX: Duration = Duration::from_secs(60);
+
+/// What all calls of a provider share with their gate.
+#[derive(Debug)]
+pub struct Caller {
+    pub clock: Clock,
+    pub provider: Arc<Provider>,
+    pub transport: Arc<dyn Transport>,
+    pub limiter: Arc<dyn Limiter>,
+    pub writer: Writer,
+    pub dice: Dice,
+    pub metrics: Arc<Metrics>,
+    /// "Not now" answers in a row.
+    pub throttles_in_a_row: Arc<AtomicU32>,
+    pub throttled_total: Arc<AtomicU64>,
+}
+
+/// What the gate wants to know of an ended call.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    pub lane: Lane,
+    pub health: Health,
+    pub probe: bool,
+    /// Steady time until which the provider said "not now".
+    pub throttled_until: Option<Timestamp>,
+    pub jobs: usize,
+    pub error: Option<Arc<str>>,
+}
+
+/// One begun call and what it is about.
+#[derive(Debug)]
+pub struct Errand {
+    pub call: BegunCall,
+    pub operation: Arc<Operation>,
+    pub lane: Lane,
+    pub account: Account,
+    /// The flow's, on the single lane.
+    pub tenant: Tenant,
+    pub permit: Permit,
+    pub lease_until: Timestamp,
+    /// The call is a breaker's probe.
+    pub probe: bool,
+    /// The group's search for bad records.
+    pub splitter: Arc<Mutex<Splitter>>,
+}
+
+impl Caller {
+    /// Runs the call to its recorded end. Tells the gate through `completed` as soon as the wire is free again.
+    pub async fn run(&self, errand: Errand, completed: impl FnOnce(Completion)) {
+        let started = self.clock.steady();
+        let (answer, at_fault) = self.send(&errand).await;
+        let ended = self.clock.steady();
+        let mut judgement =
+            judge(&self.provider, &errand.operation, errand.lane, &errand.call.jobs, &answer, self.clock.now());
+        if let Some(fault) = at_fault {
+            // Only the job that cannot be rendered is at fault; the others go without it.
+            judgement.verdicts[fault.job] = Verdict::Rejected { reason: fault.reason.into(), result: None };
+        }
+        if errand.lane == Lane::Batch {
+            search(&errand, &answer, &mut judgement);
+        }
+        let throttled_until = self.throttled_until(&judgement);
+        // First: a 429 must slow the gate at once, before the outcome is written.
+        self.settle(&errand, &answer, ended, throttled_until).await;
+        self.count(&errand, &answer, &judgement, ended.since(started));
+        completed(completion(&errand, &judgement, &answer, throttled_until));
+        self.writer.finish(self.finish(errand, answer, judgement, ended)).await;
+    }
+
+    async fn send(&self, errand: &Errand) -> (Result<Answer, Failure>, Option<RenderError>) {
+        let not_sent = |reason: &str| Err(Failure { sent: Sent::No, provider_fault: false, reason: reason.into() });
+        // A first byte only if the lease covers the whole call: else another daemon could begin it beside us.
+        if self.clock.steady() + self.provider.timeouts.total > errand.lease_until {
+            return (not_sent("the journal was too slow: the lease no longer covers the call"), None);
+        }
+        let Errand { operation, lane, account, tenant, call, .. } = errand;
+        match render(&self.provider, operation, *lane, account, tenant, &call.jobs) {
+            Ok(request) => {
+                let mut answer = self.transport.send(request.clone()).await;
+                if crate::mutant::on("library-retry") && answer.is_err() {
+                    answer = self.transport.send(request).await;
+                }
+                (answer, None)
+            }
+            Err(fault) => (not_sent("another job of the batch cannot be sent"), Some(fault)),
+        }
+    }
+
+    /// Until when (steady) the provider said "not now", or a growing penalty when it did not say.
+    fn throttled_until(&self, judgement: &Judgement) -> Option<Timestamp> {
+        let Health::Limiting { until } = judgement.health else {
+            if judgement.health == Health::Good {
+                self.throttles_in_a_row.store(0, Ordering::Relaxed);
+            }
+            return None;
+        };
+        self.throttled_total.fetch_add(1, Ordering::Relaxed);
+        let streak = self.throttles_in_a_row.fetch_add(1, Ordering::Relaxed).min(16);
+        let penalty = (PENALTY_FIRST * 2u32.pow(streak)).min(PENALTY_MAX);
+        let wait = until.map_or(penalty, |until| until.since(self.clock.now()));
+        Some(self.clock.steady() + wait)
+    }
+
+    async fn settle(
+        &self,
+        errand: &Errand,
+        answer: &Result<Answer, Failure>,
+        now: Timestamp,
+        blocked_until: Option<Timestamp>,
+    ) {
+        if crate::mutant::on("settle-unsent") {
+            return self.settle_with(errand, false, now, blocked_until).await;
+        }
+        let sent = !matches!(answer, Err(Failure { sent: Sent::No, .. }));
+        self.settle_with(errand, sent, now, blocked_until).await;
+    }
+
+    async fn settle_with(&self, errand: &Errand, sent: bool, now: Timestamp, blocked_until: Option<Timestamp>) {
+        let permit = errand.permit.clone();
+        let settle = Settle { permit, count: 1, sent, blocked_until, blocked_limit: None };
+        if let Err(e) = self.limiter.settle(now, &[settle]).await {
+            // Safe: an unsettled permit stays spent until the limiter is rebuilt.
+            tracing::warn!(call = %errand.call.id, error = %e, "a permit could not be settled");
+        }
+    }
+
+    fn finish(
+        &self,
+        errand: Errand,
+        answer: Result<Answer, Failure>,
+        judgement: Judgement,
+        settled_at: Timestamp,
+    ) -> FinishCall {
+        let now = self.clock.now();
+        let spent = match &answer {
+            Err(Failure { sent: Sent::No, .. }) => Spent::NotSent,
+            _ => Spent::Sent,
+        };
+        let judged = errand.call.jobs.iter().zip(judgement.verdicts);
+        let outcomes: Vec<JobOutcome> =
+            judged.map(|(job, v)| outcome(job, v, &errand.operation, spent, now, self.dice.roll())).collect();
+        let (ending, status, error) = match &answer {
+            Ok(a) => (Ending::Answered, Some(a.status), None),
+            Err(f) if f.sent == Sent::No => (Ending::NotSent, None, Some(f.reason.clone())),
+            Err(f) => (Ending::Lost, None, Some(f.reason.clone())),
+        };
+        FinishCall { call: errand.call.id, ending, settled_at, status, error, outcomes }
+    }
+
+    fn count(&self, errand: &Errand, answer: &Result<Answer, Failure>, judgement: &Judgement, took: Duration) {
+        let (provider, operation) = (self.provider.name.as_str(), errand.operation.name.as_str());
+        let status = answer.as_ref().ok().map(|a| a.status);
+        let method = errand.operation.lane(errand.lane).map_or("", |l| l.method.as_str());
+        self.metrics.attempt(provider, errand.lane.name(), status);
+        self.metrics.http_call(provider, method, status, took);
+        if errand.lane == Lane::Batch {
+            self.metrics.batch_records(provider, operation, errand.call.jobs.len() as u32);
+        }
+        if matches!(judgement.health, Health::Limiting { .. }) {
+            self.metrics.throttled(provider, "");
+            tracing::warn!(provider, operation, call = %errand.call.id, "the provider said not now");
+        }
+        for oddity in &judgement.oddities {
+            tracing::warn!(provider, operation, call = %errand.call.id, "{oddity}");
+        }
+    }
+}
+
+/// Tells the search for bad records how the batch fared, and lets it decide whether a refusal of the whole is to be
+/// tried in halves or holds for every job.
+fn search(errand: &Errand, answer: &Result<Answer, Failure>, judgement: &mut Judgement) {
+    let mut splitter = errand.splitter.lock().expect("no panic while held");
+    let jobs = errand.call.jobs.len() as u32;
+    let refused = judgement.verdicts.iter().any(|v| matches!(v, Verdict::Split { .. }));
+    if refused && !splitter.may_split(jobs) {
+        for verdict in &mut judgement.verdicts {
+            if let Verdict::Split { reason } = verdict {
+                *verdict = Verdict::Rejected { reason: reason.clone(), result: None };
+            }
+        }
+    }
+    // What was throttled or lost says nothing about the records.
+    if refused || (answer.is_ok() && judgement.health == Health::Good) {
+        splitter.ended(jobs, refused);
+    }
+}
+
+fn completion(
+    errand: &Errand,
+    judgement: &Judgement,
+    answer: &Result<Answer, Failure>,
+    throttled_until: Option<Timestamp>,
+) -> Completion {
+    let error = match (answer, judgement.health) {
+        (_, Health::Good) => None,
+        (Ok(a), _) => Some(format!("status {}", a.status).into()),
+        (Err(f), _) => Some(f.reason.clone()),
+    };
+    Completion {
+        lane: errand.lane,
+        health: judgement.health,
+        probe: errand.probe,
+        throttled_until,
+        jobs: errand.call.jobs.len(),
+        error,
+    }
+}

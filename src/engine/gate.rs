@@ -1,0 +1,211 @@
+//! The gate: the actor that owns one provider and decides what leaves, when, by which lane.
+//!
+//! This file is its door: the handle that others hold and what both sides share. `gate/actor` is the loop,
+//! `gate/release` the decision, `gate/report` what it tells about itself. A gate sleeps until the limiter's `earliest`
+//! or until something changes; it never polls. Must never know: SQL, HTTP, who asked for the jobs.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::caller::Completion;
+use super::dice::Dice;
+use super::handle::EngineError;
+use super::signal::{FlowBox, Signals};
+use super::status::{ProviderStatus, TestReport, WaitingOn};
+use super::supervisor::Supervisor;
+use super::writer::Writer;
+use crate::clock::{Clock, Timestamp};
+use crate::limiter::Limiter;
+use crate::model::flow::Class;
+use crate::model::id::FlowId;
+use crate::model::name::ProviderName;
+use crate::model::provider::Provider;
+use crate::model::request::Request;
+use crate::outbound::{Connect, ConnectError, Transport};
+use crate::store::Store;
+use crate::telemetry::metrics::Metrics;
+
+mod actor;
+mod forecast;
+mod group;
+mod release;
+mod report;
+
+/// What every gate is made of.
+#[derive(Clone, Debug)]
+pub struct GateParts {
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub limiter: Arc<dyn Limiter>,
+    pub connect: Arc<dyn Connect>,
+    pub writer: Writer,
+    pub signals: Arc<Signals>,
+    pub supervisor: Supervisor,
+    pub dice: Dice,
+    pub metrics: Arc<Metrics>,
+}
+
+/// Questions that wait for the gate. More callers than this wait their turn.
+const QUESTIONS_MAX: usize = 64;
+
+/// The declaration in force and the way to the provider, replaced as a whole.
+#[derive(Debug)]
+pub(super) struct Current {
+    pub provider: Arc<Provider>,
+    /// Or why there is none, as a secret that is missing.
+    pub transport: Result<Arc<dyn Transport>, String>,
+}
+
+/// What the gate, its handle and its callers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub current: ArcSwap<Current>,
+    pub paused: AtomicBool,
+    /// Not open yet, or draining: nothing leaves.
+    pub held: AtomicBool,
+    /// Calls begun and not answered, per lane.
+    pub in_flight: [AtomicU32; 2],
+    /// Ended calls that the gate has not looked at. Bounded by the calls in flight.
+    pub completions: Mutex<Vec<(group::GroupKey, Completion)>>,
+    pub throttles_in_a_row: Arc<AtomicU32>,
+    pub throttled_total: Arc<AtomicU64>,
+    pub last_throttled_at: Mutex<Option<Timestamp>>,
+    pub flows: Arc<FlowBox>,
+}
+
+impl Shared {
+    /// Woken by commits, completions and changed orders alike.
+    pub fn wake(&self) -> &Notify {
+        &self.flows.wake
+    }
+
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.iter().map(|n| n.load(Ordering::Relaxed)).sum()
+    }
+
+    pub fn completed(&self, group: group::GroupKey, completion: Completion) {
+        self.in_flight[completion.lane as usize].fetch_sub(1, Ordering::Relaxed);
+        self.completions.lock().expect("no panic while held").push((group, completion));
+        self.wake().notify_one();
+    }
+}
+
+#[derive(Debug)]
+enum Question {
+    Status(oneshot::Sender<ProviderStatus>),
+    Explain { flow: FlowId, class: Class, ahead: u64, reply: oneshot::Sender<(WaitingOn, String, Option<Timestamp>)> },
+    DrainsAt { flow: FlowId, reply: oneshot::Sender<Option<Timestamp>> },
+    Test { request: Box<Request>, reply: oneshot::Sender<Result<TestReport, EngineError>> },
+    ResetBreaker(oneshot::Sender<()>),
+}
+
+/// What others hold of a gate. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct GateHandle {
+    shared: Arc<Shared>,
+    ask: mpsc::Sender<Question>,
+}
+
+/// Starts the gate of a provider, held until [`GateHandle::open`] when `held` says so.
+pub(super) fn start(
+    parts: GateParts,
+    provider: Arc<Provider>,
+    paused: bool,
+    held: bool,
+    transport: Result<Arc<dyn Transport>, ConnectError>,
+    memory: Option<String>,
+) -> GateHandle {
+    let name = provider.name.clone();
+    let current = Current { provider, transport: transport.map_err(|e| e.reason) };
+    let shared = Arc::new(Shared {
+        current: ArcSwap::from_pointee(current),
+        paused: AtomicBool::new(paused),
+        held: AtomicBool::new(held),
+        in_flight: Default::default(),
+        completions: Default::default(),
+        throttles_in_a_row: Default::default(),
+        throttled_total: Default::default(),
+        last_throttled_at: Default::default(),
+        flows: parts.signals.flow_box(&name),
+    });
+    let (ask, inbox) = mpsc::channel(QUESTIONS_MAX);
+    let inbox = Arc::new(tokio::sync::Mutex::new(inbox));
+    let handle = GateHandle { shared: shared.clone(), ask };
+    let supervisor = parts.supervisor.clone();
+    supervisor.actor(actor_name(&name), Default::default(), move |beat| {
+        let gate = actor::Gate::new(parts.clone(), shared.clone(), memory.as_deref());
+        let inbox = inbox.clone();
+        async move { gate.run(beat, &mut *inbox.lock().await).await }
+    });
+    handle
+}
+
+/// Name of the gate's actor.
+pub fn actor_name(provider: &ProviderName) -> String {
+    format!("gate {provider}")
+}
+
+impl GateHandle {
+    /// From now on this declaration is in force. Calls on the wire end under the old one.
+    pub fn apply(&self, provider: Arc<Provider>, transport: Arc<dyn Transport>) {
+        self.shared.current.store(Arc::new(Current { provider, transport: Ok(transport) }));
+        self.shared.wake().notify_one();
+    }
+
+    pub fn pause(&self, paused: bool) {
+        self.shared.paused.store(paused, Ordering::Relaxed);
+        self.shared.wake().notify_one();
+    }
+
+    pub fn open(&self) {
+        self.shared.held.store(false, Ordering::Relaxed);
+        self.shared.wake().notify_one();
+    }
+
+    /// Nothing more leaves; what is on the wire may finish.
+    pub fn hold(&self) {
+        self.shared.held.store(true, Ordering::Relaxed);
+    }
+
+    pub fn in_flight(&self) -> u32 {
+        self.shared.in_flight()
+    }
+
+    pub async fn reset_breaker(&self) {
+        self.question(Question::ResetBreaker).await;
+    }
+
+    pub async fn status(&self) -> Option<ProviderStatus> {
+        self.question(Question::Status).await
+    }
+
+    /// Why a ready job with `ahead` jobs of its flow before it waits, in a word and in a sentence, and when it goes.
+    pub async fn explain(
+        &self,
+        flow: FlowId,
+        class: Class,
+        ahead: u64,
+    ) -> Option<(WaitingOn, String, Option<Timestamp>)> {
+        self.question(|reply| Question::Explain { flow, class, ahead, reply }).await
+    }
+
+    /// When everything that is ready in the flow will have left; `None` when it cannot be said.
+    pub async fn drains_at(&self, flow: FlowId) -> Option<Timestamp> {
+        self.question(|reply| Question::DrainsAt { flow, reply }).await.flatten()
+    }
+
+    pub async fn test(&self, request: Request) -> Option<Result<TestReport, EngineError>> {
+        let request = Box::new(request);
+        self.question(|reply| Question::Test { request, reply }).await
+    }
+
+    /// `None` when the gate has ended.
+    async fn question<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Question) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.ask.send(make(reply)).await.ok()?;
+        answer.await.ok()
+    }
+}

@@ -1,0 +1,283 @@
+//! What leaves now: turns, lanes and permits put together. Decides and acquires; `actor` carries out.
+//!
+//! Every group whose turn it is either gets permits and a plan, or is parked until the steady time at which it can
+//! have them. A parked group costs nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::super::LEASE_MARGIN;
+use super::actor::{AWAY_WAIT, Gate};
+use super::group::GroupKey;
+use crate::clock::Timestamp;
+use crate::limiter::{Acquire, Answer, LimitView, Spend, spends};
+use crate::model::call::{Lane, Permit};
+use crate::model::flow::Class;
+use crate::model::provider::Operation;
+use crate::outbound::breaker::Admit;
+use crate::plan::fairness::{Share, Turn};
+use crate::plan::lanes::{Lanes, TideDecision, TideView};
+use crate::store::{Begin, Take};
+
+/// Calls begun in one transaction, so that one turn of the gate stays short.
+const BEGIN_CALLS_MAX: u32 = 256;
+/// Turns taken in one transaction.
+const TURNS_MAX: usize = 64;
+
+pub(super) enum Released {
+    Calls,
+    Nothing { wake_at: Timestamp },
+}
+
+/// Permits in hand and what they are for.
+pub(super) struct Planned {
+    pub group: GroupKey,
+    pub operation: Arc<Operation>,
+    pub begin: Begin,
+    pub probe: bool,
+}
+
+impl Gate {
+    /// One turn of the gate: as many calls as turns, lanes, permits and the breakers allow.
+    pub async fn release(&mut self) -> Released {
+        let now = self.now();
+        let (mut slots, probe) = match self.slots(now) {
+            Ok(slots) => slots,
+            Err(wake_at) => return Released::Nothing { wake_at },
+        };
+        let mut planned = Vec::new();
+        for _ in 0..TURNS_MAX {
+            if slots == 0 {
+                break;
+            }
+            let Some(turn) = self.turns.next(now) else { break };
+            let plans = self.serve(&turn, slots, probe, now).await;
+            slots -= plans.iter().map(|p| p.begin.calls_max).sum::<u32>().min(slots);
+            planned.extend(plans);
+            if now < self.held_until {
+                break;
+            }
+        }
+        if !planned.is_empty() && self.begin(planned).await > 0 {
+            return Released::Calls;
+        }
+        // With no slot free, the next answer wakes the gate.
+        let wake_at = if slots == 0 { Timestamp::NEVER } else { self.turns.wake_at().max(self.held_until) };
+        // Turns that are left over go on at once, but after whoever asks something.
+        Released::Nothing { wake_at }
+    }
+
+    /// How many calls may begin at all and whether they are probes, or when to look again.
+    fn slots(&mut self, now: Timestamp) -> Result<(u32, bool), Timestamp> {
+        let stopped = self.shared.held.load(Ordering::Relaxed) || self.shared.paused.load(Ordering::Relaxed);
+        if stopped || self.current.transport.is_err() {
+            return Err(Timestamp::NEVER);
+        }
+        if now < self.held_until {
+            return Err(self.held_until);
+        }
+        let wake_at = self.turns.wake_at();
+        if wake_at > now {
+            return Err(wake_at);
+        }
+        let in_flight = self.shared.in_flight();
+        let free = self.current.provider.in_flight_max.saturating_sub(in_flight).min(BEGIN_CALLS_MAX);
+        let (mut probe, mut ramped) = (false, false);
+        for breaker in self.breakers.iter() {
+            match breaker.admits(now, self.parts.dice.roll()) {
+                Admit::Yes => ramped |= breaker.is_ramping(now),
+                Admit::Probe => probe = true,
+                Admit::No { until } => return Err(until),
+            }
+        }
+        match (probe, ramped) {
+            // One real job is the probe, paid by a permit like any other.
+            (true, _) => Ok((u32::from(in_flight == 0), true)),
+            // The dice are thrown per call, so calls go one by one while the ramp lasts.
+            (false, true) => Ok((free.min(1), false)),
+            (false, false) => Ok((free, false)),
+        }
+    }
+
+    /// Asks for what the tenant whose turn it is may send. Parks the group when nothing of it may leave now.
+    async fn serve(&mut self, turn: &Turn<GroupKey>, slots: u32, probe: bool, now: Timestamp) -> Vec<Planned> {
+        let key = &turn.group;
+        let Some(operation) = self.current.provider.operations.get(&key.operation).cloned() else {
+            // Not declared any more: its jobs wait until it is.
+            self.turns.park(key, Timestamp::NEVER, false);
+            return Vec::new();
+        };
+        let decision = self.decide(key, &operation, slots, now).await;
+        let mut planned = Vec::new();
+        if let Some((size, class)) = decision.batch {
+            planned.extend(self.batch(key, &operation, size, class, now).await);
+        }
+        // Others have turns too: a fair share of the slots, all of them when nobody else has work.
+        let quantum = (slots.saturating_sub(planned.len() as u32) / self.turns.tenants_ready() as u32).max(1);
+        if planned.len() < slots as usize {
+            planned.extend(self.singles(turn, &operation, decision.singles, quantum, now).await);
+        }
+        if planned.is_empty() && !self.turns.is_parked(key) {
+            self.turns.park(key, decision.wake_at.max(now), false);
+        }
+        for plan in &mut planned {
+            plan.probe = probe;
+        }
+        planned
+    }
+
+    /// The tide rule, with the limits as they stand.
+    async fn decide(&mut self, key: &GroupKey, operation: &Arc<Operation>, slots: u32, now: Timestamp) -> TideDecision {
+        let single = self.views(key, operation, Lane::Single, now).await;
+        let batch = self.views(key, operation, Lane::Batch, now).await;
+        let lanes = Lanes::new(now, single.as_deref(), batch.as_deref());
+        let size_declared = operation.batch.as_ref().map_or(1, |b| b.size_max);
+        let group = self.groups.entry(key.clone()).or_default();
+        let size_max = group.batch_size(size_declared);
+        let waits_for_part = operation.batch.is_some() && size_max == 0;
+        let view = TideView {
+            now,
+            ready: group.ready,
+            lanes: &lanes,
+            size_max: size_max.max(1),
+            calls_max: slots,
+            batches_in_flight: group.in_flight[Lane::Batch as usize],
+        };
+        let mut decision = group.tide.decide(&view);
+        if waits_for_part {
+            decision.batch = None;
+        }
+        decision
+    }
+
+    /// `None` when the operation has no such lane.
+    async fn views(
+        &mut self,
+        key: &GroupKey,
+        operation: &Arc<Operation>,
+        lane: Lane,
+        now: Timestamp,
+    ) -> Option<Vec<LimitView>> {
+        operation.lane(lane)?;
+        let spends = self.spends(key, operation, lane);
+        Some(self.parts.limiter.peek(now, &spends).await.unwrap_or_default())
+    }
+
+    pub fn spends(&mut self, key: &GroupKey, operation: &Arc<Operation>, lane: Lane) -> Arc<[Spend]> {
+        let provider = &self.current.provider;
+        let group = self.groups.entry(key.clone()).or_default();
+        let slot = &mut group.spends[lane as usize];
+        slot.get_or_insert_with(|| spends(provider, operation, lane, &key.account, None)).clone()
+    }
+
+    async fn batch(
+        &mut self,
+        key: &GroupKey,
+        operation: &Arc<Operation>,
+        size: u32,
+        class: Class,
+        now: Timestamp,
+    ) -> Option<Planned> {
+        let (_, permit) = self.acquire(key, operation, Lane::Batch, 1, class, now).await?;
+        let shares = self.turns.fill(key, size);
+        let group = self.groups.entry(key.clone()).or_default();
+        group.tide.batch_left(now);
+        Some(self.plan(key, operation, Lane::Batch, shares, 1, permit))
+    }
+
+    /// Single calls of the turn's tenant, class by class of permit; a permit of a class may carry a more urgent job.
+    async fn singles(
+        &mut self,
+        turn: &Turn<GroupKey>,
+        operation: &Arc<Operation>,
+        allowed: [u32; 3],
+        quantum: u32,
+        now: Timestamp,
+    ) -> Vec<Planned> {
+        let (mut planned, mut left, mut ready) = (Vec::new(), quantum, turn.ready);
+        for class in Class::ALL {
+            let carried: u64 = ready[..=class as usize].iter().sum();
+            let wanted = allowed[class as usize].min(left).min(u32::try_from(carried).unwrap_or(u32::MAX));
+            if wanted == 0 {
+                continue;
+            }
+            let Some((count, permit)) = self.acquire(&turn.group, operation, Lane::Single, wanted, class, now).await
+            else {
+                break;
+            };
+            let (mut shares, mut open) = (Vec::new(), count);
+            for carried in &Class::ALL[..=class as usize] {
+                let got = self.turns.share(turn, *carried, open);
+                let taken: u32 = got.iter().map(|s| s.count).sum();
+                open -= taken;
+                ready[*carried as usize] -= u64::from(taken).min(ready[*carried as usize]);
+                shares.extend(got);
+            }
+            let group = self.groups.entry(turn.group.clone()).or_default();
+            group.tide.singles_left(count);
+            planned.push(self.plan(&turn.group, operation, Lane::Single, shares, count, permit));
+            left -= count;
+        }
+        planned
+    }
+
+    /// Permits for 1 to `max` calls of a lane. `None`: not now, and the group is parked until then.
+    async fn acquire(
+        &mut self,
+        key: &GroupKey,
+        operation: &Arc<Operation>,
+        lane: Lane,
+        max: u32,
+        class: Class,
+        now: Timestamp,
+    ) -> Option<(u32, Permit)> {
+        let spends = self.spends(key, operation, lane);
+        let request = Acquire { spends, min: 1, max, class, request: 0 };
+        match self.parts.limiter.acquire(now, &[request]).await {
+            Ok(answers) => match answers.into_iter().next()? {
+                Answer::Granted { count, permit } => Some((count, permit)),
+                Answer::Wait { earliest, soft, .. } => {
+                    self.turns.park(key, earliest, soft);
+                    None
+                }
+            },
+            Err(e) => {
+                // Hold: waiting costs a durable queue only time.
+                tracing::warn!(provider = %self.current.provider.name, error = %e, "holding");
+                self.held_until = now + AWAY_WAIT;
+                None
+            }
+        }
+    }
+
+    fn plan(
+        &mut self,
+        key: &GroupKey,
+        operation: &Arc<Operation>,
+        lane: Lane,
+        shares: Vec<Share>,
+        calls_max: u32,
+        permit: Permit,
+    ) -> Planned {
+        let lease_until = self.now() + self.current.provider.timeouts.total + LEASE_MARGIN;
+        let group = self.groups.entry(key.clone()).or_default();
+        for share in &shares {
+            let ready = &mut group.ready[share.class as usize];
+            *ready = ready.saturating_sub(u64::from(share.count));
+        }
+        group.in_flight[lane as usize] += calls_max;
+        let begin = Begin {
+            provider: self.current.provider.name.clone(),
+            operation: key.operation.clone(),
+            lane,
+            account: key.account.clone(),
+            takes: shares.into_iter().map(|s| Take { flow: s.flow, class: s.class, count: s.count }).collect(),
+            calls_max,
+            bytes_max: operation.lane(lane).map_or(usize::MAX, |l| l.bytes_max),
+            permit,
+            lease_until,
+            fence: 0,
+        };
+        Planned { group: key.clone(), operation: operation.clone(), begin, probe: false }
+    }
+}

@@ -1,0 +1,277 @@
+//! What a gate tells about itself: status, explanations, forecasts, test calls. Reads, never decides.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::Ordering;
+
+use super::super::handle::EngineError;
+use super::super::status::{
+    BreakerState, BreakerView, LaneStatus, LimitStatus, OperationStatus, ProviderStatus, TestReport, WaitingOn,
+};
+use super::super::wall_of;
+use super::Question;
+use super::actor::Gate;
+use super::group::GroupKey;
+use crate::clock::Timestamp;
+use crate::limit::LimitView;
+use crate::limiter::{Acquire, Answer, Settle, Spend};
+use crate::model::call::Lane;
+use crate::model::flow::{Class, FlowCounts};
+use crate::model::id::FlowId;
+use crate::model::name::OperationName;
+use crate::model::request::Request;
+use crate::outbound::breaker::State;
+
+/// Limits shown in a status; with many accounts, those of the first groups.
+const LIMITS_SHOWN_MAX: usize = 100;
+/// Seconds over which the present rate is measured.
+const RATE_SECONDS: i64 = 60;
+
+/// Counters of what left, for status pages.
+#[derive(Debug, Default)]
+pub(super) struct Rates {
+    totals: BTreeMap<(OperationName, Lane), (u64, u64)>,
+    /// (second, jobs), the last minute.
+    recent: VecDeque<(i64, u64)>,
+}
+
+impl Rates {
+    pub fn left(&mut self, now: Timestamp, group: &GroupKey, lane: Lane, calls: usize, jobs: usize) {
+        let total = self.totals.entry((group.operation.clone(), lane)).or_default();
+        total.0 += calls as u64;
+        total.1 += jobs as u64;
+        let second = now.0 / 1_000_000;
+        match self.recent.back_mut() {
+            Some(last) if last.0 == second => last.1 += jobs as u64,
+            _ => self.recent.push_back((second, jobs as u64)),
+        }
+        while self.recent.front().is_some_and(|f| f.0 <= second - RATE_SECONDS) {
+            self.recent.pop_front();
+        }
+    }
+
+    fn per_second(&self, now: Timestamp) -> f64 {
+        let second = now.0 / 1_000_000;
+        let jobs: u64 = self.recent.iter().filter(|f| f.0 > second - RATE_SECONDS).map(|f| f.1).sum();
+        jobs as f64 / RATE_SECONDS as f64
+    }
+}
+
+impl Gate {
+    pub async fn answer(&mut self, question: Question) {
+        // Who asked may have gone away; that is fine.
+        match question {
+            Question::Status(reply) => drop(reply.send(self.status().await)),
+            Question::Explain { flow, class, ahead, reply } => {
+                drop(reply.send(self.explain(flow, class, ahead).await));
+            }
+            Question::DrainsAt { flow, reply } => drop(reply.send(self.drains_at(flow).await)),
+            Question::Test { request, reply } => self.test(*request, reply).await,
+            Question::ResetBreaker(reply) => {
+                self.breakers.iter_mut().for_each(crate::outbound::breaker::Breaker::reset);
+                self.shared.wake().notify_one();
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    async fn status(&mut self) -> ProviderStatus {
+        let now = self.now();
+        let provider = self.current.provider.clone();
+        let limits = self.limits(now).await;
+        let forecast = self.forecast(None).await;
+        let mut status = ProviderStatus {
+            name: provider.name.clone(),
+            revision: 0,
+            paused: self.shared.paused.load(Ordering::Relaxed),
+            fault: self.current.transport.as_ref().err().cloned(),
+            breaker: self.breaker_view(),
+            limits,
+            operations: Vec::new(),
+            counts: FlowCounts::default(),
+            in_flight: self.shared.in_flight(),
+            in_flight_max: provider.in_flight_max,
+            sending_per_second: self.rates.per_second(now),
+            allowed_per_second: forecast.allowed_per_second,
+            drains_at: forecast.through_at.map(|at| wall_of(&self.parts.clock, at)),
+            bound_by: forecast.bound_by,
+            oldest_ready_at: self.oldest_ready().await,
+            throttled_total: self.shared.throttled_total.load(Ordering::Relaxed),
+            last_throttled_at: *self.shared.last_throttled_at.lock().expect("no panic while held"),
+        };
+        for (name, operation) in &provider.operations {
+            let lanes = Lane::ALL.into_iter().filter(|l| operation.lane(*l).is_some());
+            let lanes = lanes.map(|lane| self.lane_status(name, lane)).collect();
+            status.operations.push(OperationStatus { name: name.clone(), counts: FlowCounts::default(), lanes });
+        }
+        status
+    }
+
+    fn lane_status(&self, operation: &OperationName, lane: Lane) -> LaneStatus {
+        let groups = || self.groups.iter().filter(|(k, _)| k.operation == *operation).map(|(_, g)| g);
+        let (calls_total, jobs_total) = self.rates.totals.get(&(operation.clone(), lane)).copied().unwrap_or_default();
+        let tide = (lane == Lane::Batch).then(|| groups().next()).flatten().map(|g| &g.tide);
+        LaneStatus {
+            lane,
+            in_flight: groups().map(|g| g.in_flight[lane as usize]).sum(),
+            calls_total,
+            jobs_total,
+            credits: tide.map(|t| t.credits()),
+            interval: tide.and_then(|t| t.interval()),
+        }
+    }
+
+    fn breaker_view(&self) -> BreakerView {
+        // The one that holds most back speaks.
+        let worse = |b: &&crate::outbound::breaker::Breaker| match b.state() {
+            State::Closed => 0,
+            State::HalfOpen { .. } => 1,
+            State::Open { .. } => 2,
+        };
+        let breaker = self.breakers.iter().max_by_key(worse).expect("there are two");
+        let wall = |at| wall_of(&self.parts.clock, at);
+        let (state, probe_at) = match breaker.state() {
+            State::Closed => (BreakerState::Closed, None),
+            State::Open { until } => (BreakerState::Open, Some(wall(until))),
+            State::HalfOpen { .. } => (BreakerState::HalfOpen, None),
+        };
+        BreakerView {
+            state,
+            failures_in_a_row: breaker.bad_in_a_row(),
+            probe_at,
+            opened_at: breaker.opened_at().map(wall),
+            last_error: breaker.last_error().cloned(),
+        }
+    }
+
+    /// Every declared limit with its count, for the groups that have one.
+    async fn limits(&mut self, now: Timestamp) -> Vec<LimitStatus> {
+        let provider = self.current.provider.clone();
+        let mut spends: BTreeMap<_, Spend> = BTreeMap::new();
+        let mut keys: Vec<GroupKey> = self.groups.keys().take(LIMITS_SHOWN_MAX).cloned().collect();
+        let shown = |name: &OperationName| keys.iter().any(|k| k.operation == *name);
+        let fresh: Vec<_> = provider.operations.keys().filter(|o| !shown(o)).cloned().collect();
+        keys.extend(fresh.into_iter().map(|operation| GroupKey { operation, account: Default::default() }));
+        for key in keys {
+            let Some(operation) = provider.operations.get(&key.operation) else { continue };
+            for lane in Lane::ALL.into_iter().filter(|l| operation.lane(*l).is_some()) {
+                let of_lane = crate::limiter::spends(&provider, operation, lane, &key.account, None);
+                spends.extend(of_lane.iter().map(|s| (s.key.clone(), s.clone())));
+            }
+        }
+        let spends: Vec<Spend> = spends.into_values().take(LIMITS_SHOWN_MAX).collect();
+        let views = self.parts.limiter.peek(now, &spends).await.unwrap_or_default();
+        let status = |(spend, view): (&Spend, LimitView)| LimitStatus {
+            name: spend.limit.name.to_string(),
+            declared: spend.limit.kind.to_string(),
+            view,
+        };
+        spends.iter().zip(views).map(status).collect()
+    }
+
+    /// Creation time of the oldest ready job, over the flows that were looked at.
+    async fn oldest_ready(&self) -> Option<Timestamp> {
+        let ready = self.flows.values().filter(|f| f.counts.ready_all() > 0).take(LIMITS_SHOWN_MAX);
+        let mut oldest = None;
+        for flow in ready {
+            if let Ok(Some(at)) = self.parts.store.oldest_ready(flow.id).await {
+                oldest = Some(oldest.map_or(at, |o: Timestamp| o.min(at)));
+            }
+        }
+        oldest
+    }
+
+    async fn explain(&mut self, flow: FlowId, class: Class, ahead: u64) -> (WaitingOn, String, Option<Timestamp>) {
+        let clock = self.parts.clock.clone();
+        if self.shared.paused.load(Ordering::Relaxed) {
+            return (WaitingOn::Paused, "its provider is paused".to_owned(), None);
+        }
+        if let Err(reason) = &self.current.transport {
+            return (WaitingOn::UnknownProvider, format!("its provider cannot be called: {reason}"), None);
+        }
+        let Some(held) = self.flows.get(&flow).map(|f| f.held) else {
+            return (WaitingOn::Turn, "it is next in turn".to_owned(), Some(clock.now()));
+        };
+        if held {
+            return (WaitingOn::RunPaused, "its run is paused or ended".to_owned(), None);
+        }
+        let breaker = self.breaker_view();
+        if breaker.state != BreakerState::Closed {
+            let why = breaker.last_error.as_deref().unwrap_or("the provider failed").to_owned();
+            return (WaitingOn::Breaker, format!("the breaker is open: {why}"), breaker.probe_at);
+        }
+        let forecast = self.forecast(Some((flow, class, ahead))).await;
+        let at = forecast.through_at.map(|at| wall_of(&clock, at));
+        if let Some(name) = forecast.bound_by {
+            let when = at.map_or_else(|| "at a time that cannot be said".to_owned(), |at| format!("about {at}"));
+            let text = format!("limit {name} is used up for now; {ahead} jobs go before it; it leaves {when}");
+            return (WaitingOn::Limit { name }, text, at);
+        }
+        if self.shared.in_flight() >= self.current.provider.in_flight_max {
+            let text = format!("{} calls are on the wire, as many as in_flight_max allows", self.shared.in_flight());
+            return (WaitingOn::InFlight, text, at);
+        }
+        (WaitingOn::Turn, format!("{ahead} jobs of its flow go before it"), at.or(Some(clock.now())))
+    }
+
+    async fn drains_at(&mut self, flow: FlowId) -> Option<Timestamp> {
+        let found = self.flows.get(&flow)?;
+        if found.held || self.shared.paused.load(Ordering::Relaxed) || self.current.transport.is_err() {
+            return None;
+        }
+        let ahead = found.counts.waiting().saturating_sub(1);
+        let forecast = self.forecast(Some((flow, Class::Bulk, ahead))).await;
+        forecast.through_at.map(|at| wall_of(&self.parts.clock, at))
+    }
+
+    /// One call outside of the queue, paid by the provider-wide limits.
+    async fn test(&mut self, request: Request, reply: tokio::sync::oneshot::Sender<Result<TestReport, EngineError>>) {
+        let now = self.now();
+        let spends: std::sync::Arc<[Spend]> =
+            crate::limiter::provider_spends(&self.current.provider, &request.method, &Default::default()).into();
+        let acquire = Acquire { spends, min: 1, max: 1, class: Class::Urgent, request: 0 };
+        let permit = match self.parts.limiter.acquire(now, &[acquire]).await.map(|a| a.into_iter().next()) {
+            Ok(Some(Answer::Granted { permit, .. })) => permit,
+            Ok(Some(Answer::Wait { earliest, binder, .. })) => {
+                let at = wall_of(&self.parts.clock, earliest);
+                let _ = reply.send(Err(EngineError::Unavailable(format!("limit {binder} has no room before {at}"))));
+                return;
+            }
+            _ => {
+                let _ = reply.send(Err(EngineError::Unavailable("the limiter is not available".to_owned())));
+                return;
+            }
+        };
+        let Ok(transport) = self.current.transport.clone() else {
+            let _ = reply.send(Err(EngineError::Unavailable("the provider cannot be called".to_owned())));
+            return;
+        };
+        let (clock, limiter) = (self.parts.clock.clone(), self.parts.limiter.clone());
+        self.parts.supervisor.task(async move {
+            let started = clock.steady();
+            let answer = transport.send(request).await;
+            let ended = clock.steady();
+            let sent = !matches!(&answer, Err(f) if f.sent == crate::model::verdict::Sent::No);
+            let settle = Settle { permit, count: 1, sent, blocked_until: None, blocked_limit: None };
+            if let Err(e) = limiter.settle(ended, &[settle]).await {
+                tracing::warn!(error = %e, "the permit of a test could not be settled");
+            }
+            let took = ended.since(started);
+            let report = match answer {
+                Ok(a) => {
+                    TestReport { status: Some(a.status), error: None, took, limit_headers: limit_headers(&a.headers) }
+                }
+                Err(f) => {
+                    TestReport { status: None, error: Some(f.reason.to_string()), took, limit_headers: Vec::new() }
+                }
+            };
+            let _ = reply.send(Ok(report));
+        });
+    }
+}
+
+/// Headers whose names speak of limits.
+fn limit_headers(headers: &http::HeaderMap) -> Vec<(String, String)> {
+    let speaks = |name: &str| name.contains("ratelimit") || name.contains("rate-limit") || name == "retry-after";
+    let text = |v: &http::HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned();
+    headers.iter().filter(|(n, _)| speaks(n.as_str())).map(|(n, v)| (n.to_string(), text(v))).collect()
+}

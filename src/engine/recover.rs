@@ -1,0 +1,92 @@
+//! Judges calls that nobody will finish: their process died, or their lease ended.
+//!
+//! A journaled call may have been sent; its journal row says no more. So each of its jobs is judged like a lost answer:
+//! again where repeating is safe, `unknown` where it is not. Must never know: gates, limits. Next: `outcome`.
+
+use std::sync::Arc;
+
+use super::EngineError;
+use super::outcome::{Spent, outcome};
+use super::registry::Registry;
+use super::writer::Writer;
+use crate::clock::{Clock, Timestamp};
+use crate::model::call::{Call, Ending};
+use crate::model::id::CallId;
+use crate::model::job::ClaimedJob;
+use crate::model::verdict::{Failure, Sent, Verdict, judge};
+use crate::store::{FinishCall, JobOutcome, Next, PAGE_MAX, Store};
+
+/// Ends every open call: for a start, when no caller can be alive.
+pub async fn recover_all(
+    store: &Arc<dyn Store>,
+    writer: &Writer,
+    registry: &Registry,
+    clock: &Clock,
+) -> Result<usize, EngineError> {
+    recover(store, writer, registry, clock, |_| true).await
+}
+
+/// Ends open calls whose lease is over.
+pub async fn recover_expired(
+    store: &Arc<dyn Store>,
+    writer: &Writer,
+    registry: &Registry,
+    clock: &Clock,
+) -> Result<(), EngineError> {
+    let now = clock.steady();
+    let ended = recover(store, writer, registry, clock, |call| call.lease_until < now).await?;
+    if ended > 0 {
+        tracing::warn!(calls = ended, "calls outlived their lease and were judged as crashed");
+    }
+    Ok(())
+}
+
+async fn recover(
+    store: &Arc<dyn Store>,
+    writer: &Writer,
+    registry: &Registry,
+    clock: &Clock,
+    over: impl Fn(&Call) -> bool,
+) -> Result<usize, EngineError> {
+    let away = |e: crate::store::Error| EngineError::Unavailable(e.to_string());
+    let (mut after, mut ended) = (CallId(0), 0);
+    loop {
+        let page = store.open_calls(after, PAGE_MAX).await.map_err(away)?;
+        let Some(last) = page.last() else { return Ok(ended) };
+        after = last.id;
+        for call in page.iter().filter(|c| over(c)) {
+            let jobs = store.claimed(call.id).await.map_err(away)?;
+            writer.finish(crashed(call, &jobs, registry, clock)).await;
+            ended += 1;
+        }
+        if page.len() < PAGE_MAX {
+            return Ok(ended);
+        }
+    }
+}
+
+fn crashed(call: &Call, jobs: &[ClaimedJob], registry: &Registry, clock: &Clock) -> FinishCall {
+    let error: Arc<str> = "the daemon died while the call was open".into();
+    let now = clock.now();
+    let mut deadline = Default::default();
+    let outcomes = match registry.operation(&call.provider, &call.operation) {
+        Some((provider, operation)) => {
+            deadline = provider.timeouts.total;
+            let lost = Err(Failure { sent: Sent::Maybe, provider_fault: false, reason: error.clone() });
+            let mut verdicts = judge(&provider, &operation, call.lane, jobs, &lost, now).verdicts;
+            if crate::mutant::on("retry-unknown") {
+                let again = || Verdict::Retry { reason: error.clone(), not_before: None };
+                verdicts.iter_mut().for_each(|v| *v = again());
+            }
+            let judged = jobs.iter().zip(verdicts);
+            judged.map(|(job, v)| outcome(job, v, &operation, Spent::Crashed, now, 0.5)).collect()
+        }
+        // Nobody can say whether repeating is safe.
+        None => jobs
+            .iter()
+            .map(|job| JobOutcome { job: job.id.seq, next: Next::Unknown, error: Some(error.clone()), result: None })
+            .collect(),
+    };
+    let settled_at: Timestamp = super::latest_arrival(clock.steady(), call.permit.granted_at, deadline);
+    FinishCall { call: call.id, ending: Ending::Crashed, settled_at, status: None, error: Some(error), outcomes }
+}
