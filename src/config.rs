@@ -1,1 +1,129 @@
-//! Not built yet.
+//! From defaults, files, environment and flags to one checked [`Config`]; or to all that is wrong, at once.
+//!
+//! Later layers win: `config/default.toml` (embedded, and the manual), the file, `providers.d/*.toml`, the environment
+//! (`TIDEGATE__SERVER__LISTEN`), flags. Secrets stay references. Must never know: what the settings do elsewhere.
+//! Next: `config/load.rs` lays the layers, `config/server.rs` and `config/provider.rs` read them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::provider::Provider;
+
+mod explain;
+mod file;
+mod limits;
+mod load;
+mod operation;
+mod problem;
+pub mod provider;
+mod reader;
+mod redact;
+mod rules;
+mod server;
+mod tree;
+mod values;
+
+pub use load::{LoadOptions, Loaded, SecretCheck, load};
+pub use problem::{Problem, Problems};
+pub use values::{read_time, show_time};
+
+/// The defaults, and the manual: every key with unit, bounds and default.
+pub const DEFAULT_TOML: &str = include_str!("config/default.toml");
+
+/// Everything the daemon was told, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub server: Server,
+    pub http: Http,
+    pub store: Store,
+    pub engine: Engine,
+    pub retention: Retention,
+    pub log: Log,
+    pub telemetry: Telemetry,
+    pub providers: Vec<DeclaredProvider>,
+}
+
+/// A provider with the text it came from.
+#[derive(Clone, Debug)]
+pub struct DeclaredProvider {
+    pub provider: Arc<Provider>,
+    /// TOML of this provider alone; [`provider::parse`] reads it.
+    pub source: String,
+    /// File and line.
+    pub origin: String,
+}
+
+/// gRPC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Loopback only, until TLS and authentication exist.
+    pub listen: SocketAddr,
+    /// `None`: no socket.
+    pub socket: Option<PathBuf>,
+    pub payload_bytes_max: usize,
+    pub connections_max: u32,
+    /// Streams of one connection.
+    pub streams_max: u32,
+}
+
+/// REST, health, metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    pub listen: SocketAddr,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// File of the embedded database.
+    pub path: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Engine {
+    /// Calls on the wire, all providers together.
+    pub in_flight_max: u32,
+    /// A call's lease lasts its provider's total timeout plus this.
+    pub lease_margin: Duration,
+    /// How long calls may finish at shutdown.
+    pub grace: Duration,
+    /// How long a commit waits for company.
+    pub group_wait: Duration,
+    /// Jobs in one commit at most.
+    pub group_jobs_max: u32,
+    /// Requests that may wait for the writer; more are refused as busy.
+    pub queue_max: u32,
+}
+
+/// How long what is over is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    pub finished: Duration,
+    pub dead: Duration,
+    pub events: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    pub format: LogFormat,
+    /// As `info` or `info,tidegate=debug`.
+    pub level: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telemetry {
+    /// Where traces go by OTLP over gRPC; `None`: nowhere.
+    pub otlp: Option<url::Url>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -318,9 +318,11 @@ mod tests {
         for s in 0..4 {
             bad(&mut b, s);
             bad(&mut b, s);
-            b.record(at(s), Class::Good, false, 0.5, None);
+            for _ in 0..3 {
+                b.record(at(s), Class::Good, false, 0.5, None);
+            }
         }
-        assert_eq!(b.bad_in_a_row(), 0);
+        assert_eq!((b.bad_in_a_row(), b.state()), (0, State::Closed));
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
 mod checker;
+mod config_files;
+mod hostile;
+mod outbound;
 mod simulator;
 mod store;
 mod support;

@@ -1,0 +1,146 @@
+//! The settings of the daemon itself. Every key has its default in `default.toml`, so every key is there.
+//!
+//! Must never know: files, layers, providers.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::problem::Problem;
+use super::reader::{Reader, Unfit};
+use super::tree::Node;
+use super::values::{self, expected};
+use super::{Engine, Http, Log, LogFormat, Retention, Server, Store, Telemetry};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// One section being read; `None` when anything in it is wrong, which is then noted.
+fn section<'a, T>(reader: &Reader<'a>, key: &'static str, read: impl FnOnce(&Reader<'a>) -> Option<T>) -> Option<T> {
+    let section = Reader::of(reader.found, reader.need(key, "see default.toml", Ok)?)?;
+    let value = read(&section);
+    section.finish();
+    value
+}
+
+pub fn server(reader: &Reader<'_>, env: &BTreeMap<String, String>) -> Option<Server> {
+    section(reader, "server", |r| {
+        let listen = r.get("listen", listen);
+        let socket = r.get("socket", |n| Ok(socket(values::text(n)?, env)));
+        let payload = r.get("payload_bytes_max", values::size(1_024..=3 << 20));
+        let connections = r.get("connections_max", values::whole(1..=65_536));
+        let streams = r.get("streams_max", values::whole(1..=4_096));
+        Some(Server {
+            listen: listen?,
+            socket: socket?,
+            payload_bytes_max: payload?,
+            connections_max: connections?,
+            streams_max: streams?,
+        })
+    })
+}
+
+pub fn http(reader: &Reader<'_>) -> Option<Http> {
+    section(reader, "http", |r| Some(Http { listen: r.get("listen", listen)? }))
+}
+
+pub fn store(reader: &Reader<'_>, env: &BTreeMap<String, String>) -> Option<Store> {
+    section(reader, "store", |r| {
+        let path = r.get("path", values::text)?;
+        let path = if path.is_empty() { state(env).join("tidegate.db") } else { PathBuf::from(path) };
+        Some(Store { path })
+    })
+}
+
+pub fn engine(reader: &Reader<'_>) -> Option<Engine> {
+    section(reader, "engine", |r| {
+        let in_flight_max = r.get("in_flight_max", values::whole(1..=65_536));
+        let lease_margin = r.get("lease_margin", values::time(5 * SECOND..=DAY));
+        let grace = r.get("grace", values::time(Duration::ZERO..=600 * SECOND));
+        let group_wait = r.get("group_wait", values::time(Duration::ZERO..=SECOND));
+        let group_jobs_max = r.get("group_jobs_max", values::whole(1..=100_000));
+        let queue_max = r.get("queue_max", values::whole(16..=1_000_000));
+        Some(Engine {
+            in_flight_max: in_flight_max?,
+            lease_margin: lease_margin?,
+            grace: grace?,
+            group_wait: group_wait?,
+            group_jobs_max: group_jobs_max?,
+            queue_max: queue_max?,
+        })
+    })
+}
+
+pub fn retention(reader: &Reader<'_>) -> Option<Retention> {
+    section(reader, "retention", |r| {
+        let kept = || values::time(60 * SECOND..=values::TIME_MAX);
+        let (finished, dead, events) = (r.get("finished", kept()), r.get("dead", kept()), r.get("events", kept()));
+        Some(Retention { finished: finished?, dead: dead?, events: events? })
+    })
+}
+
+pub fn log(reader: &Reader<'_>) -> Option<Log> {
+    section(reader, "log", |r| {
+        let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+        let format = r.get("format", values::choice(&formats));
+        let level = r.get("level", |n| {
+            let text = values::filled(n)?;
+            match text.parse::<tracing_subscriber::filter::Targets>() {
+                Ok(_) => Ok(text.to_owned()),
+                Err(_) => Err(expected("a level like \"info\" or \"info,tidegate=debug\"", n)),
+            }
+        });
+        Some(Log { format: format?, level: level? })
+    })
+}
+
+pub fn telemetry(reader: &Reader<'_>) -> Option<Telemetry> {
+    section(reader, "telemetry", |r| {
+        let otlp = r.get("otlp", |n| match values::text(n)? {
+            "" => Ok(None),
+            text => match url::Url::parse(text) {
+                Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(url)),
+                _ => Err(expected("a URL like \"http://127.0.0.1:4317\", or \"\" for none", n)),
+            },
+        });
+        Some(Telemetry { otlp: otlp? })
+    })
+}
+
+/// An address with port. Port 0 takes a free one.
+fn listen(node: &Node) -> Result<SocketAddr, Unfit> {
+    let text = values::text(node)?;
+    let address: SocketAddr = text.parse().map_err(|_| {
+        let unfit = expected("an address with port like \"127.0.0.1:7070\" or \"[::1]:7070\"", node);
+        match text.strip_prefix("localhost:").or(text.strip_prefix(':')) {
+            Some(port) => unfit.help(format!("did you mean \"127.0.0.1:{port}\"?")),
+            None => unfit,
+        }
+    })?;
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    let said = format!("{address} can be reached from other machines, and there is no TLS and no authentication yet");
+    Err(Problem::new(said).at(&node.at).help("listen on 127.0.0.1 or [::1]; other machines come in through a tunnel"))
+}
+
+fn socket(text: &str, env: &BTreeMap<String, String>) -> Option<PathBuf> {
+    match text {
+        "none" => None,
+        "" => {
+            let folder = env.get("RUNTIME_DIRECTORY").map(|d| first(d)).or(env.get("XDG_RUNTIME_DIR").map(Path::new));
+            folder.map(|folder| folder.join("tidegate.sock"))
+        }
+        path => Some(PathBuf::from(path)),
+    }
+}
+
+/// systemd may name several folders, with colons between.
+fn first(folders: &str) -> &Path {
+    Path::new(folders.split(':').next().unwrap_or(folders))
+}
+
+fn state(env: &BTreeMap<String, String>) -> PathBuf {
+    env.get("STATE_DIRECTORY").map_or_else(|| PathBuf::from("."), |folders| first(folders).to_owned())
+}
