@@ -32,7 +32,6 @@ pub(super) enum Stand {
     Cancelled = 7,
 }
 
-#[allow(dead_code, reason = "sqlite reads numbers back")]
 impl Stand {
     pub(super) const ALL: [Stand; 8] = [
         Stand::Ready,

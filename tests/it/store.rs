@@ -1,4 +1,32 @@
 //! The conformance suite of `tidegate::store::Store`: every store passes the same tests.
 
 mod factory;
-mod smoke;
+
+/// Runs each test against every store.
+#[allow(unused_macros, reason = "the suite is growing into it")]
+macro_rules! suite {
+    ($($name:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(crate::store::factory::memory()).await;
+            })*
+        }
+        mod sqlite {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(crate::store::factory::sqlite().await).await;
+            })*
+        }
+    };
+}
+
+mod calls;
+mod filters;
+mod intake;
+mod keys;
+mod model;
+mod providers;
+mod runs;
+mod sqlite;
+mod states;

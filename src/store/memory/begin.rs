@@ -26,17 +26,19 @@ impl Work<'_> {
         let mut picked = Vec::new();
         let mut bytes = 0usize;
         for take in begin.takes.iter().filter(|take| self.may_take(begin, take)) {
+            let left = count_max - picked.len();
             let from = (take.flow, take.class, i64::MIN, i64::MIN);
             let to = (take.flow, take.class, i64::MAX, i64::MAX);
-            for &(_, _, _, seq) in self.world.ready.range(from..=to).take(take.count as usize) {
+            for &(_, _, _, seq) in self.world.ready.range(from..=to).take(left.min(take.count as usize)) {
+                // A class of a flow that is asked for twice meets the same jobs again.
+                if picked.contains(&seq) {
+                    break;
+                }
                 bytes = bytes.saturating_add(self.world.jobs[&seq].payload.len());
-                let full = bytes_max.is_some_and(|max| bytes > max && !picked.is_empty());
-                if picked.len() == count_max || full {
+                if bytes_max.is_some_and(|max| bytes > max && !picked.is_empty()) {
                     return picked;
                 }
-                if !picked.contains(&seq) {
-                    picked.push(seq);
-                }
+                picked.push(seq);
             }
         }
         picked

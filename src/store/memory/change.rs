@@ -2,7 +2,7 @@
 
 use super::Work;
 use crate::model::event::What;
-use crate::model::id::{JobId, RunId};
+use crate::model::id::{FlowId, JobId, RunId};
 use crate::model::name::ProviderName;
 use crate::model::run::{NewRun, Run, RunState, RunWish};
 use crate::model::state::Event;
@@ -147,17 +147,35 @@ impl Work<'_> {
         if state != RunState::Cancelling {
             return Err(Refusal::WrongRunState { id, state: state.name() });
         }
-        let of_run = |core: &&Core| {
-            self.world.flows[&core.flow].0.run == id.seq && core.stand.is_hot() && core.stand != Stand::Calling
-        };
-        let mut cores: Vec<Core> = self.world.jobs.values().map(|row| &row.core).filter(of_run).cloned().collect();
-        // Flow by flow; the ready ones as a gate would take them, then the others by place.
+        let flows = self.world.flows.iter().filter(|(_, (key, _))| key.run == id.seq);
+        let flows: Vec<FlowId> = flows.map(|(flow, _)| *flow).collect();
+        let mut left = limit as usize;
+        for flow in flows {
+            // Cancelling a job may make the next of its key ready, so a flow is done only when it yields nothing.
+            loop {
+                let before = left;
+                left -= self.cancel_some(flow, left, |stand| stand == Stand::Ready);
+                left -= self.cancel_some(flow, left, |stand| !matches!(stand, Stand::Ready | Stand::Calling));
+                if left == before {
+                    break;
+                }
+            }
+        }
+        let count = u64::from(limit) - left as u64;
+        self.end_run(id.seq);
+        Ok(count)
+    }
+
+    /// Of the jobs of a flow that stand where `which` says, the ready ones as a gate would take them, others by place.
+    fn cancel_some(&mut self, flow: FlowId, limit: usize, which: impl Fn(Stand) -> bool) -> usize {
+        let of_flow = |core: &&Core| core.flow == flow && core.stand.is_hot() && which(core.stand);
+        let mut cores: Vec<Core> = self.world.jobs.values().map(|row| &row.core).filter(of_flow).cloned().collect();
         cores.sort_by_key(|c| match c.stand {
-            Stand::Ready => (c.flow, c.stand, c.class as i64, c.turn),
-            _ => (c.flow, c.stand, c.turn, c.id.seq),
+            Stand::Ready => (c.stand, c.class as i64, c.turn),
+            _ => (c.stand, c.turn, c.id.seq),
         });
-        cores.truncate(limit as usize);
-        let count = cores.len() as u64;
+        cores.truncate(limit);
+        let count = cores.len();
         for core in cores {
             // A key freed by the one before may have moved this one from behind to ready.
             let mut core = self.world.jobs[&core.id.seq].core.clone();
@@ -165,8 +183,7 @@ impl Work<'_> {
             self.packer.changed(&core, event.expect("it is not on the wire"), None);
             self.put(core);
         }
-        self.end_run(id.seq);
-        Ok(count)
+        count
     }
 
     fn provider(&mut self, name: &ProviderName) -> Result<&mut AppliedProvider, Refusal> {

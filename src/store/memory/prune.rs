@@ -37,16 +37,16 @@ impl Work<'_> {
         old.len() as u64
     }
 
-    /// Counts groups, which is what the log is made of. The newest stays: it carries the sequence on.
+    /// Looks at the oldest `limit` groups, which is what the log is made of. The newest stays: it carries the sequence
+    /// on.
     pub(super) fn prune_events(&mut self, before: Timestamp, limit: usize) -> u64 {
-        let mut pruned = 0;
-        while (pruned as usize) < limit
-            && self.world.events.len() > 1
-            && self.world.events.front().is_some_and(|group| group.at < before)
-        {
-            self.world.events.pop_front();
-            pruned += 1;
-        }
-        pruned
+        let had = self.world.events.len();
+        let newest = self.world.last_event;
+        let mut looked = 0;
+        self.world.events.retain(|group| {
+            looked += 1;
+            looked > limit || group.at >= before || group.last() == newest
+        });
+        (had - self.world.events.len()) as u64
     }
 }

@@ -1,0 +1,119 @@
+//! Journaling calls and claiming their jobs. Next: `read`.
+
+use super::bulk::json;
+use super::work::Work;
+use super::{error, packed, row, sql};
+use crate::model::call::Lane;
+use crate::model::flow::Class;
+use crate::model::id::{CallId, FlowId};
+use crate::model::job::ClaimedJob;
+use crate::model::state::Event;
+use crate::store::rules::{Core, Stand};
+use crate::store::{Begin, Begun, BegunCall, Error, Take};
+
+/// Jobs picked for a begin, and what their call will know of them.
+type Picked = Vec<(Core, ClaimedJob)>;
+
+impl Work<'_> {
+    pub(super) async fn begin(&mut self, begin: Begin) -> Result<Begun, Error> {
+        if begin.permit.epoch < self.desk.epoch || begin.fence < 0 {
+            return Ok(Begun::default());
+        }
+        let picked = match begin.lane {
+            Lane::Single => self.pick(&begin, begin.calls_max as usize, None).await?,
+            Lane::Batch if begin.calls_max == 0 => Vec::new(),
+            Lane::Batch => self.pick(&begin, usize::MAX, Some(begin.bytes_max)).await?,
+        };
+        if picked.is_empty() {
+            return Ok(Begun::default());
+        }
+        let first = self.numbers.call;
+        let per_call = if begin.lane == Lane::Single { 1 } else { picked.len() };
+        let claim = sqlx::query(sql::BEGIN_JOBS).bind(json(picked.iter().map(|(core, _)| core.id.seq)));
+        let claim = claim.bind(first).bind(i64::from(per_call == 1 && begin.lane == Lane::Single)).bind(self.now.0);
+        claim.execute(&mut *self.conn).await.map_err(error::of)?;
+        let calls = self.begin_calls(picked, per_call);
+        self.journal(&begin, &calls).await?;
+        Ok(Begun { calls })
+    }
+
+    /// Jobs to take, in order: the takes as asked for, within one the oldest turn first.
+    async fn pick(&mut self, begin: &Begin, count_max: usize, bytes_max: Option<usize>) -> Result<Picked, Error> {
+        self.need_flows(begin.takes.iter().map(|take| take.flow).collect()).await?;
+        let mut picked: Picked = Vec::new();
+        let mut bytes = 0usize;
+        let mut seen: Vec<(FlowId, Class)> = Vec::new();
+        for take in &begin.takes {
+            let count = (take.count as usize).min(count_max - picked.len());
+            // A class of a flow that is asked for twice would meet the same jobs again.
+            let again = seen.contains(&(take.flow, take.class));
+            if count == 0 || again || !self.may_take(begin, take) {
+                continue;
+            }
+            seen.push((take.flow, take.class));
+            let claim = sqlx::query(sql::CLAIM).bind(take.flow.0).bind(take.class as i64).bind(count as i64);
+            for job in claim.fetch_all(&mut *self.conn).await.map_err(error::of)? {
+                let (core, job) = row::ready(&job, take.flow, take.class)?;
+                bytes = bytes.saturating_add(job.payload.len());
+                if bytes_max.is_some_and(|max| bytes > max && !picked.is_empty()) {
+                    return Ok(picked);
+                }
+                picked.push((core, job));
+            }
+        }
+        Ok(picked)
+    }
+
+    fn may_take(&self, begin: &Begin, take: &Take) -> bool {
+        self.flows.get(&take.flow).is_some_and(|flow| {
+            !flow.held
+                && flow.key.provider == begin.provider
+                && flow.key.operation == begin.operation
+                && flow.key.account == begin.account
+        })
+    }
+
+    fn begin_calls(&mut self, picked: Picked, per_call: usize) -> Vec<BegunCall> {
+        let mut calls: Vec<BegunCall> = Vec::with_capacity(picked.len() / per_call);
+        for (n, (mut core, mut job)) in picked.into_iter().enumerate() {
+            if n % per_call == 0 {
+                self.packer.section();
+                calls.push(BegunCall { id: CallId(self.numbers.call), jobs: Vec::with_capacity(per_call) });
+                self.numbers.call += 1;
+            }
+            let call = calls.last_mut().expect("one was just pushed");
+            core.begin(call.id, self.now);
+            (job.attempts, job.first_sent_at) = (core.attempts, core.first_sent_at);
+            call.jobs.push(job);
+            self.packer.changed(&core, Event::Begin, Some((call.id, None)));
+            self.count(core.flow, Some((Stand::Ready, core.class)), Some((Stand::Calling, core.class)));
+            self.calling.insert(core.id.seq, Some(core));
+        }
+        calls
+    }
+
+    async fn journal(&mut self, begin: &Begin, calls: &[BegunCall]) -> Result<(), Error> {
+        let spends: Vec<(&str, u32)> = begin.permit.spends.iter().map(|(key, cost)| (&*key.0, *cost)).collect();
+        let spends = serde_json::to_string(&spends).expect("texts and numbers are JSON");
+        let spends: Option<std::sync::Arc<str>> = (!begin.permit.spends.is_empty()).then(|| spends.into());
+        let now = self.now.0;
+        let insert = sql::bulk().insert_calls.of(calls, |cells, call| {
+            let jobs: Vec<i64> = call.jobs.iter().map(|job| job.id.seq).collect();
+            cells.int(call.id.0);
+            cells.str(begin.provider.as_str());
+            cells.str(begin.operation.as_str());
+            cells.int(begin.lane as i64);
+            cells.str(begin.account.as_str());
+            cells.opt_text(spends.as_ref());
+            cells.int(begin.permit.granted_at.0);
+            cells.int(begin.permit.epoch);
+            cells.int(begin.lease_until.0);
+            cells.blob(packed::pack(&jobs));
+            cells.int(now);
+        });
+        insert.run(self.conn).await?;
+        let jobs = |call: &BegunCall| (call.id, call.jobs.iter().map(|job| job.id.seq).collect());
+        self.calls_begun.extend(calls.iter().map(jobs));
+        Ok(())
+    }
+}

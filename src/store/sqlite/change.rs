@@ -1,0 +1,364 @@
+//! Changes that people, the sweeper or the gate ask for: each by itself, none is frequent. Next: `enqueue`.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::bulk::json;
+use super::row::{self, Columns};
+use super::work::Work;
+use super::{error, sql};
+use crate::clock::Timestamp;
+use crate::model::event::What;
+use crate::model::id::{JobId, RunId};
+use crate::model::name::ProviderName;
+use crate::model::run::{NewRun, Run, RunState, RunWish};
+use crate::model::state::Event;
+use crate::store::rules::{self, Core};
+use crate::store::{AppliedProvider, Change, Changed, Error, JobNow, Refusal};
+
+type Answer<T> = Result<Result<T, Refusal>, Error>;
+
+impl Work<'_> {
+    pub(super) async fn change(&mut self, change: Change) -> Answer<Changed> {
+        let now = self.now;
+        match change {
+            Change::CancelJobs { jobs } => self.each(&jobs, |core| core.cancel(now)).await.map(Ok),
+            Change::ReviveJobs { jobs, fresh } => self.revive(&jobs, fresh).await.map(Ok),
+            Change::ExpediteJobs { jobs } => {
+                self.each(&jobs, |core| Ok(core.expedite(now)?.then_some(Event::Edit))).await.map(Ok)
+            }
+            Change::ResolveJobs { jobs, decision } => {
+                self.each(&jobs, |core| core.resolve(decision, now).map(Some)).await.map(Ok)
+            }
+            Change::EditJob { job, payload, class, due_at } => {
+                let edit = |core: &mut Core| core.edit(payload.is_some(), class, due_at, now).map(Some);
+                let edited = self.each(&[job], edit).await?;
+                if let (Some(payload), Changed::Jobs(results)) = (payload, &edited)
+                    && results[0].is_ok()
+                {
+                    let update = sqlx::query(sql::UPDATE_PAYLOAD).bind(job.seq).bind(payload);
+                    update.execute(&mut *self.conn).await.map_err(error::of)?;
+                }
+                Ok(Ok(edited))
+            }
+            Change::PromoteDue { limit } => self.promote_due(limit).await.map(|n| Ok(Changed::Count(n))),
+            Change::CreateRun { run } => Ok(Ok(Changed::Run(self.create_run(run)))),
+            Change::WishRun { run, wish } => Ok(self.wish_run(run, wish).await?.map(Changed::Run)),
+            Change::CancelRunJobs { run, limit } => Ok(self.cancel_run_jobs(run, limit).await?.map(Changed::Count)),
+            Change::ApplyProvider { name, source, expect, actor } => {
+                self.apply_provider(name, source, expect, actor).await
+            }
+            Change::DeleteProvider { name, force, actor } => self.delete_provider(name, force, &actor).await,
+            Change::PauseProvider { name, paused, actor } => self.pause_provider(name, paused, &actor).await,
+            Change::SaveGate { provider, memory } => {
+                let Some(mut found) = self.provider(&provider).await? else {
+                    return Ok(Err(Refusal::NoProvider(provider)));
+                };
+                found.memory = Some(memory);
+                self.save_provider(&found).await?;
+                Ok(Ok(Changed::Done))
+            }
+            Change::SaveLimits { entries, upto } => {
+                self.run_sql(sql::CLEAR_LIMITS).await?;
+                let insert = sql::bulk().insert_limits.of(&entries, |cells, (name, body)| {
+                    cells.str(name);
+                    cells.str(body);
+                });
+                insert.run(self.conn).await?;
+                let upto = sqlx::query(sql::SAVE_LIMITS_UPTO).bind(upto.0);
+                upto.execute(&mut *self.conn).await.map_err(error::of)?;
+                Ok(Ok(Changed::Done))
+            }
+            Change::Prune { finished_before, dead_before, calls_before, events_before, limit } => {
+                let pruned = self.prune(finished_before, dead_before, calls_before, events_before, limit).await?;
+                Ok(Ok(Changed::Count(pruned)))
+            }
+            Change::Note { what } => {
+                self.packer.note(what);
+                Ok(Ok(Changed::Done))
+            }
+        }
+    }
+
+    async fn run_sql(&mut self, sql: &'static str) -> Result<(), Error> {
+        sqlx::query(sql).execute(&mut *self.conn).await.map(drop).map_err(error::of)
+    }
+
+    /// The jobs with those of the ids that exist. A final job has its key's hash again, in case it comes back.
+    async fn find(&mut self, ids: &[JobId]) -> Result<HashMap<i64, Core>, Error> {
+        let query = sqlx::query(sql::CORES_WITH_KEY).bind(json(ids.iter().map(|id| id.seq)));
+        let mut cores = HashMap::new();
+        for row in query.fetch_all(&mut *self.conn).await.map_err(error::of)? {
+            let mut columns = Columns::of(&row);
+            let mut core = columns.core()?;
+            if let Some(key) = columns.key()? {
+                core.key_hash = Some(rules::key_hash(&columns.provider()?, &columns.account()?, &key));
+            }
+            cores.insert(core.id.seq, core);
+        }
+        self.need_flows(cores.values().map(|core| core.flow).collect()).await?;
+        Ok(cores)
+    }
+
+    /// Applies `change` to each job by itself. What returns an event is written to the log.
+    async fn each<F>(&mut self, ids: &[JobId], mut change: F) -> Result<Changed, Error>
+    where
+        F: FnMut(&mut Core) -> Result<Option<Event>, Refusal>,
+    {
+        let before = self.find(ids).await?;
+        let mut after = before.clone();
+        let mut results = Vec::with_capacity(ids.len());
+        let mut changed = BTreeSet::new();
+        for &id in ids {
+            let Some(core) = after.get_mut(&id.seq).filter(|core| core.id == id) else {
+                results.push(Err(Refusal::NoJob(id)));
+                continue;
+            };
+            results.push(change(core).map(|event| {
+                if let Some(event) = event {
+                    self.packer.changed(core, event, None);
+                }
+                changed.insert(id.seq);
+                JobNow { id, state: core.state(), cancel_requested: core.cancel_requested }
+            }));
+        }
+        let changed = changed.into_iter().map(|seq| (before[&seq].clone(), after[&seq].clone())).collect();
+        self.save_jobs(changed).await?;
+        Ok(Changed::Jobs(results))
+    }
+
+    /// One by one: each revived job changes what the next of its key finds, and may open its run again.
+    async fn revive(&mut self, ids: &[JobId], fresh: bool) -> Result<Changed, Error> {
+        let mut results = Vec::with_capacity(ids.len());
+        for &id in ids {
+            let Some(old) = self.find(&[id]).await?.remove(&id.seq).filter(|core| core.id == id) else {
+                results.push(Err(Refusal::NoJob(id)));
+                continue;
+            };
+            results.push(self.revive_one(old, fresh).await?);
+        }
+        Ok(Changed::Jobs(results))
+    }
+
+    async fn revive_one(&mut self, old: Core, fresh: bool) -> Answer<JobNow> {
+        if let Err(refusal) = old.allows(Event::Revive) {
+            return Ok(Err(refusal));
+        }
+        let run = self.flows[&old.flow].key.run;
+        match self.runs.get(&run).map(|run| (run.id, run.state)) {
+            Some((id, state @ (RunState::Cancelling | RunState::Cancelled))) => {
+                return Ok(Err(Refusal::WrongRunState { id, state: state.name() }));
+            }
+            Some((_, RunState::Finished)) => {
+                self.runs.get_mut(&run).expect("it was just found").finished_at = None;
+                self.set_run_state(run, RunState::Sealed).await?;
+            }
+            _ => {}
+        }
+        let mut new = old.clone();
+        let turn = self.numbers.seq;
+        self.numbers.seq += 1;
+        self.save_numbers = true;
+        let alone = match old.key_hash {
+            None => true,
+            Some(hash) => {
+                let used = sqlx::query(sql::KEY_IN_USE).bind(hash).fetch_one(&mut *self.conn).await;
+                Columns::of(&used.map_err(error::of)?).int()? == 0
+            }
+        };
+        let event = match new.revive(turn, fresh, alone, self.now) {
+            Ok(event) => event,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        self.packer.changed(&new, event, None);
+        let job = JobNow { id: new.id, state: new.state(), cancel_requested: new.cancel_requested };
+        self.save_jobs(vec![(old, new)]).await?;
+        Ok(Ok(job))
+    }
+
+    async fn promote_due(&mut self, limit: u32) -> Result<u64, Error> {
+        let due = sqlx::query(sql::DUE).bind(self.now.0).bind(i64::from(limit)).fetch_all(&mut *self.conn).await;
+        let mut changed = Vec::new();
+        for old in due.map_err(error::of)? {
+            let old = row::core(&old)?;
+            let mut new = old.clone();
+            new.promote();
+            changed.push((old, new));
+        }
+        let count = changed.len() as u64;
+        self.save_jobs(changed).await?;
+        Ok(count)
+    }
+
+    fn create_run(&mut self, new: NewRun) -> Run {
+        let run = Run {
+            id: RunId::new(self.now, self.numbers.run),
+            display_name: new.display_name,
+            tenant: new.tenant,
+            labels: new.labels,
+            state: RunState::Open,
+            counts: Default::default(),
+            updated_at: self.now,
+            finished_at: None,
+        };
+        self.numbers.run += 1;
+        self.packer.note(What::run(run.id, run.state));
+        self.runs_changed.insert(run.id.seq);
+        self.runs.insert(run.id.seq, run.clone());
+        run
+    }
+
+    async fn find_run(&mut self, id: RunId) -> Answer<Run> {
+        self.need_runs([id.seq].into()).await?;
+        Ok(self.runs.get(&id.seq).filter(|run| run.id == id).cloned().ok_or(Refusal::NoRun(id)))
+    }
+
+    async fn wish_run(&mut self, id: RunId, wish: RunWish) -> Answer<Run> {
+        let old = match self.find_run(id).await? {
+            Ok(run) => run.state,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let Some(new) = old.on(wish) else {
+            return Ok(Err(Refusal::WrongRunState { id, state: old.name() }));
+        };
+        if new != old {
+            self.set_run_state(id.seq, new).await?;
+        }
+        self.end_run(id.seq).await?;
+        self.find_run(id).await
+    }
+
+    async fn cancel_run_jobs(&mut self, id: RunId, limit: u32) -> Answer<u64> {
+        match self.find_run(id).await? {
+            Ok(run) if run.state == RunState::Cancelling => {}
+            Ok(run) => return Ok(Err(Refusal::WrongRunState { id, state: run.state.name() })),
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+        // A flow that only calls is busy and has nothing to cancel, so all busy ones are looked at.
+        let flows = sqlx::query(sql::RUN_FLOWS).bind(id.seq).bind(0i64).bind(i64::MAX);
+        let flows = flows.fetch_all(&mut *self.conn).await.map_err(error::of)?;
+        let mut left = limit as usize;
+        for flow in flows {
+            let flow = row::flow(&flow)?.id;
+            // Cancelling a job may make the next of its key ready, so a flow is done only when it yields nothing.
+            loop {
+                let before = left;
+                for query in [sql::FLOW_READY, sql::FLOW_APART] {
+                    left -= self.cancel_some(query, flow.0, left).await?;
+                }
+                if left == before {
+                    break;
+                }
+            }
+        }
+        self.end_run(id.seq).await?;
+        Ok(Ok(u64::from(limit) - left as u64))
+    }
+
+    async fn cancel_some(&mut self, query: &'static str, flow: i64, limit: usize) -> Result<usize, Error> {
+        let rows = sqlx::query(query).bind(flow).bind(limit as i64).fetch_all(&mut *self.conn).await;
+        let mut changed = Vec::new();
+        for old in rows.map_err(error::of)? {
+            let old = row::core(&old)?;
+            let mut new = old.clone();
+            let event = new.cancel(self.now).expect("waiting and unknown jobs may be cancelled");
+            self.packer.changed(&new, event.expect("it is not on the wire"), None);
+            changed.push((old, new));
+        }
+        let count = changed.len();
+        self.save_jobs(changed).await?;
+        Ok(count)
+    }
+
+    async fn provider(&mut self, name: &ProviderName) -> Result<Option<AppliedProvider>, Error> {
+        let found = sqlx::query(sql::PROVIDER).bind(name.as_str()).fetch_optional(&mut *self.conn).await;
+        found.map_err(error::of)?.map(|row| row::provider(&row)).transpose()
+    }
+
+    async fn save_provider(&mut self, p: &AppliedProvider) -> Result<(), Error> {
+        let save = sqlx::query(sql::SAVE_PROVIDER).bind(p.name.as_str()).bind(p.source.as_str()).bind(p.revision);
+        let save = save.bind(i64::from(p.paused)).bind(p.applied_at.0).bind(p.actor.as_str()).bind(p.memory.as_deref());
+        save.execute(&mut *self.conn).await.map(drop).map_err(error::of)
+    }
+
+    async fn apply_provider(
+        &mut self,
+        name: ProviderName,
+        source: String,
+        expect: Option<i64>,
+        actor: String,
+    ) -> Answer<Changed> {
+        let old = self.provider(&name).await?;
+        let current = old.as_ref().map_or(0, |p| p.revision);
+        if let Some(expected) = expect.filter(|&expected| expected != current) {
+            return Ok(Err(Refusal::StaleRevision { name, current, expected }));
+        }
+        let paused = old.as_ref().is_some_and(|p| p.paused);
+        let memory = old.and_then(|p| p.memory);
+        let new = AppliedProvider { name, source, revision: current + 1, paused, applied_at: self.now, actor, memory };
+        self.save_provider(&new).await?;
+        let detail = format!("revision {}", new.revision);
+        self.packer.note(What::provider(&new.name, "applied", detail, &new.actor));
+        Ok(Ok(Changed::Provider(new)))
+    }
+
+    async fn delete_provider(&mut self, name: ProviderName, force: bool, actor: &str) -> Answer<Changed> {
+        if self.provider(&name).await?.is_none() {
+            return Ok(Err(Refusal::NoProvider(name)));
+        }
+        let mut tallies = self.desk.tallies.clone();
+        tallies.extend(self.tallies.clone());
+        let of_it = tallies.iter().filter(|((provider, _), _)| *provider == name);
+        let jobs: u64 = of_it.map(|(_, counts)| rules::hot(counts)).sum();
+        if jobs > 0 && !force {
+            return Ok(Err(Refusal::ProviderBusy { name, jobs }));
+        }
+        let delete = sqlx::query(sql::DELETE_PROVIDER).bind(name.as_str());
+        delete.execute(&mut *self.conn).await.map_err(error::of)?;
+        self.packer.note(What::provider(&name, "deleted", "", actor));
+        Ok(Ok(Changed::Done))
+    }
+
+    async fn pause_provider(&mut self, name: ProviderName, paused: bool, actor: &str) -> Answer<Changed> {
+        let Some(mut provider) = self.provider(&name).await? else {
+            return Ok(Err(Refusal::NoProvider(name)));
+        };
+        if provider.paused != paused {
+            provider.paused = paused;
+            self.save_provider(&provider).await?;
+            self.packer.note(What::provider(&name, if paused { "paused" } else { "resumed" }, "", actor));
+        }
+        Ok(Ok(Changed::Provider(provider)))
+    }
+
+    async fn prune(
+        &mut self,
+        finished_before: Timestamp,
+        dead_before: Timestamp,
+        calls_before: Timestamp,
+        events_before: Timestamp,
+        limit: u32,
+    ) -> Result<u64, Error> {
+        let limit = i64::from(limit);
+        let mut old = Vec::new();
+        for (query, before) in [(sql::OLD_DEAD, dead_before), (sql::OLD_DONE, finished_before)] {
+            let rows = sqlx::query(query).bind(before.0).bind(limit).fetch_all(&mut *self.conn).await;
+            for row in rows.map_err(error::of)? {
+                old.push(Columns::of(&row).int()?);
+            }
+        }
+        let mut pruned = old.len() as u64;
+        if !old.is_empty() {
+            let old = json(old);
+            for query in [sql::DELETE_IDEMPOTENCY, sql::DELETE_JOBS] {
+                sqlx::query(query).bind(old.as_str()).execute(&mut *self.conn).await.map_err(error::of)?;
+            }
+        }
+        for (query, before) in [(sql::PRUNE_CALLS, calls_before), (sql::PRUNE_EVENTS, events_before)] {
+            let gone = sqlx::query(query).bind(before.0).bind(limit).execute(&mut *self.conn).await;
+            pruned += gone.map_err(error::of)?.rows_affected();
+        }
+        // The rows with the highest numbers may be among those that went.
+        self.save_numbers = true;
+        Ok(pruned)
+    }
+}

@@ -1,0 +1,7 @@
+-- Jobs by number (JSON array ?1), without their texts. By rowid.
+select
+  j.seq, j.created_at, j.flow, j.place, j.class, j.turn, j.key_hash, j.version, j.attempts, j.crashes,
+  j.throttles, j.due_at, j.updated_at, j.finished_at, j.cancel_requested, j.call, j.first_sent_at, j.last_status,
+  j.last_error, j.result
+from json_each(?1) as n
+cross join job as j on j.seq = n.value

@@ -1,0 +1,75 @@
+//! A list filter as SQL: words of ours and bind parameters, never a value in the text.
+//!
+//! Every comparison is wrapped in `is true`, so that a missing value fails it and passes its negation, exactly as
+//! [`Filter::passes`] has it.
+
+use crate::model::filter::{Comparison, Field, Filter, Value};
+use crate::model::state::State;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Bind {
+    Text(String),
+    Int(i64),
+}
+
+pub(super) fn condition(filter: &Filter, binds: &mut Vec<Bind>) -> String {
+    match filter {
+        Filter::All(parts) => joined(parts, " and ", "true", binds),
+        Filter::Any(parts) => joined(parts, " or ", "false", binds),
+        Filter::Not(part) => format!("not {}", condition(part, binds)),
+        Filter::Is(field, comparison, value) => comparing(field, *comparison, value, binds),
+    }
+}
+
+fn joined(parts: &[Filter], word: &str, empty: &str, binds: &mut Vec<Bind>) -> String {
+    if parts.is_empty() {
+        return empty.to_owned();
+    }
+    let parts: Vec<String> = parts.iter().map(|part| condition(part, binds)).collect();
+    format!("({})", parts.join(word))
+}
+
+fn comparing(field: &Field, comparison: Comparison, value: &Value, binds: &mut Vec<Bind>) -> String {
+    let (column, bind) = match (field, value) {
+        (Field::State, Value::State(state)) => (STATE, Bind::Int(*state as i64)),
+        (Field::Provider, Value::Text(text)) => ("f.provider", Bind::Text(text.clone())),
+        (Field::Operation, Value::Text(text)) => ("f.operation", Bind::Text(text.clone())),
+        (Field::Account, Value::Text(text)) => ("f.account", Bind::Text(text.clone())),
+        (Field::Tenant, Value::Text(text)) => ("f.tenant", Bind::Text(text.clone())),
+        (Field::Key, Value::Text(text)) => ("j.key", Bind::Text(text.clone())),
+        (Field::Run, Value::Run(run)) => ("f.run", Bind::Int(run.seq)),
+        (Field::Class, Value::Class(class)) => ("j.class", Bind::Int(*class as i64)),
+        (Field::Attempts, Value::Number(n)) => ("j.attempts", Bind::Int(*n)),
+        (Field::LastStatus, Value::Number(n)) => ("j.last_status", Bind::Int(*n)),
+        (Field::CreateTime, Value::Time(time)) => ("j.created_at", Bind::Int(time.0)),
+        (Field::DueTime, Value::Time(time)) => ("j.due_at", Bind::Int(time.0)),
+        (Field::Label(name), Value::Text(text)) => {
+            binds.push(Bind::Text(name.clone()));
+            ("(select value from json_each(j.labels) where key = ?)", Bind::Text(text.clone()))
+        }
+        // Kinds that cannot be compared: nothing passes.
+        _ => return "false".to_owned(),
+    };
+    binds.push(bind);
+    let sign = match comparison {
+        Comparison::Equal => "=",
+        Comparison::NotEqual => "<>",
+        Comparison::Less => "<",
+        Comparison::LessOrEqual => "<=",
+        Comparison::Greater => ">",
+        Comparison::GreaterOrEqual => ">=",
+    };
+    format!("(({column} {sign} ?) is true)")
+}
+
+/// The state's number (order of [`State`]) from the place.
+const STATE: &str = "(case j.place when 3 then 1 when 4 then 5 when 5 then 2 when 6 then 3 when 7 then 4 else 0 end)";
+
+const _: () = assert!(
+    State::Waiting as u8 == 0
+        && State::Calling as u8 == 1
+        && State::Delivered as u8 == 2
+        && State::Dead as u8 == 3
+        && State::Cancelled as u8 == 4
+        && State::Unknown as u8 == 5
+);

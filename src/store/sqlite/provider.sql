@@ -1,0 +1,4 @@
+-- The declaration of provider ?1. By primary key.
+select name, source, revision, paused, applied_at, actor, memory
+from provider
+where name = ?1

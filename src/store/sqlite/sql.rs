@@ -1,0 +1,92 @@
+//! Every query of this store: one a file, its purpose and index in its first lines.
+
+use std::sync::LazyLock;
+
+use super::bulk::Bulk;
+
+pub(super) const AHEAD: &str = include_str!("ahead.sql");
+pub(super) const BEGIN_JOBS: &str = include_str!("begin_jobs.sql");
+pub(super) const BLOCKER: &str = include_str!("blocker.sql");
+pub(super) const BUSY_FLOWS: &str = include_str!("busy_flows.sql");
+pub(super) const CALLS: &str = include_str!("calls.sql");
+pub(super) const CLAIM: &str = include_str!("claim.sql");
+pub(super) const CLAIMED: &str = include_str!("claimed.sql");
+pub(super) const CLEAR_LIMITS: &str = include_str!("clear_limits.sql");
+pub(super) const CORES: &str = include_str!("cores.sql");
+pub(super) const CORES_WITH_KEY: &str = include_str!("cores_with_key.sql");
+pub(super) const DELETE_IDEMPOTENCY: &str = include_str!("delete_idempotency.sql");
+pub(super) const DELETE_JOBS: &str = include_str!("delete_jobs.sql");
+pub(super) const DELETE_PROVIDER: &str = include_str!("delete_provider.sql");
+pub(super) const DELIVER_JOBS: &str = include_str!("deliver_jobs.sql");
+pub(super) const DUE: &str = include_str!("due.sql");
+pub(super) const EVENT_BOUNDS: &str = include_str!("event_bounds.sql");
+pub(super) const EVENTS: &str = include_str!("events.sql");
+pub(super) const FLOW_APART: &str = include_str!("flow_apart.sql");
+pub(super) const FLOW_READY: &str = include_str!("flow_ready.sql");
+pub(super) const FLOWS_BY_ID: &str = include_str!("flows_by_id.sql");
+pub(super) const FLOWS_BY_KEY: &str = include_str!("flows_by_key.sql");
+pub(super) const IDEMPOTENCY: &str = include_str!("idempotency.sql");
+pub(super) const INSERT_EVENTS: &str = include_str!("insert_events.sql");
+pub(super) const JOBS: &str = include_str!("jobs.sql");
+pub(super) const JOURNAL: &str = include_str!("journal.sql");
+pub(super) const KEY_IN_USE: &str = include_str!("key_in_use.sql");
+pub(super) const LAST_NUMBERS: &str = include_str!("last_numbers.sql");
+pub(super) const LIST_FLOOR: &str = include_str!("list_floor.sql");
+pub(super) const LIST_JOBS: &str = include_str!("list_jobs.sql");
+pub(super) const LIST_RUNS: &str = include_str!("list_runs.sql");
+pub(super) const META: &str = include_str!("meta.sql");
+pub(super) const NEXT_DUE: &str = include_str!("next_due.sql");
+pub(super) const OLD_DEAD: &str = include_str!("old_dead.sql");
+pub(super) const OLD_DONE: &str = include_str!("old_done.sql");
+pub(super) const OLDEST_READY: &str = include_str!("oldest_ready.sql");
+pub(super) const OPEN_CALL_JOBS: &str = include_str!("open_call_jobs.sql");
+pub(super) const OPEN_CALLS: &str = include_str!("open_calls.sql");
+pub(super) const PAYLOADS: &str = include_str!("payloads.sql");
+pub(super) const PLACE_OF: &str = include_str!("place_of.sql");
+pub(super) const PROVIDER: &str = include_str!("provider.sql");
+pub(super) const PROVIDERS: &str = include_str!("providers.sql");
+pub(super) const PRUNE_CALLS: &str = include_str!("prune_calls.sql");
+pub(super) const PRUNE_EVENTS: &str = include_str!("prune_events.sql");
+pub(super) const RELEASED: &str = include_str!("released.sql");
+pub(super) const RUN_FLOWS: &str = include_str!("run_flows.sql");
+pub(super) const RUNS_BY_SEQ: &str = include_str!("runs_by_seq.sql");
+pub(super) const SAVE_LIMITS_UPTO: &str = include_str!("save_limits_upto.sql");
+pub(super) const SAVE_META: &str = include_str!("save_meta.sql");
+pub(super) const SAVE_PROVIDER: &str = include_str!("save_provider.sql");
+pub(super) const SAVE_STEADY: &str = include_str!("save_steady.sql");
+pub(super) const SAVED_LIMITS: &str = include_str!("saved_limits.sql");
+pub(super) const TAILS: &str = include_str!("tails.sql");
+pub(super) const TALLIES: &str = include_str!("tallies.sql");
+pub(super) const TURN_BOUNDS: &str = include_str!("turn_bounds.sql");
+pub(super) const UPDATE_PAYLOAD: &str = include_str!("update_payload.sql");
+
+/// Queries whose tuple is repeated for as many rows as there are.
+#[derive(Debug)]
+pub(super) struct Bulks {
+    pub insert_jobs: Bulk,
+    pub update_jobs: Bulk,
+    pub update_texts: Bulk,
+    pub insert_calls: Bulk,
+    pub end_calls: Bulk,
+    pub insert_idempotency: Bulk,
+    pub save_flows: Bulk,
+    pub save_tallies: Bulk,
+    pub save_runs: Bulk,
+    pub insert_limits: Bulk,
+}
+
+pub(super) fn bulk() -> &'static Bulks {
+    static BULKS: LazyLock<Bulks> = LazyLock::new(|| Bulks {
+        insert_jobs: Bulk::new(include_str!("insert_jobs.sql")),
+        update_jobs: Bulk::new(include_str!("update_jobs.sql")),
+        update_texts: Bulk::new(include_str!("update_texts.sql")),
+        insert_calls: Bulk::new(include_str!("insert_calls.sql")),
+        end_calls: Bulk::new(include_str!("end_calls.sql")),
+        insert_idempotency: Bulk::new(include_str!("insert_idempotency.sql")),
+        save_flows: Bulk::new(include_str!("save_flows.sql")),
+        save_tallies: Bulk::new(include_str!("save_tallies.sql")),
+        save_runs: Bulk::new(include_str!("save_runs.sql")),
+        insert_limits: Bulk::new(include_str!("insert_limits.sql")),
+    });
+    &BULKS
+}
