@@ -126,8 +126,11 @@ fn lane(reader: &Reader<'_>, site: Site, limit_name: &str, placed: &mut Vec<Plac
     Some(LaneSpec { method, request, limits, size_max: size_max?, bytes_max, result })
 }
 
+/// Method, path and the pairs of the query.
+type RequestLine = (http::Method, Template, Vec<(String, Template)>);
+
 /// `PUT /users/{key}?notify={account}`.
-fn request_line(node: &Node, site: Site) -> Result<(http::Method, Template, Vec<(String, Template)>), Unfit> {
+fn request_line(node: &Node, site: Site) -> Result<RequestLine, Unfit> {
     let what = "a method and a path like \"PUT /users/{key}\"";
     let text = values::text(node)?;
     let (method, target) = text.split_once(' ').ok_or_else(|| expected(what, node))?;

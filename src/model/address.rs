@@ -53,7 +53,7 @@ fn is_public_v6(v6: Ipv6Addr) -> bool {
         // 6to4 carries the address of its relay.
         [0x2002, high, low, ..] => is_public_v4(carried(high, low)),
         // Teredo, ORCHID, benchmarks, documentation.
-        [0x2001, 0..=0x1ff, ..] | [0x2001, 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
+        [0x2001, 0..=0x1ff | 0xdb8, ..] | [0x3fff, 0..=0xfff, ..] => false,
         // Only 2000::/3 is given out as global unicast: this leaves out loopback, unique-local, link-local, multicast
         // and the local NAT64 prefix.
         _ => (0x2000..0x4000).contains(&s[0]),

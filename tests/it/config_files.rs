@@ -101,7 +101,7 @@ fn a_missing_secret_is_named_and_a_present_one_never_shown() {
     let loaded = load(&there).unwrap();
     assert!(!loaded.explain().contains("canary") && !format!("{loaded:?}").contains("canary"));
     assert!(loaded.explain().contains("providers.crm.auth.bearer.env = \"CRM_KEY\""));
-    load(&file(&format!("{{ bearer = {{ file = {:?} }} }}", secret))).unwrap();
+    load(&file(&format!("{{ bearer = {{ file = {secret:?} }} }}"))).unwrap();
     let mut credentials = file("{ bearer = { credential = \"secret\" } }");
     credentials.env.insert("CREDENTIALS_DIRECTORY".into(), folder.path().to_str().unwrap().into());
     load(&credentials).unwrap();
