@@ -17,10 +17,12 @@ pub mod enqueue;
 pub mod error;
 mod feed;
 pub mod filter;
+pub mod health;
 pub mod jobs;
 mod names;
 pub mod page;
 pub mod providers;
+pub mod reload;
 mod repeat;
 pub mod runs;
 pub mod watch;
@@ -38,12 +40,14 @@ pub struct Options {
     pub payload_bytes_max: usize,
     /// Version of the daemon, for people.
     pub version: &'static str,
+    /// Whom to ask for a reload; `None`: there is nothing to reload.
+    pub reload: Option<tokio::sync::mpsc::Sender<reload::Reload>>,
 }
 
 impl Options {
     /// The defaults, with the reader of declarations.
     pub fn new(declare: Declare) -> Self {
-        Options { declare, payload_bytes_max: PAYLOAD_BYTES_MAX, version: env!("CARGO_PKG_VERSION") }
+        Options { declare, payload_bytes_max: PAYLOAD_BYTES_MAX, version: env!("CARGO_PKG_VERSION"), reload: None }
     }
 }
 

@@ -17,24 +17,22 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     pub format: log::Format,
-    /// Which log lines are written, in the syntax of tracing's filters: `info`, `tidegate::engine=debug,warn`.
+    /// Which log lines are written: a level, or levels by part, as `info,tidegate::engine=debug`.
     pub filter: String,
     /// Where traces go by OTLP over gRPC, as `http://127.0.0.1:4317`. `None`: no traces are made.
     pub otlp_endpoint: Option<String>,
-    /// Share of traces kept, 0 to 1 in thousandths; a caller's decision in `traceparent` goes before.
-    pub trace_permille: u16,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { format: log::Format::Auto, filter: "info".to_owned(), otlp_endpoint: None, trace_permille: 1_000 }
+        Options { format: log::Format::Auto, filter: "info".to_owned(), otlp_endpoint: None }
     }
 }
 
 /// What keeps telemetry from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("expected a log filter such as \"info\" or \"tidegate=debug,warn\", got {filter:?}: {reason}")]
+    #[error("expected a log filter such as \"info\" or \"info,tidegate=debug\", got {filter:?}: {reason}")]
     Filter { filter: String, reason: String },
     #[error("traces cannot be sent to {endpoint:?}: {reason}")]
     Otlp { endpoint: String, reason: String },
@@ -53,10 +51,12 @@ pub fn start(options: &Options) -> Result<Telemetry, Error> {
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
 
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .parse(&options.filter)
-        .map_err(|e| Error::Filter { filter: options.filter.clone(), reason: e.to_string() })?;
-    let traces = options.otlp_endpoint.as_deref().map(|to| trace::provider(to, options.trace_permille)).transpose()?;
+    let filter: tracing_subscriber::filter::Targets =
+        options.filter.parse().map_err(|e: tracing_subscriber::filter::ParseError| Error::Filter {
+            filter: options.filter.clone(),
+            reason: e.to_string(),
+        })?;
+    let traces = options.otlp_endpoint.as_deref().map(trace::provider).transpose()?;
     let layer = traces.as_ref().map(trace::layer);
     // Traces above the filter: how much is logged must not decide what is traced.
     let log = tracing_subscriber::Layer::with_filter(log::layer(options.format), filter);

@@ -25,7 +25,7 @@ const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// The address to use: what was asked for, else the unix socket if it is there, else the loopback port.
 pub fn address(asked: Option<&str>) -> String {
     let socket = || {
-        let own = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("tidegate/tidegate.sock"));
+        let own = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("tidegate.sock"));
         own.into_iter().chain([PathBuf::from(SOCKET_DEFAULT)]).find(|path| path.exists())
     };
     match asked {

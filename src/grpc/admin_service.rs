@@ -34,6 +34,13 @@ impl pb::admin_service_server::AdminService for Admin {
         Ok(Response::new(to::events(events)))
     }
 
+    async fn reload_config(
+        &self,
+        _request: Request<pb::ReloadConfigRequest>,
+    ) -> Result<Response<pb::ReloadConfigResponse>, Status> {
+        unary(async { Ok(pb::ReloadConfigResponse { changes: self.0.reload().await? }) }).await
+    }
+
     async fn drain(&self, _request: Request<pb::DrainRequest>) -> Result<Response<pb::DrainResponse>, Status> {
         Ok(Response::new(pb::DrainResponse { in_flight: small(self.0.drain()) }))
     }
