@@ -6,4 +6,5 @@
 
 pub mod batcher;
 pub mod fairness;
+pub mod forecast;
 pub mod lanes;

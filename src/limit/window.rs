@@ -5,8 +5,8 @@
 //! held for W + jitter from the grant: exact only while the delays to the provider spread by less than the jitter.
 //!
 //! Stamps are folded into *clumps* (first, last, count), and a clump is freed as a whole at `last + W`: never before
-//! the exact log would free any of its members. A stamp joins the newest clump while that is younger than W/M and no
-//! gap of W/8M lies between; when there would be more than M + 2 clumps, the two neighbours whose union costs least
+//! the exact log would free any of its members. The first few dozen stamps stand for themselves, so small limits are
+//! counted exactly; beyond, a stamp joins the newest clump while that is younger than W/M and no gap of W/8M lies between; when there would be more than M + 2 clumps, the two neighbours whose union costs least
 //! become one. So memory is constant, and saturated traffic, which comes back in the bursts in which it was freed,
 //! loses less than 1/(M+1). Measured by `limits_window.rs` in the integration tests.
 //! Must never know: reserves, costs, blocks. Next: `limit/state.rs`.
@@ -24,6 +24,8 @@ use crate::mutant;
 pub const SLICES: usize = 128;
 /// Clumps kept per window at most.
 pub const CLUMPS_MAX: usize = SLICES + 2;
+/// Up to so many stamps are kept one by one, which is exact.
+const SINGLE_MAX: usize = CLUMPS_MAX / 2;
 /// A gap of this part of a slice opens a new clump: bursts stay apart, so each comes back as early as it may.
 const GAPS_PER_SLICE: i64 = 8;
 
@@ -175,8 +177,10 @@ impl Window {
         let before = self.clumps.iter().rposition(|c| c.first <= at);
         let slice = (rule.hold_us / SLICES as i64).max(1);
         if let Some(i) = before {
+            let c = &self.clumps[i];
+            let close = at.0 - c.first.0 < slice && at.0 - c.last.0 < (slice / GAPS_PER_SLICE).max(1);
+            let near = close && self.clumps.len() >= SINGLE_MAX;
             let c = &mut self.clumps[i];
-            let near = at.0 - c.first.0 < slice && at.0 - c.last.0 < (slice / GAPS_PER_SLICE).max(1);
             if near || at <= c.last {
                 c.last = c.last.max(at);
                 c.count = c.count.saturating_add(n);

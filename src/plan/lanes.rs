@@ -27,7 +27,7 @@ use crate::model::flow::Class;
 
 pub mod view;
 
-pub use view::{LaneView, Lanes, Pace};
+pub use view::{LaneView, Lanes, NO_PERMIT, Pace};
 
 /// More credits let more partial batches go in a row, and empty the lane sooner: 1 makes bursts wait, 8 makes the p99
 /// at 97 % load five times as long (reference/rate-limiting.md, section 5).
@@ -83,7 +83,7 @@ impl TideDecision {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tide {
     credits: f64,
-    /// Credits per microsecond as of `seen_at`.
+    /// Credits per microsecond as of `seen_at`; 0 while no permit is to be had.
     credit_rate: f64,
     /// Singles sent that have not grown back yet.
     singles_spent: f64,
@@ -166,7 +166,8 @@ impl Tide {
         self.credits
     }
 
-    /// The sustainable interval as of the last question; `None` where no limit counts over time.
+    /// The sustainable interval as of the last question; `None` while no permit is to be had, or where no limit
+    /// counts over time.
     pub fn interval(&self) -> Option<Duration> {
         (self.credit_rate > 0.0 && self.credit_rate < CREDITS_MAX)
             .then(|| Duration::from_micros((1.0 / self.credit_rate) as u64))
@@ -181,6 +182,7 @@ impl Tide {
         self.contended = view.lanes.contended;
         if let Some(batch) = &view.lanes.batch {
             self.credit_rate = match batch.interval {
+                NO_PERMIT => 0.0,
                 // Without limits credits mean nothing; they stay full.
                 Duration::ZERO => CREDITS_MAX,
                 interval => 1.0 / (interval.as_secs_f64() * 1e6),
@@ -256,8 +258,11 @@ impl Tide {
             return rest;
         }
         if q.rest >= u64::from(q.view.size_max) {
-            // A full batch waits and has no permit.
-            return rest.min(most);
+            // A full batch waits and has no permit. Singles go at their own pace while the next permit is near, and with
+            // all they have when it is far.
+            let near = q.batch.pace.map_or(Duration::ZERO, Pace::interval);
+            let far = q.batch.opens_at[q.class as usize] > q.view.now + near;
+            return if far { rest.min(most) } else { rest.min(most).min(clamp_f(in_hand)) };
         }
         if self.is_after_batch(q) { rest.min(most).min(clamp_f(in_hand - surplus(q))) } else { 0 }
     }
@@ -311,6 +316,9 @@ impl Tide {
         }
         if self.is_after_batch(q) {
             by_single = by_single.min(grown(surplus(q) + 1.0));
+        }
+        if q.rest >= u64::from(q.view.size_max) {
+            by_single = by_single.min(grown(1.0));
         }
         by_batch.min(by_single)
     }

@@ -3,6 +3,7 @@ mod checker;
 mod config_files;
 mod hostile;
 mod outbound;
+mod limits;
 mod simulator;
 mod store;
 mod support;

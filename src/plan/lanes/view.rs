@@ -9,6 +9,11 @@ use crate::clock::Timestamp;
 use crate::limit::LimitView;
 use crate::model::flow::Class;
 
+/// An interval that never ends: no permit to be had.
+pub const NO_PERMIT: Duration = Duration::MAX;
+/// A lane of so few permits per window is often closed though nothing is wrong.
+const FEW_PERMITS: u32 = 4;
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct LaneView {
     /// Calls that may leave now per class, most urgent first; `u32::MAX` without limits.
@@ -20,7 +25,8 @@ pub struct LaneView {
     pub next_return_at: Timestamp,
     /// Calls per time in the long run; `None` when no limit counts over time.
     pub pace: Option<Pace>,
-    /// The even interval between calls that can be kept up from the next permit on; zero without limits.
+    /// The even interval between calls that can be kept up from now on; zero without limits, [`NO_PERMIT`] when
+    /// none is free.
     pub interval: Duration,
 }
 
@@ -34,6 +40,11 @@ pub struct Pace {
 impl Pace {
     pub fn per_us(self) -> f64 {
         f64::from(self.calls) / (self.window.as_secs_f64() * 1e6).max(1.0)
+    }
+
+    /// Between two calls that are spaced evenly.
+    pub fn interval(self) -> Duration {
+        self.window / self.calls.max(1)
     }
 }
 
@@ -138,10 +149,14 @@ fn opens_at(limit: &LimitView, class: Class) -> Timestamp {
 
 /// The sustainable interval: the largest of x_j / (a + j - 1) over the used permits, where a permits are free now and
 /// the j-th used one returns after x_j; never below what the declaration gives in the long run. Calls in flight are
-/// taken to return after a whole window. (3-limits.md, rule 2.) With a = 0 the first to return is what the lane waits
-/// for anyway, and the rule starts with the second.
+/// taken to return after a whole window. (3-limits.md, rule 2.) With a = 0 nothing can be kept up, and no credit for
+/// partial batches grows, so that what returns goes to full ones; but a lane of a few permits is closed most of the time
+/// even when it is used evenly, so there the rule starts with the second to return.
 fn interval(now: Timestamp, limit: &LimitView) -> Duration {
     let mut before = f64::from(limit.calls(Class::Normal));
+    if before < 1.0 && limit.max / limit.cost > FEW_PERMITS {
+        return NO_PERMIT;
+    }
     let mut slowest = slowness(limit);
     let in_flight = (now + limit.per, limit.in_flight);
     for &(at, n) in limit.returns.iter().chain(std::iter::once(&in_flight)) {
@@ -152,5 +167,5 @@ fn interval(now: Timestamp, limit: &LimitView) -> Duration {
         }
         before += calls;
     }
-    Duration::try_from_secs_f64(slowest).unwrap_or(Duration::MAX)
+    Duration::try_from_secs_f64(slowest).unwrap_or(NO_PERMIT)
 }
