@@ -44,7 +44,7 @@ fn clumped(limit: &Limit, gap_us: i64, horizon: i64, dice: &mut Dice) -> (Vec<i6
 }
 
 fn exact(n: u32, w: i64, gap_us: i64, horizon: i64, dice: &mut Dice) -> Vec<i64> {
-    let (mut now, mut grants, mut log) = (1_000_000_000i64, Vec::new(), VecDeque::new());
+    let (mut now, mut grants, mut log) = (1_000_000_000i64, Vec::new(), VecDeque::<i64>::new());
     let end = now + horizon;
     while now < end {
         while log.front().is_some_and(|t| t + w <= now) {
