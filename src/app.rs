@@ -1,1 +1,234 @@
-//! Not built yet.
+//! The composition root: from a checked configuration to a running daemon, and back down again. The only file that
+//! knows every room.
+//!
+//! Up: store, limits from the journal, engine, edges, then READY. Down, in steps: stop accepting, stop releasing, let
+//! calls finish within the grace, cancel the rest (journaled, so the next start judges them), flush, say what is left.
+//! Next: `app/systemd` for the service manager's side, `engine` for what runs.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Api};
+use crate::clock::Clock;
+use crate::config::{Config, LoadOptions, Loaded};
+use crate::engine::dice::Dice;
+use crate::engine::{self, Declared, EngineError, Handle};
+use crate::grpc;
+use crate::limiter::{Limiter, LocalLimiter};
+use crate::model::name::ProviderName;
+use crate::outbound::RealConnect;
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::{self, Store};
+use crate::telemetry::metrics::Metrics;
+
+mod reload;
+mod serve;
+mod systemd;
+
+pub use reload::{Reload, ReloadError, Reloaded};
+pub use serve::{ServeError, serve};
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("cannot listen on {what}: {source}")]
+    Listen { what: String, source: std::io::Error },
+    /// A declaration in the store that this version cannot read any more.
+    #[error("provider {name} is in the store with a declaration that cannot be read: {reason}")]
+    Declaration { name: ProviderName, reason: String },
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct App {
+    handle: Handle,
+    grpc: Option<SocketAddr>,
+    http: Option<SocketAddr>,
+    edges: CancellationToken,
+    grace: Duration,
+    reload: Reload,
+}
+
+/// What a stop left behind. All of it is in the store.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Calls that were still on the wire after the grace: the next start judges them.
+    pub calls_cut: u32,
+    pub jobs_waiting: u64,
+}
+
+impl App {
+    /// Starts everything. When it returns, jobs are accepted and leave. `options` are for reading it all again.
+    pub async fn start(loaded: Loaded, options: LoadOptions) -> Result<App, StartError> {
+        crate::outbound::install_crypto();
+        let config = loaded.config;
+        let clock = Clock::system();
+        let metrics = Arc::new(Metrics::new());
+        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(SqliteOptions::new(&config.store.path)).await?);
+        let epoch = store.info().await?.epoch;
+        let limiter: Arc<dyn Limiter> = Arc::new(LocalLimiter::new(epoch));
+        let parts = engine::Parts {
+            clock: clock.clone(),
+            store: store.clone(),
+            limiter,
+            connect: Arc::new(RealConnect::new(clock.clone())),
+            metrics: metrics.clone(),
+            dice: Dice::fresh(),
+            retention: engine::Retention {
+                finished: config.retention.finished,
+                dead: config.retention.dead,
+                events: config.retention.events,
+                ..engine::Retention::default()
+            },
+        };
+        // Addresses first: a port that is taken should be known before calls leave.
+        let tcp = listen(config.server.listen).await?;
+        let web = listen(config.http.listen).await?;
+        let unix = config.server.socket.as_deref().map(listen_unix).transpose()?;
+        let handle = engine::start(parts, declared(&config, &store).await?).await?;
+        let limits = grpc::server::Limits {
+            connections_max: config.server.connections_max as usize,
+            streams_max: config.server.streams_max,
+            ..grpc::server::Limits::default()
+        };
+        let (ask_reload, reloads) = api::reload::channel();
+        let declare: api::Declare = |source, origin| {
+            crate::config::provider::parse(source, origin).map_err(|all| all.iter().map(ToString::to_string).collect())
+        };
+        let api_options = api::Options {
+            payload_bytes_max: config.server.payload_bytes_max,
+            reload: Some(ask_reload),
+            ..api::Options::new(declare)
+        };
+        let api = Api::new(handle.clone(), api_options);
+        let app = App {
+            grpc: tcp.local_addr().ok(),
+            http: web.local_addr().ok(),
+            edges: CancellationToken::new(),
+            grace: config.engine.grace,
+            reload: Reload::new(handle.clone(), options, config),
+            handle,
+        };
+        app.reload.answer_from(reloads);
+        app.edge("grpc", grpc::server::serve(api.clone(), Some(tcp), unix, limits, app.edges.clone()));
+        let router = crate::http::router(api, Metrics::clone(&metrics));
+        let stop = app.edges.clone();
+        app.edge("http", async move {
+            crate::http::serve(router, web, Default::default(), stop).await;
+            Ok::<(), std::convert::Infallible>(())
+        });
+        Ok(app)
+    }
+
+    /// Serves until told to stop; an edge that fails by itself takes the daemon down.
+    fn edge<E: std::fmt::Display>(
+        &self,
+        name: &'static str,
+        serving: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        let supervisor = self.handle.supervisor().clone();
+        self.handle.supervisor().task(async move {
+            if let Err(e) = serving.await {
+                supervisor.fail(format!("{name} ended: {e}"));
+            }
+        });
+    }
+
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Where gRPC listens.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.grpc
+    }
+
+    /// Where health and metrics are.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    pub fn reload(&self) -> &Reload {
+        &self.reload
+    }
+
+    /// Goes down in steps and says what is left for the next start.
+    pub async fn stop(self) -> Left {
+        const LOOK_AGAIN: Duration = Duration::from_millis(20);
+        let clock = self.handle.clock().clone();
+        self.handle.drain();
+        let end = clock.steady() + self.grace;
+        while self.handle.in_flight() > 0 && clock.steady() < end {
+            clock.sleep_until(clock.steady() + LOOK_AGAIN).await;
+        }
+        let calls_cut = self.handle.in_flight();
+        self.edges.cancel();
+        let supervisor = self.handle.supervisor().clone();
+        supervisor.stop();
+        if calls_cut > 0 {
+            tracing::warn!(calls = calls_cut, "calls were cut off after the grace; the next start judges them");
+        }
+        let ended = tokio::time::timeout(grpc::server::Limits::default().grace * 2, supervisor.ended());
+        if calls_cut > 0 || ended.await.is_err() {
+            supervisor.kill();
+        }
+        let tallies = self.handle.store().tallies().await.unwrap_or_default();
+        self.handle.store().close().await;
+        Left { calls_cut, jobs_waiting: tallies.iter().map(|t| t.counts.waiting()).sum() }
+    }
+}
+
+/// Declarations of the files, and those in the store that no file has: applied by RPC, or from a file now gone.
+async fn declared(config: &Config, store: &Arc<dyn Store>) -> Result<Vec<Declared>, StartError> {
+    let mut all: BTreeMap<ProviderName, Declared> = BTreeMap::new();
+    for applied in store.providers().await? {
+        let origin = format!("store, revision {}", applied.revision);
+        let from_file = config.providers.iter().any(|d| d.provider.name == applied.name);
+        let provider = match crate::config::provider::parse(&applied.source, &origin) {
+            Ok(list) => list.into_iter().find(|p| p.name == applied.name),
+            // The file replaces it anyway.
+            Err(_) if from_file => None,
+            Err(e) => return Err(StartError::Declaration { name: applied.name, reason: e.to_string() }),
+        };
+        if let Some(provider) = provider {
+            all.insert(applied.name, Declared { provider: Arc::new(provider), source: applied.source, actor: None });
+        }
+    }
+    for d in &config.providers {
+        let actor = Some(format!("file {}", d.origin));
+        let declared = Declared { provider: d.provider.clone(), source: d.source.clone(), actor };
+        all.insert(d.provider.name.clone(), declared);
+    }
+    Ok(all.into_values().collect())
+}
+
+async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(addr).await.map_err(|source| StartError::Listen { what: addr.to_string(), source })
+}
+
+/// A socket file that a dead process left is replaced; the store's lock has made sure that it is dead.
+fn listen_unix(path: &Path) -> Result<UnixListener, StartError> {
+    let failed = |source| StartError::Listen { what: path.display().to_string(), source };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    // The owner and the group of the daemon may drive it, nobody else.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o660);
+    std::fs::set_permissions(path, mode).map_err(failed)?;
+    Ok(listener)
+}

@@ -14,6 +14,8 @@ pub mod admin;
 pub mod args;
 pub mod connect;
 pub mod enqueue;
+pub mod bench;
+pub mod demo;
 pub mod exit;
 pub mod jobs;
 pub mod limits;
@@ -21,6 +23,7 @@ pub mod output;
 pub mod providers;
 pub mod runs;
 pub mod show;
+pub mod serve;
 pub mod simulate;
 
 use connect::Daemon;
@@ -97,7 +100,10 @@ pub enum Ask {
 pub enum Command {
     #[command(flatten)]
     Ask(Ask),
+    Serve(serve::Args),
+    Demo(demo::Args),
     Simulate(simulate::SimulateArgs),
+    Bench(bench::Args),
     /// Print a completion script for a shell.
     ///
     /// Example: `tidegate completions bash > /etc/bash_completion.d/tidegate`
@@ -134,6 +140,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(cli: Cli, output: &Output) -> Result<Exit, Error> {
     match cli.command {
         Command::Ask(ask) => return client(ask, &cli.global, output),
+        Command::Serve(args) => return threaded(serve::run(args, output)),
+        Command::Demo(args) => return threaded(demo::run(args, output)),
+        Command::Bench(args) => return threaded(bench::run(args, output)),
         Command::Simulate(args) => return threaded(simulate::run(args, output)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -82,18 +82,8 @@ pub struct Store {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Engine {
-    /// Calls on the wire, all providers together.
-    pub in_flight_max: u32,
-    /// A call's lease lasts its provider's total timeout plus this.
-    pub lease_margin: Duration,
     /// How long calls may finish at shutdown.
     pub grace: Duration,
-    /// How long a commit waits for company.
-    pub group_wait: Duration,
-    /// Jobs in one commit at most.
-    pub group_jobs_max: u32,
-    /// Requests that may wait for the writer; more are refused as busy.
-    pub queue_max: u32,
 }
 
 /// How long what is over is kept.

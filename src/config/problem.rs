@@ -80,6 +80,20 @@ impl Problem {
     }
 }
 
+/// One line, for where no caret can be drawn: `providers.d/crm.toml:4:9: expected ...; do ...`.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(at) = &self.at {
+            write!(f, "{at}: ")?;
+        }
+        f.write_str(&self.message)?;
+        match &self.help {
+            Some(help) => write!(f, "; {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Everything that is wrong, in the order of the files. Displays like the messages of a compiler.
 #[derive(Debug, thiserror::Error)]
 pub struct Problems(Vec<Problem>);

@@ -14,7 +14,6 @@ use super::values::{self, expected};
 use super::{Engine, Http, Log, LogFormat, Retention, Server, Store, Telemetry};
 
 const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(86_400);
 
 /// One section being read; `None` when anything in it is wrong, which is then noted.
 fn section<'a, T>(reader: &Reader<'a>, key: &'static str, read: impl FnOnce(&Reader<'a>) -> Option<T>) -> Option<T> {
@@ -55,20 +54,8 @@ pub fn store(reader: &Reader<'_>, env: &BTreeMap<String, String>) -> Option<Stor
 
 pub fn engine(reader: &Reader<'_>) -> Option<Engine> {
     section(reader, "engine", |r| {
-        let in_flight_max = r.get("in_flight_max", values::whole(1..=65_536));
-        let lease_margin = r.get("lease_margin", values::time(5 * SECOND..=DAY));
         let grace = r.get("grace", values::time(Duration::ZERO..=600 * SECOND));
-        let group_wait = r.get("group_wait", values::time(Duration::ZERO..=SECOND));
-        let group_jobs_max = r.get("group_jobs_max", values::whole(1..=100_000));
-        let queue_max = r.get("queue_max", values::whole(16..=1_000_000));
-        Some(Engine {
-            in_flight_max: in_flight_max?,
-            lease_margin: lease_margin?,
-            grace: grace?,
-            group_wait: group_wait?,
-            group_jobs_max: group_jobs_max?,
-            queue_max: queue_max?,
-        })
+        Some(Engine { grace: grace? })
     })
 }
 

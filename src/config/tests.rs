@@ -96,7 +96,7 @@ fn the_environment_and_flags_win_and_are_named() {
     let mut options = LoadOptions {
         env: env(&[
             ("TIDEGATE__SERVER__LISTEN", "127.0.0.1:1"),
-            ("TIDEGATE__ENGINE__IN_FLIGHT_MAX", "7"),
+            ("TIDEGATE__ENGINE__GRACE", "7s"),
             ("STATE_DIRECTORY", "/var/lib/tidegate:/var/lib/other"),
             ("RUNTIME_DIRECTORY", "/run/tidegate"),
         ]),
@@ -105,11 +105,11 @@ fn the_environment_and_flags_win_and_are_named() {
     };
     let loaded = load(&options).unwrap_or_else(|p| panic!("{p}"));
     assert_eq!(loaded.config.server.listen.port(), 2);
-    assert_eq!(loaded.config.engine.in_flight_max, 7);
+    assert_eq!(loaded.config.engine.grace, Duration::from_secs(7));
     assert_eq!(loaded.config.store.path, PathBuf::from("/var/lib/tidegate/tidegate.db"));
     assert_eq!(loaded.config.server.socket, Some(PathBuf::from("/run/tidegate/tidegate.sock")));
     let explained = loaded.explain();
-    assert!(explained.contains("# environment TIDEGATE__ENGINE__IN_FLIGHT_MAX"), "{explained}");
+    assert!(explained.contains("# environment TIDEGATE__ENGINE__GRACE"), "{explained}");
     assert!(explained.contains("# --server.listen"), "{explained}");
     options.env = env(&[("TIDEGATE__SERVER__LISTNE", "x"), ("TIDEGATE__HTTP__LISTEN", "0.0.0.0:80")]);
     let problems = load(&options).unwrap_err().to_string();

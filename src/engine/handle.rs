@@ -147,6 +147,12 @@ impl Handle {
         Ok(applied.revision)
     }
 
+    /// Would `apply_provider` be able to use this declaration here?
+    pub fn try_connect(&self, provider: &Arc<Provider>) -> Result<(), EngineError> {
+        self.0.parts.connect.connect(provider)?;
+        Ok(())
+    }
+
     /// Starts the gate of a provider that is new in this process. While the engine is starting it stays shut.
     pub(super) fn open_gate(
         &self,

@@ -1,0 +1,63 @@
+//! The service manager's side: READY, STATUS, WATCHDOG, RELOADING, STOPPING. Does nothing outside of systemd.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+use crate::engine::Handle;
+use crate::engine::supervisor::Beat;
+
+/// STATUS is refreshed this often where no watchdog asks for more.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+pub fn tell(states: &[NotifyState<'_>]) {
+    // Not under systemd: nothing to tell.
+    if let Err(e) = sd_notify::notify(states) {
+        tracing::debug!(error = %e, "the service manager could not be told");
+    }
+}
+
+pub fn ready(status: &str) {
+    tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+pub fn stopping() {
+    tell(&[NotifyState::Stopping, NotifyState::Status("finishing the calls on the wire")]);
+}
+
+/// Between this and the next `ready` a reload is going on.
+pub fn reloading() {
+    match NotifyState::monotonic_usec_now() {
+        Ok(stamp) => tell(&[NotifyState::Reloading, stamp]),
+        Err(_) => tell(&[NotifyState::Reloading]),
+    }
+}
+
+/// One line for `systemctl status`.
+pub async fn status_line(handle: &Handle) -> String {
+    let tallies = handle.store().tallies().await.unwrap_or_default();
+    let waiting: u64 = tallies.iter().map(|t| t.counts.waiting()).sum();
+    let paused = handle.providers().iter().filter(|p| p.2).count();
+    format!("{waiting} jobs waiting, {} calls on the wire, {paused} providers paused", handle.in_flight())
+}
+
+/// Feeds the watchdog while the actors live, and keeps the status line fresh.
+pub async fn watch(handle: Handle, beat: Beat) -> Result<(), String> {
+    let every = sd_notify::watchdog_enabled().map_or(STATUS_EVERY, |limit| limit / 3);
+    loop {
+        beat.beat();
+        let line = status_line(&handle).await;
+        match handle.supervisor().hung() {
+            // Fed only while gates, writer and sweeper have beaten recently.
+            None => tell(&[NotifyState::Watchdog, NotifyState::Status(&line)]),
+            Some(actor) => {
+                tracing::error!(%actor, "an actor hangs; the watchdog is not fed");
+                tell(&[NotifyState::Status(&format!("{actor} hangs"))]);
+            }
+        }
+        tokio::select! {
+            () = beat.stop.cancelled() => return Ok(()),
+            () = handle.clock().sleep_until(handle.clock().steady() + every.min(crate::engine::supervisor::BEAT_EVERY)) => {}
+        }
+    }
+}
