@@ -12,18 +12,18 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod admin;
 pub mod args;
-pub mod connect;
-pub mod enqueue;
 pub mod bench;
+pub mod connect;
 pub mod demo;
+pub mod enqueue;
 pub mod exit;
 pub mod jobs;
 pub mod limits;
 pub mod output;
 pub mod providers;
 pub mod runs;
-pub mod show;
 pub mod serve;
+pub mod show;
 pub mod simulate;
 
 use connect::Daemon;

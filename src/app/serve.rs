@@ -18,11 +18,7 @@ pub enum ServeError {
 }
 
 /// Runs until a signal says stop. `listening` hears where, once jobs are accepted.
-pub async fn serve(
-    loaded: Loaded,
-    options: LoadOptions,
-    listening: impl FnOnce(&App),
-) -> Result<(), ServeError> {
+pub async fn serve(loaded: Loaded, options: LoadOptions, listening: impl FnOnce(&App)) -> Result<(), ServeError> {
     // Before anything else: a SIGTERM during the start must not kill half of it.
     let stream = |kind| signal(kind).map_err(ServeError::Signals);
     let mut term = stream(SignalKind::terminate())?;

@@ -50,8 +50,7 @@ pub enum What {
 }
 
 impl What {
-    const ALL: [What; 6] =
-        [What::Ceilings, What::Enqueue, What::Drain, What::Latency, What::Idle, What::Backlog];
+    const ALL: [What; 6] = [What::Ceilings, What::Enqueue, What::Drain, What::Latency, What::Idle, What::Backlog];
 }
 
 /// One printed figure.

@@ -52,7 +52,12 @@ pub async fn run(args: Args, output: &Output) -> Result<Exit, Error> {
     };
     let clock = Clock::system();
     let stage = Stage::set(&load, &clock).await?;
-    output.say(&format!("provider: {} · daemon: {} · folder: {}", stage.provider_url(), stage.address(), stage.folder()));
+    output.say(&format!(
+        "provider: {} · daemon: {} · folder: {}",
+        stage.provider_url(),
+        stage.address(),
+        stage.folder()
+    ));
     let acked = if args.saturate {
         stage.saturate(&load, &clock, output).await?
     } else {

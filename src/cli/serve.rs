@@ -33,9 +33,8 @@ impl Args {
     fn options(&self) -> Result<LoadOptions, Error> {
         let mut options = LoadOptions::from_process(self.config.clone());
         for pair in &self.set {
-            let (key, value) = pair
-                .split_once('=')
-                .ok_or_else(|| Error::usage(format!("expected --set KEY=VALUE, got {pair:?}")))?;
+            let (key, value) =
+                pair.split_once('=').ok_or_else(|| Error::usage(format!("expected --set KEY=VALUE, got {pair:?}")))?;
             options.flags.push((key.to_owned(), value.to_owned()));
         }
         Ok(options)

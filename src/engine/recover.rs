@@ -68,10 +68,14 @@ async fn recover(
 fn crashed(call: &Call, jobs: &[ClaimedJob], registry: &Registry, clock: &Clock) -> FinishCall {
     let error: Arc<str> = "the daemon died while the call was open".into();
     let now = clock.now();
-    let mut deadline = Default::default();
-    let outcomes = match registry.operation(&call.provider, &call.operation) {
+    let rules = registry.operation(&call.provider, &call.operation);
+    let deadline = rules.as_ref().map(|(provider, _)| provider.timeouts.total).unwrap_or_default();
+    let settled_at: Timestamp = super::latest_arrival(clock.steady(), call.permit.granted_at, deadline);
+    // What the dead process sent may still be on its way. A job with a key waits until it must have arrived, or its
+    // repeat and the jobs behind it could overtake it.
+    let not_before = now + settled_at.since(clock.steady());
+    let outcomes = match rules {
         Some((provider, operation)) => {
-            deadline = provider.timeouts.total;
             let lost = Err(Failure { sent: Sent::Maybe, provider_fault: false, reason: error.clone() });
             let mut verdicts = judge(&provider, &operation, call.lane, jobs, &lost, now).verdicts;
             if crate::mutant::on("retry-unknown") {
@@ -79,7 +83,14 @@ fn crashed(call: &Call, jobs: &[ClaimedJob], registry: &Registry, clock: &Clock)
                 verdicts.iter_mut().for_each(|v| *v = again());
             }
             let judged = jobs.iter().zip(verdicts);
-            judged.map(|(job, v)| outcome(job, v, &operation, Spent::Crashed, now, 0.5)).collect()
+            let after_it = |(job, v): (&ClaimedJob, Verdict)| {
+                let mut outcome = outcome(job, v, &operation, Spent::Crashed, now, 0.5);
+                if let (Next::Wait { due_at, .. }, Some(_)) = (&mut outcome.next, &job.key) {
+                    *due_at = not_before.max(*due_at);
+                }
+                outcome
+            };
+            judged.map(after_it).collect()
         }
         // Nobody can say whether repeating is safe.
         None => jobs
@@ -87,6 +98,5 @@ fn crashed(call: &Call, jobs: &[ClaimedJob], registry: &Registry, clock: &Clock)
             .map(|job| JobOutcome { job: job.id.seq, next: Next::Unknown, error: Some(error.clone()), result: None })
             .collect(),
     };
-    let settled_at: Timestamp = super::latest_arrival(clock.steady(), call.permit.granted_at, deadline);
     FinishCall { call: call.id, ending: Ending::Crashed, settled_at, status: None, error: Some(error), outcomes }
 }

@@ -2,8 +2,9 @@
 mod checker;
 mod config_files;
 mod hostile;
-mod outbound;
 mod limits;
+mod outbound;
+mod simulation;
 mod simulator;
 mod store;
 mod support;

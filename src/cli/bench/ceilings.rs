@@ -22,7 +22,11 @@ const FSYNCS: u64 = 1_000;
 
 pub async fn measure(jobs: u32) -> Result<Vec<Figure>, Error> {
     let jobs = u64::from(jobs);
-    Ok(vec![echo(jobs).await?, fsync()?, Figure::new("ceiling: reqwest alone, POST, 64 in flight", posts(jobs).await?, "/s")])
+    Ok(vec![
+        echo(jobs).await?,
+        fsync()?,
+        Figure::new("ceiling: reqwest alone, POST, 64 in flight", posts(jobs).await?, "/s"),
+    ])
 }
 
 /// A unary call with a 200-byte request against a server that does nothing else.

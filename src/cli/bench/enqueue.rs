@@ -21,7 +21,8 @@ pub async fn measure(jobs: u32) -> Result<Vec<Figure>, Error> {
     let daemon = Daemon::start(&unlimited("http://127.0.0.1:9")).await?;
     pause(&daemon).await?;
     let mut figures = unary(&daemon, jobs).await?;
-    for (name, operation, keyed) in [("without keys", "post", false), ("with a coalescing key each", "coalesce", true)] {
+    for (name, operation, keyed) in [("without keys", "post", false), ("with a coalescing key each", "coalesce", true)]
+    {
         let took = bulk(&daemon, operation, keyed, jobs * 2).await?;
         figures.push(Figure::rate(format!("EnqueueJobs of 1,000, 4 at once, {name}"), jobs * 2, took));
         let took = stream(&daemon, operation, keyed, jobs * 2).await?;

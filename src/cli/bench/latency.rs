@@ -30,8 +30,7 @@ async fn at_rate(per_second: u64) -> Result<Vec<Duration>, Error> {
     let clock = Clock::system();
     let total = per_second * FOR.as_secs();
     let config = SimulatorConfig { latency: Latency::none(), keep_arrivals: total as usize * 2, ..Default::default() };
-    let provider =
-        Simulator::start_on(config, clock.clone()).await.map_err(|e| Error::failed(e.to_string()))?;
+    let provider = Simulator::start_on(config, clock.clone()).await.map_err(|e| Error::failed(e.to_string()))?;
     let daemon = Daemon::start(&unlimited(&provider.base_url())).await?;
     let mut calls = JoinSet::new();
     let started = clock.steady();

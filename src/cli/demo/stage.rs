@@ -194,7 +194,11 @@ async fn enqueue(
     let answer = client.enqueue_jobs(request).await.map_err(Error::from)?.into_inner();
     let at = clock.steady();
     if answer.accepted_count as usize != fresh.len() {
-        return Err(Error::failed(format!("{} of {} updates were refused", fresh.len() - answer.accepted_count as usize, fresh.len())));
+        return Err(Error::failed(format!(
+            "{} of {} updates were refused",
+            fresh.len() - answer.accepted_count as usize,
+            fresh.len()
+        )));
     }
     acked.extend(fresh.iter().map(|&(user, version)| Acked { user, version, at }));
     Ok(())

@@ -138,7 +138,11 @@ fn spread(mut waits: Vec<f64>) -> Waits {
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "updates accepted    {:>9}", self.updates_accepted)?;
-        writeln!(f, "records delivered   {:>9}   ({} as part of a newer change)", self.records_delivered, self.coalesced)?;
+        writeln!(
+            f,
+            "records delivered   {:>9}   ({} as part of a newer change)",
+            self.records_delivered, self.coalesced
+        )?;
         writeln!(f, "lost                {:>9}", self.lost)?;
         if self.still_waiting > 0 {
             writeln!(f, "still waiting       {:>9}   (the backlog is meant not to end)", self.still_waiting)?;
@@ -157,7 +161,11 @@ impl fmt::Display for Tally {
             )?;
         }
         let w = &self.wait_seconds;
-        writeln!(f, "wait                mean {:.1} s, p50 {:.1} s, p99 {:.1} s, max {:.1} s", w.mean, w.p50, w.p99, w.max)?;
+        writeln!(
+            f,
+            "wait                mean {:.1} s, p50 {:.1} s, p99 {:.1} s, max {:.1} s",
+            w.mean, w.p50, w.p99, w.max
+        )?;
         writeln!(f, "{}", if self.is_clean() { "clean: 0 lost, 0 refused, never above a limit" } else { "NOT CLEAN" })
     }
 }

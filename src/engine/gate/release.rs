@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::super::LEASE_MARGIN;
 use super::actor::{AWAY_WAIT, Gate};
@@ -23,6 +24,9 @@ use crate::store::{Begin, Take};
 const BEGIN_CALLS_MAX: u32 = 256;
 /// Turns taken in one transaction.
 const TURNS_MAX: usize = 64;
+
+/// Wait before the next turn when one released nothing.
+const TURN_AGAIN: Duration = Duration::from_millis(1);
 
 pub(super) enum Released {
     Calls,
@@ -63,8 +67,9 @@ impl Gate {
         }
         // With no slot free, the next answer wakes the gate.
         let wake_at = if slots == 0 { Timestamp::NEVER } else { self.turns.wake_at().max(self.held_until) };
-        // Turns that are left over go on at once, but after whoever asks something.
-        Released::Nothing { wake_at }
+        // Turns that are left over go on soon. Never at once: nothing left, so something must happen first, and a gate
+        // that asked again in the same instant could ask for ever.
+        Released::Nothing { wake_at: wake_at.max(now + TURN_AGAIN) }
     }
 
     /// How many calls may begin at all and whether they are probes, or when to look again.
@@ -145,7 +150,11 @@ impl Gate {
         };
         let mut decision = group.tide.decide(&view);
         if waits_for_part {
+            // Its answer wakes the group.
             decision.batch = None;
+            if decision.is_empty() {
+                decision.wake_at = Timestamp::NEVER;
+            }
         }
         decision
     }
@@ -197,7 +206,8 @@ impl Gate {
         let (mut planned, mut left, mut ready) = (Vec::new(), quantum, turn.ready);
         for class in Class::ALL {
             let carried: u64 = ready[..=class as usize].iter().sum();
-            let wanted = allowed[class as usize].min(left).min(u32::try_from(carried).unwrap_or(u32::MAX));
+            let of_turn = u32::try_from(carried).unwrap_or(u32::MAX);
+            let wanted = allowed[class as usize].min(left).min(if of_turn > 0 { of_turn } else { u32::MAX });
             if wanted == 0 {
                 continue;
             }
@@ -206,8 +216,13 @@ impl Gate {
                 break;
             };
             let (mut shares, mut open) = (Vec::new(), count);
+            if of_turn == 0 {
+                // The permits are for a class of which only other tenants have jobs.
+                shares = self.turns.fill(&turn.group, count);
+                open = 0;
+            }
             for carried in &Class::ALL[..=class as usize] {
-                let got = self.turns.share(turn, *carried, open);
+                let got = if open > 0 { self.turns.share(turn, *carried, open) } else { Vec::new() };
                 let taken: u32 = got.iter().map(|s| s.count).sum();
                 open -= taken;
                 ready[*carried as usize] -= u64::from(taken).min(ready[*carried as usize]);
