@@ -103,10 +103,10 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
     let (boot, offset) = clock.boot();
     store.remember_steady(&boot, offset).await?;
 
-    let supervisor = Supervisor::new(clock.clone());
+    let supervisor = Supervisor::new(clock.clone(), metrics.clone());
     let signals = Arc::new(Signals::new());
     signals.set_next_due(store.next_due().await?);
-    let writer = Writer::start(&supervisor, clock.clone(), store.clone(), signals.clone());
+    let writer = Writer::start(&supervisor, clock.clone(), store.clone(), signals.clone(), metrics.clone());
     let registry = Registry::default();
     let sweeper = Sweeper {
         clock: clock.clone(),

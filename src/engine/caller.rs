@@ -1,4 +1,4 @@
-//! One call from request to recorded outcome: the five lines in `Caller::run`.
+//! One call from request to recorded outcome: the five lines in `Caller::carry`.
 //!
 //! A caller is a bounded task: the transport ends within the provider's total timeout. Must never know: which job goes
 //! next, SQL. Next: `outbound` for the wire, `model::verdict` for what an answer means, `outcome` for what follows.
@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use tracing::Instrument;
 
 use super::dice::Dice;
 use super::outcome::{Spent, outcome};
@@ -21,6 +23,7 @@ use crate::outbound::Transport;
 use crate::plan::batcher::Splitter;
 use crate::store::{BegunCall, FinishCall, JobOutcome};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace;
 
 /// Wait after a "not now" that names no time; doubles with each in a row.
 const PENALTY_FIRST: Duration = Duration::from_secs(1);
@@ -73,6 +76,25 @@ pub struct Errand {
 impl Caller {
     /// Runs the call to its recorded end. Tells the gate through `completed` as soon as the wire is free again.
     pub async fn run(&self, errand: Errand, completed: impl FnOnce(Completion)) {
+        let span = tracing::info_span!(
+            "call",
+            provider = %self.provider.name,
+            operation = %errand.operation.name,
+            lane = errand.lane.name(),
+            call = errand.call.id.0,
+            jobs = errand.call.jobs.len(),
+        );
+        for job in errand.call.jobs.iter().filter(|j| j.traceparent.is_some()) {
+            // One job's call is part of its caller's trace; a batch has a trace of its own and points to each.
+            match errand.lane {
+                Lane::Single => trace::adopt(&span, job.traceparent.as_deref()),
+                Lane::Batch => trace::link(&span, job.traceparent.as_deref()),
+            }
+        }
+        self.carry(errand, completed).instrument(span).await;
+    }
+
+    async fn carry(&self, errand: Errand, completed: impl FnOnce(Completion)) {
         let started = self.clock.steady();
         let (answer, at_fault) = self.send(&errand).await;
         let ended = self.clock.steady();

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use super::status::ActorInfo;
 use crate::clock::{Clock, Timestamp};
+use crate::telemetry::metrics::Metrics;
 
 /// How often an actor may be started again before the daemon gives up.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +50,7 @@ pub struct Supervisor(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     clock: Clock,
+    metrics: Arc<Metrics>,
     /// Cancelled when actors must end, after the drain.
     stop: CancellationToken,
     /// Cancelled to drop every task where it stands, as a dying process does.
@@ -86,9 +88,10 @@ impl Beat {
 }
 
 impl Supervisor {
-    pub fn new(clock: Clock) -> Self {
+    pub fn new(clock: Clock, metrics: Arc<Metrics>) -> Self {
         Supervisor(Arc::new(Inner {
             clock,
+            metrics,
             stop: CancellationToken::new(),
             kill: CancellationToken::new(),
             tracker: TaskTracker::new(),
@@ -141,6 +144,7 @@ impl Supervisor {
             restarts.retain(|&at| now.since(at) < policy.within);
             restarts.push(now);
             tracing::error!(actor = %name, %reason, restarts = restarts.len(), "actor failed");
+            self.0.metrics.actor_restarted(&name);
             if let Some(entry) = self.lock().get_mut(&name) {
                 entry.restarts += 1;
                 entry.last_reason = Some(reason.clone());
@@ -253,7 +257,7 @@ mod tests {
     use super::*;
 
     fn supervisor() -> Supervisor {
-        Supervisor::new(Clock::tokio(Timestamp::from_secs(1_000)))
+        Supervisor::new(Clock::tokio(Timestamp::from_secs(1_000)), Arc::new(Metrics::new()))
     }
 
     #[tokio::test(start_paused = true)]
@@ -298,6 +302,8 @@ mod tests {
             beat.stop.cancelled().await;
             Ok(())
         });
+        // The actor's first beat must lie before the advance.
+        tokio::task::yield_now().await;
         assert_eq!(s.hung(), None);
         tokio::time::advance(BEAT_MAX_AGE + Duration::from_secs(1)).await;
         assert_eq!(s.hung().as_deref(), Some("stuck"));

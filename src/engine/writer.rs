@@ -5,6 +5,7 @@
 //! and are never dropped: they are tried again until the store takes them. Must never know: limits, HTTP, gRPC.
 //! Next: `store`, which does the work; `gate`, which hears what changed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,12 @@ use super::EngineError;
 use super::signal::Signals;
 use super::supervisor::{ActorResult, BEAT_EVERY, Beat, Supervisor};
 use crate::clock::Clock;
+use crate::model::event::What;
+use crate::model::flow::Flow;
+use crate::model::id::FlowId;
 use crate::model::job::NewJob;
 use crate::store::{self, Batch, Begin, Begun, Change, Changed, Committed, Enqueued, FinishCall, Refusal, Store};
+use crate::telemetry::metrics::Metrics;
 
 /// Requests that may wait for the next commit.
 const INBOX_MAX: usize = 4_096;
@@ -49,7 +54,13 @@ pub struct Writer {
 
 impl Writer {
     /// Starts the actor. What it commits is told to `signals`.
-    pub fn start(supervisor: &Supervisor, clock: Clock, store: Arc<dyn Store>, signals: Arc<Signals>) -> Self {
+    pub fn start(
+        supervisor: &Supervisor,
+        clock: Clock,
+        store: Arc<dyn Store>,
+        signals: Arc<Signals>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let (inbox, outbox) = mpsc::channel(INBOX_MAX);
         // The receiver outlives a restart of the actor.
         let outbox = Arc::new(Mutex::new(outbox));
@@ -59,6 +70,7 @@ impl Writer {
                 clock: clock.clone(),
                 store: store.clone(),
                 signals: signals.clone(),
+                metrics: metrics.clone(),
                 supervisor: giver_up.clone(),
                 unsettled: Vec::new(),
             };
@@ -110,6 +122,7 @@ struct Actor {
     clock: Clock,
     store: Arc<dyn Store>,
     signals: Arc<Signals>,
+    metrics: Arc<Metrics>,
     supervisor: Supervisor,
     /// Outcomes that the store could not take yet.
     unsettled: Vec<(FinishCall, oneshot::Sender<()>)>,
@@ -203,7 +216,8 @@ impl Actor {
 
     async fn commit(&mut self, mut group: Group) -> Result<(), store::Error> {
         group.batch.now = self.clock.now();
-        group.batch.steady = self.clock.steady();
+        let started = self.clock.steady();
+        group.batch.steady = started;
         // Kept because an outcome must survive a failed commit; small beside the transaction itself.
         let finishes = group.batch.finishes.clone();
         if crate::mutant::on("ack-before-commit") {
@@ -219,6 +233,8 @@ impl Actor {
         }
         match self.store.commit(group.batch).await {
             Ok(committed) => {
+                self.metrics.store_commit(self.clock.steady().since(started));
+                count(&self.metrics, &committed);
                 group_reply(group.enqueues, group.changes, group.begins, group.finishes, &self.signals, committed);
                 Ok(())
             }
@@ -230,6 +246,28 @@ impl Actor {
                 self.unsettled.extend(finishes.into_iter().zip(group.finishes));
                 Err(e)
             }
+        }
+    }
+}
+
+/// Counts what a commit did, once per commit and flow and not once per job.
+fn count(metrics: &Metrics, committed: &Committed) {
+    let flows: BTreeMap<FlowId, &Flow> = committed.flows.iter().map(|f| (f.id, f)).collect();
+    let flow = |id: FlowId| flows.get(&id);
+    for event in &committed.events {
+        match &event.what {
+            What::Enqueued { flow: id, jobs } => {
+                if let Some(f) = flow(*id) {
+                    metrics.jobs_enqueued(f.key.provider.as_str(), f.key.operation.as_str(), jobs.len() as u64);
+                }
+            }
+            What::Changed { flow: id, jobs, to, .. } if to.is_final() => {
+                if let Some(f) = flow(*id) {
+                    let (provider, operation) = (f.key.provider.as_str(), f.key.operation.as_str());
+                    metrics.jobs_finished(provider, operation, to.name(), jobs.len() as u64);
+                }
+            }
+            _ => {}
         }
     }
 }

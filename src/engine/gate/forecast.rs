@@ -1,9 +1,22 @@
 //! When will it go? Puts the limits and the backlog of a gate before `plan/forecast`.
+//!
+//! Computed from the limiter's state and the backlog, never extrapolated from past speed. Next: `plan/forecast`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::actor::Gate;
+use super::group::GroupKey;
 use crate::clock::Timestamp;
+use crate::model::call::Lane;
 use crate::model::flow::Class;
 use crate::model::id::FlowId;
+use crate::plan::forecast::{LaneForecast, departure, position, rate};
+
+/// Groups that a provider's forecast looks at; with more, the largest backlog of these speaks.
+const GROUPS_MAX: usize = 200;
+/// How long a call is taken to last where only a cap on calls in flight limits it.
+const CALL_TIME: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Default)]
 pub(super) struct Forecast {
@@ -16,8 +29,63 @@ pub(super) struct Forecast {
 }
 
 impl Gate {
-    /// For everything that is ready, or for the job behind `ahead` others of its flow.
-    pub async fn forecast(&mut self, _of: Option<(FlowId, Class, u64)>) -> Forecast {
-        Forecast::default()
+    /// For everything that waits, or for the job behind `ahead` others of its flow.
+    pub async fn forecast(&mut self, of: Option<(FlowId, Class, u64)>) -> Forecast {
+        match of {
+            Some((flow, class, ahead)) => self.forecast_job(flow, class, ahead).await,
+            None => self.forecast_all().await,
+        }
+    }
+
+    async fn forecast_job(&mut self, flow: FlowId, class: Class, ahead: u64) -> Forecast {
+        let Some(found) = self.flows.get(&flow) else { return Forecast::default() };
+        let key = GroupKey::of(&found.key);
+        // Others of the group take turns with it; of those, only jobs as urgent as this one go before it.
+        let rivals = self.flows.values().filter(|f| f.id != flow && !f.held && GroupKey::of(&f.key) == key);
+        let as_urgent = |r: [u64; 3]| r[..=class as usize].iter().sum::<u64>();
+        let place = position(ahead, 1, rivals.take(GROUPS_MAX).map(|f| (as_urgent(f.counts.ready), 1)));
+        self.forecast_group(&key, place).await
+    }
+
+    async fn forecast_all(&mut self) -> Forecast {
+        let mut backlog: BTreeMap<GroupKey, u64> = BTreeMap::new();
+        for flow in self.flows.values().filter(|f| !f.held) {
+            *backlog.entry(GroupKey::of(&flow.key)).or_default() += flow.counts.waiting();
+        }
+        let mut all = Forecast::default();
+        for (key, jobs) in backlog.into_iter().filter(|(_, jobs)| *jobs > 0).take(GROUPS_MAX) {
+            let one = self.forecast_group(&key, jobs).await;
+            if let Some(per_second) = one.allowed_per_second {
+                *all.allowed_per_second.get_or_insert(0.0) += per_second;
+            }
+            // The last one to be through speaks for the provider; one that cannot be told makes all untold.
+            match (one.through_at, all.through_at) {
+                (None, _) => return Forecast { through_at: None, bound_by: one.bound_by, ..all },
+                (Some(at), Some(latest)) if at <= latest => {}
+                (Some(at), _) => (all.through_at, all.bound_by) = (Some(at), one.bound_by),
+            }
+        }
+        all
+    }
+
+    async fn forecast_group(&mut self, key: &GroupKey, jobs: u64) -> Forecast {
+        let now = self.now();
+        let Some(operation) = self.current.provider.operations.get(&key.operation).cloned() else {
+            return Forecast::default();
+        };
+        let mut lanes = Vec::new();
+        for lane in Lane::ALL {
+            let Some(spec) = operation.lane(lane) else { continue };
+            let spends = self.spends(key, &operation, lane);
+            let limits = self.parts.limiter.peek(now, &spends).await.unwrap_or_default();
+            lanes.push(LaneForecast { limits, size: spec.size_max, call_time: CALL_TIME });
+        }
+        let departure = departure(now, &lanes, jobs);
+        let names = |key: &crate::model::call::LimitKey| key.to_string();
+        Forecast {
+            through_at: (departure.at != Timestamp::NEVER).then_some(departure.at),
+            allowed_per_second: rate(&lanes),
+            bound_by: departure.bound_by.as_ref().map(names),
+        }
     }
 }
