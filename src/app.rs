@@ -31,6 +31,7 @@ mod reload;
 mod serve;
 mod systemd;
 
+pub use crate::outbound::install_crypto;
 pub use reload::{Reload, ReloadError, Reloaded};
 pub use serve::{ServeError, serve};
 
@@ -70,7 +71,7 @@ pub struct Left {
 impl App {
     /// Starts everything. When it returns, jobs are accepted and leave. `options` are for reading it all again.
     pub async fn start(loaded: Loaded, options: LoadOptions) -> Result<App, StartError> {
-        crate::outbound::install_crypto();
+        install_crypto();
         let config = loaded.config;
         let clock = Clock::system();
         let metrics = Arc::new(Metrics::new());

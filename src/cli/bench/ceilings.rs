@@ -69,7 +69,7 @@ fn fsync() -> Result<Figure, Error> {
 pub async fn posts(calls: u64) -> Result<f64, Error> {
     let provider = Simulator::start(SimulatorConfig::bare()).await.map_err(|e| Error::failed(e.to_string()))?;
     let url = format!("{}/post", provider.base_url());
-    crate::outbound::install_crypto();
+    crate::app::install_crypto();
     let client = reqwest::Client::builder().no_proxy().build().map_err(|e| Error::failed(e.to_string()))?;
     let took = in_flight(calls, move |n| {
         let request = client.post(&url).header("content-type", "application/json").body(payload(n));
