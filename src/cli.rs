@@ -13,10 +13,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub mod admin;
 pub mod args;
 pub mod bench;
+pub mod check_config;
 pub mod connect;
 pub mod demo;
+pub mod doctor;
 pub mod enqueue;
 pub mod exit;
+pub mod init;
 pub mod jobs;
 pub mod limits;
 pub mod output;
@@ -86,6 +89,11 @@ pub enum Ask {
     ///
     /// Example: `tidegate workers -o wide`
     Workers,
+    /// Read the configuration files again and put them in force, whole or not at all. Ends with 78, and nothing has
+    /// changed, when they are wrong.
+    ///
+    /// Example: `tidegate reload`
+    Reload,
     /// Stop accepting jobs and releasing calls; calls on the wire may end. A restart ends it.
     ///
     /// Example: `tidegate drain --yes`
@@ -104,6 +112,9 @@ pub enum Command {
     Demo(demo::Args),
     Simulate(simulate::SimulateArgs),
     Bench(bench::Args),
+    Init(init::Init),
+    CheckConfig(check_config::CheckConfig),
+    Doctor(doctor::Doctor),
     /// Print a completion script for a shell.
     ///
     /// Example: `tidegate completions bash > /etc/bash_completion.d/tidegate`
@@ -144,6 +155,9 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Error> {
         Command::Demo(args) => return threaded(demo::run(args, output)),
         Command::Bench(args) => return threaded(bench::run(args, output)),
         Command::Simulate(args) => return threaded(simulate::run(args, output)),
+        Command::Init(init) => return init.run(output),
+        Command::CheckConfig(check) => return check.run(output),
+        Command::Doctor(doctor) => return threaded(doctor.run(cli.global.addr.as_deref(), output)),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut script);
@@ -182,6 +196,7 @@ fn client(ask: Ask, global: &Global, output: &Output) -> Result<Exit, Error> {
             Ask::Dead(verb) => admin::dead(verb, daemon, output).await,
             Ask::Events(verb) => admin::events(verb, daemon, output).await,
             Ask::Workers => admin::workers(daemon, output).await,
+            Ask::Reload => admin::reload(daemon, output).await,
             Ask::Drain { yes } => admin::drain(yes, daemon, output).await,
         }
     });

@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use clap::Subcommand;
+use tonic_types::StatusExt;
 
 use super::args;
 use super::connect::Daemon;
@@ -124,6 +125,25 @@ pub async fn drain(yes: bool, daemon: &Daemon, output: &Output) -> Result<Exit, 
     let answer = daemon.admin().drain(pb::DrainRequest {}).await?.into_inner();
     if !output.message("DrainResponse", &answer)? {
         output.line(&format!("draining; {} calls are on the wire", answer.in_flight))?;
+    }
+    Ok(Exit::Done)
+}
+
+/// Asks for a reload and waits for its answer: what `systemctl reload` runs.
+pub async fn reload(daemon: &Daemon, output: &Output) -> Result<Exit, Error> {
+    let answer = daemon.admin().reload_config(pb::ReloadConfigRequest {}).await.map_err(|status| {
+        let problems = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
+        if problems.is_empty() {
+            return Error::from(status);
+        }
+        let mut e = Error::new(Exit::BadConfig, "the configuration is wrong, so nothing was changed");
+        e.details = problems.into_iter().map(|problem| problem.description).collect();
+        e
+    })?;
+    let answer = answer.into_inner();
+    if !output.message("ReloadConfigResponse", &answer)? {
+        answer.changes.iter().try_for_each(|change| output.line(change))?;
+        output.say(if answer.changes.is_empty() { "reloaded; nothing had changed" } else { "reloaded" });
     }
     Ok(Exit::Done)
 }

@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use tonic::Code;
+use tonic_types::StatusExt;
 
 /// Shown at the end of `tidegate --help`.
 pub const HELP: &str = "\
@@ -66,12 +67,14 @@ impl Exit {
 pub struct Error {
     pub exit: Exit,
     pub message: String,
+    /// Every single thing that is wrong, where there is more to say than the message.
+    pub details: Vec<String>,
     pub hint: Option<String>,
 }
 
 impl Error {
     pub fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Error { exit, message: message.into(), hint: None }
+        Error { exit, message: message.into(), details: Vec::new(), hint: None }
     }
 
     pub fn failed(message: impl Into<String>) -> Self {
@@ -97,7 +100,12 @@ impl From<std::io::Error> for Error {
 
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
-        let error = Error::new(Exit::of(status.code()), status.message());
+        let mut error = Error::new(Exit::of(status.code()), status.message());
+        let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
+        // A single one is the message already.
+        if violations.len() > 1 || status.message().lines().count() > 1 {
+            error.details = violations.into_iter().map(|v| format!("{}: {}", v.field, v.description)).collect();
+        }
         match status.code() {
             Code::Unavailable => error.hint("the daemon is starting, draining or away; try again"),
             Code::Unimplemented => error.hint("the daemon is older than this program; compare `tidegate version`"),

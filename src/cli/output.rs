@@ -111,6 +111,7 @@ impl Output {
             return;
         }
         self.say(&format!("tidegate: {}", e.message));
+        e.details.iter().for_each(|detail| self.say(&format!("  {detail}")));
         if let Some(hint) = &e.hint {
             self.say(&format!("  next: {hint}"));
         }

@@ -1,0 +1,45 @@
+//! `tidegate check-config`: everything that is wrong with a configuration, at once.
+//!
+//! Must never know: what the keys mean. Next: `crate::config`.
+
+use std::path::PathBuf;
+
+use super::exit::{Error, Exit};
+use super::output::Output;
+use crate::config::{LoadOptions, SecretCheck, load};
+
+/// Check a configuration with its providers, and say everything that is wrong, with file, line and column.
+///
+/// Ends with 0 when the daemon would start with it, else with 78.
+///
+/// Example: `tidegate check-config /etc/tidegate/tidegate.toml --explain`
+#[derive(Clone, Debug, clap::Args)]
+pub struct CheckConfig {
+    /// The configuration file. Providers stand in it, or in `providers.d/*.toml` beside it.
+    #[arg(default_value = "tidegate.toml", value_name = "FILE")]
+    file: PathBuf,
+    /// Print every setting in force and where it came from. Secrets are shown as references.
+    #[arg(long)]
+    explain: bool,
+    /// Do not look whether secrets are there: for checking on another machine than the daemon's.
+    #[arg(long)]
+    without_secrets: bool,
+}
+
+impl CheckConfig {
+    pub fn run(self, output: &Output) -> Result<Exit, Error> {
+        let secrets = if self.without_secrets { SecretCheck::Skipped } else { SecretCheck::Required };
+        let options = LoadOptions { secrets, ..LoadOptions::from_process(Some(self.file.clone())) };
+        let loaded = load(&options).map_err(|problems| {
+            let n = problems.len();
+            output.say(&problems.render(output.color));
+            Error::new(Exit::BadConfig, format!("{}: {n} problems", self.file.display()))
+        })?;
+        if self.explain {
+            output.raw(loaded.explain().as_bytes())?;
+        }
+        let providers = loaded.config.providers.len();
+        output.say(&format!("{} is good: {providers} providers", self.file.display()));
+        Ok(Exit::Done)
+    }
+}
