@@ -21,12 +21,15 @@ if [ "${1:-}" = --become-init ]; then
   mount -t sysfs -o ro sysfs "$root/sys"
   mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
   mount -t tmpfs -o mode=755 tmpfs "$root/dev"
-  for node in null zero full random urandom; do
+  for node in null zero full random urandom tty; do
     : >"$root/dev/$node"
     mount --bind "/dev/$node" "$root/dev/$node"
   done
   mkdir "$root/dev/shm" "$root/dev/pts"
   mount -t tmpfs tmpfs "$root/dev/shm"
+  # PrivateDevices= looks for both.
+  mount -t devpts -o newinstance,ptmxmode=666,mode=620,gid=5 devpts "$root/dev/pts"
+  ln -s pts/ptmx "$root/dev/ptmx"
   ln -s /proc/self/fd "$root/dev/fd"
   mount -t tmpfs -o mode=755 tmpfs "$root/run"
   mount -t tmpfs tmpfs "$root/tmp"
@@ -34,6 +37,7 @@ if [ "${1:-}" = --become-init ]; then
   mkdir -p "$root/old"
   cd "$root"
   pivot_root . old
+  cd /
   umount -l /old
   mount --make-rshared /
   exec env -i container=tidegate-box PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --show-status=no </dev/null
@@ -100,8 +104,11 @@ for _ in $(seq 300); do
   [ -n "$init" ] && [ -S "/proc/$init/root/run/systemd/private" ] && [ "$(cat "/proc/$init/comm")" = systemd ] && break
   sleep 0.1
 done
-inside() { nsenter --target "$init" --mount --uts --ipc --net --cgroup --pid --root --wd=/ -- "$@"; }
-inside timeout 120 systemctl is-system-running --wait >/dev/null || inside systemctl --failed --no-pager >&2 || true
+inside() { nsenter --target "$init" --mount --uts --ipc --net --cgroup --pid --root --wd -- "$@"; }
+for _ in $(seq 600); do
+  case $(inside systemctl is-system-running 2>/dev/null || true) in running | degraded) break ;; esac
+  sleep 0.2
+done
 if ! inside timeout 300 bash /root/steps.sh; then
   inside journalctl --no-pager -u tidegate -o short-precise -n 60 >&2 || true
   fail "a step failed under systemd"

@@ -137,7 +137,8 @@ fn space(folder: &Path) -> Finding {
 
 /// Each connection and each call holds a file.
 pub fn file_limit(config: &Config) -> Finding {
-    let wanted = u64::from(config.server.connections_max) + u64::from(config.engine.in_flight_max) + FILES_BESIDE;
+    let calls: u64 = config.providers.iter().map(|d| u64::from(d.provider.in_flight_max)).sum();
+    let wanted = u64::from(config.server.connections_max) + calls + FILES_BESIDE;
     match getrlimit(Resource::Nofile).current {
         Some(limit) if limit < wanted => {
             let found =
