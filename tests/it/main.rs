@@ -1,10 +1,13 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
 mod checker;
+mod cli;
 mod config_files;
 mod hostile;
 mod limits;
 mod outbound;
+mod readme;
 mod simulation;
 mod simulator;
 mod store;
 mod support;
+mod systemd;

@@ -1,0 +1,187 @@
+//! The command line against a real daemon and a real simulator: exit codes, formats, refusals.
+//!
+//! `House` starts both on free ports and ends them. Must never know: gRPC. Next: `readme.rs`.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
+
+const TIDEGATE: &str = env!("CARGO_BIN_EXE_tidegate");
+
+/// A program that is ended when the test is.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A daemon and the provider that it calls.
+struct House {
+    folder: tempfile::TempDir,
+    address: String,
+    // Held open: a program whose output nobody takes would stop when the pipe is full.
+    _daemon: (Running, BufReader<ChildStderr>),
+    _provider: (Running, BufReader<ChildStdout>),
+}
+
+impl House {
+    fn open() -> House {
+        let folder = tempfile::tempdir().unwrap();
+        let mut provider = command(folder.path())
+            .args(["simulate", "--listen", "127.0.0.1:0", "--latency", "1ms", "--tail-share", "0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(provider.stdout.take().unwrap());
+        let base_url = line(&mut said);
+        let provider = (Running(provider), said);
+        std::fs::create_dir(folder.path().join("providers.d")).unwrap();
+        std::fs::write(folder.path().join("tidegate.toml"), "").unwrap();
+        declare(folder.path(), &base_url, "");
+        let mut daemon = command(folder.path())
+            .args(["serve", "--config", "tidegate.toml"])
+            .args(["--set", "server.listen=127.0.0.1:0", "--set", "http.listen=127.0.0.1:0"])
+            .args(["--set", "server.socket=none", "--set", "log.level=error"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(daemon.stderr.take().unwrap());
+        // `tidegate: gRPC on 127.0.0.1:40001, HTTP on 127.0.0.1:40002`: jobs are accepted from here on.
+        let listening = line(&mut said);
+        let address = listening.split([' ', ',']).find(|word| word.starts_with("127.")).unwrap_or_default().to_owned();
+        assert!(!address.is_empty(), "the daemon said: {listening}");
+        House { folder, address, _daemon: (Running(daemon), said), _provider: provider }
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        command(self.folder.path()).env("TIDEGATE_ADDR", &self.address).args(args).output().unwrap()
+    }
+
+    /// Runs to a good end and gives what was printed.
+    fn good(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        assert!(out.status.success(), "{args:?}: {out:?}");
+        String::from_utf8(out.stdout).unwrap().trim_end().to_owned()
+    }
+
+    fn check(&self, args: &[&str], code: i32, said: &str) {
+        check(&self.run(args), args, code, said);
+    }
+}
+
+fn check(out: &Output, args: &[&str], code: i32, said: &str) {
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "{args:?}: {out:?}");
+    assert!(stderr.contains(said), "{args:?}: {said:?} is not in {stderr}");
+}
+
+fn command(folder: &Path) -> Command {
+    let mut command = Command::new(TIDEGATE);
+    command.current_dir(folder).env_remove("XDG_RUNTIME_DIR").env_remove("TIDEGATE_ADDR").stdin(Stdio::null());
+    command
+}
+
+fn line(from: &mut impl BufRead) -> String {
+    let mut text = String::new();
+    from.read_line(&mut text).unwrap();
+    text.trim_end().to_owned()
+}
+
+fn declare(folder: &Path, base_url: &str, more: &str) {
+    let text = format!(
+        "[providers.crm]\nbase_url = \"{base_url}\"\nallow_private = true\n{more}\n\
+         [providers.crm.operations.sync]\nrequest = \"PUT /users/{{key}}\"\nbody = \"{{payload}}\"\n"
+    );
+    std::fs::write(folder.join("providers.d/crm.toml"), text).unwrap();
+}
+
+#[test]
+fn every_end_has_its_exit_code_and_one_clear_sentence() {
+    let house = House::open();
+    let done = house.good(&["enqueue", "crm/sync", "--key", "a", "-d", "{\"id\":\"a\"}", "--wait", "-o", "name"]);
+    let later = house.good(&["enqueue", "crm/sync", "--key", "b", "--delay", "1h", "-o", "name"]);
+    house.check(&["enqueue", "crm"], 2, "expected PROVIDER/OPERATION");
+    house.check(&["enqueue", "crm/sync", "-d", "{nonsense"], 2, "expected a JSON document");
+    house.check(&["enqueue", "crm/nothing"], 3, "nothing");
+    house.check(&["jobs", "list", "--filter", "state ="], 2, "");
+    house.check(&["jobs", "get", "019aa8c2-7d31-7123-8000-00000000002a"], 3, "no job");
+    house.check(&["jobs", "wait", &later, "--timeout", "100ms"], 6, "the time was up");
+    house.check(&["jobs", "edit", &done, "--priority", "urgent"], 8, "delivered");
+    house.check(&["jobs", "cancel", "--filter", "key = \"b\""], 2, "--yes");
+    house.good(&["jobs", "cancel", &later]);
+    house.check(&["jobs", "wait", &later], 7, "did not end delivered");
+    house.check(&["--addr", "127.0.0.1:1", "jobs", "list"], 5, "no daemon answers");
+    house.check(&["check-config", "nothing.toml"], 78, "nothing.toml");
+}
+
+#[test]
+fn data_goes_to_stdout_in_the_form_asked_for() {
+    let house = House::open();
+    let id = house.good(&["enqueue", "crm/sync", "--key", "a", "--delay", "1h", "--label", "team=x", "-o", "name"]);
+    assert_eq!(house.good(&["jobs", "list", "--filter", "labels.team = \"x\"", "-o", "name"]), id);
+    let json: serde_json::Value = serde_json::from_str(&house.good(&["jobs", "get", &id, "-o", "json"])).unwrap();
+    assert_eq!((json["job"]["id"].as_str(), json["job"]["state"].as_str()), (Some(&*id), Some("JOB_STATE_WAITING")));
+    let list: serde_json::Value = serde_json::from_str(&house.good(&["jobs", "list", "-o", "json"])).unwrap();
+    assert_eq!(list["jobs"].as_array().map(Vec::len), Some(1));
+    let table = house.good(&["jobs", "list"]);
+    assert!(table.starts_with("ID") && table.contains(&id) && table.contains("crm/sync"), "{table}");
+    assert!(house.good(&["jobs", "explain", &id]).contains("due"), "an explanation names the due time");
+    assert!(house.good(&["providers", "status", "crm"]).starts_with("crm: 1 waiting"));
+    assert!(house.good(&["workers"]).contains("synchronous"));
+    let events = house.good(&["events", "tail", "--no-follow", "-o", "jsonl"]);
+    assert!(events.lines().all(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()) && events.contains(&id));
+}
+
+#[test]
+fn a_run_is_fed_from_a_file_and_refused_lines_are_told_by_their_number() {
+    let house = House::open();
+    let lines = "{\"key\":\"a\",\"payload\":{\"id\":\"a\"}}\nnonsense\n{\"key\":\"b\",\"payload\":{\"id\":\"b\"}}\n";
+    std::fs::write(house.folder.path().join("jobs.jsonl"), lines).unwrap();
+    house.check(
+        &["runs", "create", "jobs.jsonl", "--target", "crm/sync", "--wait"],
+        1,
+        "line 2: expected a JSON object",
+    );
+    let run = house.good(&["runs", "list", "-o", "name"]);
+    let json: serde_json::Value = serde_json::from_str(&house.good(&["runs", "get", &run, "-o", "jsonl"])).unwrap();
+    let (state, delivered) =
+        (json["runs"][0]["state"].as_str().or(json["state"].as_str()), &json["counts"]["delivered"]);
+    assert_eq!((state, delivered.as_str()), (Some("RUN_STATE_FINISHED"), Some("2")), "{json}");
+}
+
+#[test]
+fn a_bad_reload_is_refused_with_every_mistake_and_changes_nothing() {
+    let house = House::open();
+    let before = house.good(&["providers", "get", "crm"]);
+    let base_url = before.split('"').nth(1).unwrap_or_default().to_owned();
+    declare(house.folder.path(), &base_url, "limts = [\"5/s\"]\nin_flight_max = 0");
+    let args = ["reload"];
+    let out = house.run(&args);
+    check(&out, &args, 78, "nothing was changed");
+    check(&out, &args, 78, "limts");
+    check(&out, &args, 78, "in_flight_max");
+    assert_eq!(house.good(&["providers", "get", "crm"]), before);
+    declare(house.folder.path(), &base_url, "limits = [\"5/s\"]");
+    assert!(house.good(&["reload"]).contains("crm"));
+    assert!(house.good(&["limits", "list", "-o", "json"]).contains("5/1s"));
+}
+
+#[test]
+fn the_doctor_finds_a_daemon_and_a_missing_secret() {
+    let house = House::open();
+    let out = house.run(&["doctor", "--config", "tidegate.toml", "-o", "json"]);
+    let found: Vec<serde_json::Value> = serde_json::from_slice(&out.stdout).unwrap();
+    let level = |check: &str| {
+        let finding = found.iter().find(|f| f["check"] == check);
+        finding.and_then(|f| f["level"].as_str()).unwrap_or("none").to_owned()
+    };
+    assert_eq!((level("configuration"), level("credentials"), level("store")), ("ok".into(), "ok".into(), "ok".into()));
+    declare(house.folder.path(), "http://127.0.0.1:9", "auth = { bearer = { file = \"/nowhere/key\" } }");
+    house.check(&["doctor", "--config", "tidegate.toml"], 1, "");
+}

@@ -1,0 +1,95 @@
+//! The documents are run: every ```sh test block of README.md and docs/quickstart.md, one script per document.
+//!
+//! Each runs in a folder of its own, on ports of its own: the well-known ones are replaced in the blocks, and in what
+//! `init` writes. Blocks marked `buf` need that tool and are left out, with a word, where it is missing.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The blocks in order; those marked `buf` only when `buf` is there.
+fn script(document: &str, buf: bool) -> String {
+    let text = std::fs::read_to_string(Path::new(ROOT).join(document)).unwrap();
+    let mut script = String::new();
+    let mut inside = false;
+    for line in text.lines() {
+        match line.strip_prefix("```") {
+            Some("sh test") => inside = true,
+            Some("sh test buf") if buf => inside = true,
+            Some("sh test buf") => eprintln!("{document}: a block is left out, buf is not installed (`make tools`)"),
+            Some(_) => inside = false,
+            None if inside => script.extend([line, "\n"]),
+            None => {}
+        }
+    }
+    assert!(script.contains("tidegate serve"), "{document} has no blocks to run");
+    script
+}
+
+fn buf() -> Option<PathBuf> {
+    let ours = Path::new(ROOT).join("target/tools/node_modules/.bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::iter::once(ours).chain(std::env::split_paths(&path)).find(|folder| folder.join("buf").is_file())
+}
+
+/// Free ports in place of 7070, 7071 and 8080. Held together until all are known, so that they differ.
+fn ports() -> [(&'static str, String); 3] {
+    let held = ["127.0.0.1:7070", "127.0.0.1:7071", "127.0.0.1:8080"].map(|known| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        (known, listener)
+    });
+    held.map(|(known, listener)| (known, listener.local_addr().unwrap().to_string()))
+}
+
+/// Runs a document's script to a good end; returns all it printed.
+fn run(document: &str) -> String {
+    let (folder, buf, ports) = (tempfile::tempdir().unwrap(), buf(), ports());
+    let mut blocks = script(document, buf.is_some());
+    let mut edits = String::new();
+    for (known, free) in &ports {
+        blocks = blocks.replace(known, free);
+        edits += &format!("s/{known}/{free}/;");
+    }
+    let tools = folder.path().join("tools");
+    std::fs::create_dir(&tools).unwrap();
+    // `init` writes the well-known ports; everything else goes straight to the program.
+    let wrapper = format!(
+        "#!/bin/bash\n[ \"$1\" = init ] || exec '{program}' \"$@\"\n'{program}' \"$@\" && sed -i '{edits}' tidegate.toml \
+         providers.d/*.toml\n",
+        program = env!("CARGO_BIN_EXE_tidegate")
+    );
+    std::fs::write(tools.join("tidegate"), wrapper).unwrap();
+    std::fs::set_permissions(tools.join("tidegate"), PermissionsExt::from_mode(0o755)).unwrap();
+    // Everything is ended with the script; the daemon's port may take a moment, which `until` in the text waits for.
+    let script = format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n{blocks}");
+    std::fs::write(folder.path().join("script.sh"), script).unwrap();
+    let path = std::env::var("PATH").unwrap_or_default();
+    let buf = buf.map(|folder| format!(":{}", folder.display())).unwrap_or_default();
+    let out = Command::new("timeout")
+        .args(["180", "bash", "script.sh"])
+        .current_dir(folder.path())
+        .env("PATH", format!("{}{buf}:{path}", tools.display()))
+        .env("XDG_RUNTIME_DIR", folder.path())
+        .env_remove("TIDEGATE_ADDR")
+        .output()
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{document}: {}\n{said}", out.status);
+    said
+}
+
+#[test]
+fn the_readme_does_what_it_says() {
+    let said = run("README.md");
+    assert!(said.contains("200 of 200 jobs are final (200 delivered)"), "{said}");
+}
+
+#[test]
+fn the_quickstart_does_what_it_says() {
+    let said = run("docs/quickstart.md");
+    assert!(said.contains("500 of 500 jobs are final (500 delivered)"), "{said}");
+    assert!(said.contains("tidegate_jobs_finished_total{"), "{said}");
+}
