@@ -1,6 +1,7 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
 mod checker;
 mod config_files;
+mod grpc;
 mod hostile;
 mod limits;
 mod outbound;
