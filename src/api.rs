@@ -9,7 +9,6 @@ use std::sync::Arc;
 use crate::clock::{Clock, Timestamp};
 use crate::engine::Handle;
 use crate::model::job::PAYLOAD_BYTES_MAX;
-use crate::model::provider::Provider;
 
 pub mod admin;
 pub mod bulk;
@@ -29,13 +28,9 @@ pub mod watch;
 
 pub use error::{Code, Error, Result};
 
-/// Reads the TOML source of declarations: all problems at once, each with its place. The second text names the source.
-pub type Declare = fn(&str, &str) -> Result<Vec<Provider>, Vec<String>>;
-
 /// What the frame decides about the edges.
 #[derive(Clone, Debug)]
 pub struct Options {
-    pub declare: Declare,
     /// Cap of one payload, bytes: `server.payload_bytes_max`.
     pub payload_bytes_max: usize,
     /// Version of the daemon, for people.
@@ -44,10 +39,9 @@ pub struct Options {
     pub reload: Option<tokio::sync::mpsc::Sender<reload::Reload>>,
 }
 
-impl Options {
-    /// The defaults, with the reader of declarations.
-    pub fn new(declare: Declare) -> Self {
-        Options { declare, payload_bytes_max: PAYLOAD_BYTES_MAX, version: env!("CARGO_PKG_VERSION"), reload: None }
+impl Default for Options {
+    fn default() -> Self {
+        Options { payload_bytes_max: PAYLOAD_BYTES_MAX, version: env!("CARGO_PKG_VERSION"), reload: None }
     }
 }
 

@@ -103,13 +103,10 @@ impl App {
             ..grpc::server::Limits::default()
         };
         let (ask_reload, reloads) = api::reload::channel();
-        let declare: api::Declare = |source, origin| {
-            crate::config::provider::parse(source, origin).map_err(|all| all.iter().map(ToString::to_string).collect())
-        };
         let api_options = api::Options {
             payload_bytes_max: config.server.payload_bytes_max,
             reload: Some(ask_reload),
-            ..api::Options::new(declare)
+            ..api::Options::default()
         };
         let api = Api::new(handle.clone(), api_options);
         let app = App {

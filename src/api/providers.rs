@@ -1,6 +1,6 @@
 //! Providers: declare, list, pause, look at, try.
 //!
-//! Must never know: proto types, TOML. Next: [`crate::engine::status::ProviderStatus`]; `config/` reads declarations.
+//! Must never know: proto types. Next: [`crate::engine::status::ProviderStatus`]; `config/` reads declarations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use super::error::{Error, Result, VIOLATIONS_MAX, Violation};
 use super::jobs::Page;
 use super::{Api, page};
 use crate::clock::Timestamp;
+use crate::config::Problem;
+use crate::config::provider::{self, SOURCE_BYTES_MAX};
 use crate::engine::status::{ProviderStatus, TestReport};
 use crate::model::name::ProviderName;
 use crate::model::provider::Provider;
 use crate::store::AppliedProvider;
 
-/// Longest TOML source, bytes.
-pub const SOURCE_BYTES_MAX: usize = 1 << 20;
 /// Longest path of a test call, bytes.
 pub const TEST_PATH_BYTES_MAX: usize = 2_048;
 pub const WATCH_DEFAULT: Duration = Duration::from_secs(1);
@@ -50,7 +50,7 @@ pub struct Apply {
 impl Api {
     pub async fn apply_provider(&self, apply: Apply, actor: &str) -> Result<ProviderView> {
         let Apply { source, validate_only, etag } = apply;
-        let provider = Arc::new(self.declared(&source)?);
+        let provider = Arc::new(declared(&source)?);
         let expect = revision_of(&etag)?;
         if validate_only {
             return Ok(ProviderView {
@@ -66,29 +66,6 @@ impl Api {
         let name = provider.name.clone();
         self.engine().apply_provider(provider, source, expect, actor).await?;
         self.provider(&name).await
-    }
-
-    /// The one provider that a source declares.
-    fn declared(&self, source: &str) -> Result<Provider> {
-        if source.len() > SOURCE_BYTES_MAX {
-            return Err(Error::above_cap("source", "source_bytes_max", SOURCE_BYTES_MAX, source.len()));
-        }
-        let problems = |problems: Vec<String>| {
-            let wrong = problems.into_iter().take(VIOLATIONS_MAX).map(|description| Violation {
-                field: "source".into(),
-                reason: "BAD_DECLARATION",
-                description,
-            });
-            Error::fields(wrong.collect())
-        };
-        let mut providers = (self.0.options.declare)(source, "source").map_err(problems)?;
-        match (providers.pop(), providers.len()) {
-            (Some(only), 0) => Ok(only),
-            (_, others) => {
-                let said = format!("expected exactly one provider, got {}", if others == 0 { 0 } else { others + 1 });
-                Err(Error::field("source", "NOT_ONE_PROVIDER", said))
-            }
-        }
     }
 
     pub async fn get_provider(&self, name: &str) -> Result<ProviderView> {
@@ -150,6 +127,36 @@ impl Api {
         let (provider, revision, paused) = found.ok_or_else(|| Error::not_found("provider", name))?;
         Ok(view(provider, *revision, *paused, &applied))
     }
+}
+
+/// The one provider that a source declares. All problems are told at once, each with its place.
+fn declared(source: &str) -> Result<Provider> {
+    if source.len() > SOURCE_BYTES_MAX {
+        return Err(Error::above_cap("source", "source_bytes_max", SOURCE_BYTES_MAX, source.len()));
+    }
+    let mut providers = provider::parse(source, "source").map_err(|problems| {
+        let wrong = problems.iter().take(VIOLATIONS_MAX).map(|problem| Violation {
+            field: "source".into(),
+            reason: "BAD_DECLARATION",
+            description: sentence(problem),
+        });
+        Error::fields(wrong.collect())
+    })?;
+    match (providers.pop(), providers.len()) {
+        (Some(only), 0) => Ok(only),
+        (last, others) => {
+            let got = others + usize::from(last.is_some());
+            let said = format!("expected exactly one provider, got {got}");
+            Err(Error::field("source", "NOT_ONE_PROVIDER", said))
+        }
+    }
+}
+
+/// A problem on one line: place, what is wrong, what to do.
+fn sentence(problem: &Problem) -> String {
+    let place = problem.at.as_ref().map(|at| format!("{at}: ")).unwrap_or_default();
+    let help = problem.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
+    format!("{place}{}{help}", problem.message)
 }
 
 fn view(provider: &Arc<Provider>, revision: i64, paused: bool, applied: &[AppliedProvider]) -> ProviderView {

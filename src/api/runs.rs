@@ -68,10 +68,9 @@ impl Api {
     pub async fn list_runs(&self, page_size: i32, page_token: &str) -> Result<Page<RunView>> {
         let list = page::fingerprint("runs", "");
         let size = page::size(page_size)?;
-        let mut runs = self.engine().store().list_runs(page::position(list, page_token)?, size + 1).await?;
-        let more = runs.len() > size;
-        runs.truncate(size);
-        let next = runs.last().filter(|_| more).map(|run| page::token(list, run.id.seq));
+        let runs = self.engine().store().list_runs(page::position(list, page_token)?, size).await?;
+        // A full page may be the last one; the next is empty then.
+        let next = runs.last().filter(|_| runs.len() == size).map(|run| page::token(list, run.id.seq));
         let items = runs.into_iter().map(|run| RunView { run, forecast_at: None }).collect();
         Ok(Page { items, next_page_token: next.unwrap_or_default() })
     }

@@ -2,6 +2,7 @@
 //!
 //! Must never know: policy. Next: `api/enqueue`, `api/jobs`, `api/bulk`, `api/watch`.
 
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::jobs as to;
@@ -16,7 +17,11 @@ use crate::api::watch::WatchJobs;
 use crate::api::{Api, Result};
 
 #[derive(Clone, Debug)]
-pub(super) struct Jobs(pub Api);
+pub(super) struct Jobs {
+    pub api: Api,
+    /// The server stops: streams end.
+    pub stop: CancellationToken,
+}
 
 #[tonic::async_trait]
 impl pb::job_service_server::JobService for Jobs {
@@ -29,7 +34,7 @@ impl pb::job_service_server::JobService for Jobs {
         let how = How { request_id: &request_id, validate_only, run: None };
         let spec = to::spec(job.unwrap_or_default(), trace.as_deref()).map_err(|e| e.under("job"))?;
         unary(async {
-            let done = self.0.enqueue_job(spec, how).await.map_err(|e| e.under("job"))?;
+            let done = self.api.enqueue_job(spec, how).await.map_err(|e| e.under("job"))?;
             let (job_id, acceptance) = to::outcome(done);
             Ok(pb::EnqueueJobResponse { job_id, acceptance: acceptance as i32 })
         })
@@ -44,7 +49,7 @@ impl pb::job_service_server::JobService for Jobs {
         let pb::EnqueueJobsRequest { jobs, request_id, validate_only } = request.into_inner();
         let how = How { request_id: &request_id, validate_only, run: None };
         unary(async {
-            let all = self.0.enqueue_jobs(to::specs(jobs, trace.as_deref()), how).await?;
+            let all = self.api.enqueue_jobs(to::specs(jobs, trace.as_deref()), how).await?;
             let (results, accepted_count) = to::results(all);
             Ok(pb::EnqueueJobsResponse { results, accepted_count })
         })
@@ -58,9 +63,9 @@ impl pb::job_service_server::JobService for Jobs {
         request: Request<Streaming<pb::EnqueueStreamRequest>>,
     ) -> Result<Response<Self::EnqueueStreamStream>, Status> {
         let trace = traceparent(request.metadata()).map(str::to_owned);
-        let api = self.0.clone();
+        let api = self.api.clone();
         let mut numbers = Numbers::default();
-        let answers = answer(request.into_inner(), move |message: pb::EnqueueStreamRequest| {
+        let answers = answer(request.into_inner(), self.stop.clone(), move |message: pb::EnqueueStreamRequest| {
             let numbered = numbers.check(message.sequence);
             let (api, specs) = (api.clone(), to::specs(message.jobs, trace.as_deref()));
             async move {
@@ -76,7 +81,7 @@ impl pb::job_service_server::JobService for Jobs {
         let request = request.into_inner();
         let full = is_full("view", request.view, true)?;
         unary(async {
-            let (view, calls) = self.0.get_job(&request.job_id).await?;
+            let (view, calls) = self.api.get_job(&request.job_id).await?;
             let calls = calls.into_iter().map(to::call).collect();
             Ok(pb::GetJobResponse { job: Some(to::job_view(view, full)), calls })
         })
@@ -87,7 +92,7 @@ impl pb::job_service_server::JobService for Jobs {
         let request = request.into_inner();
         let full = is_full("view", request.view, false)?;
         unary(async {
-            let page = self.0.list_jobs(&request.filter, request.page_size, &request.page_token).await?;
+            let page = self.api.list_jobs(&request.filter, request.page_size, &request.page_token).await?;
             let jobs = page.items.into_iter().map(|view| to::job_view(view, full)).collect();
             Ok(pb::ListJobsResponse { jobs, next_page_token: page.next_page_token })
         })
@@ -98,7 +103,7 @@ impl pb::job_service_server::JobService for Jobs {
         let request = request.into_inner();
         let (state, timeout) = to::wait(&request)?;
         // Has its own bound, which is longer than that of other calls.
-        let waited = self.0.wait_jobs(&request.job_ids, state, timeout).await?;
+        let waited = self.api.wait_jobs(&request.job_ids, state, timeout).await?;
         Ok(Response::new(pb::WaitJobsResponse {
             jobs: waited.jobs.into_iter().map(|view| to::job_view(view, false)).collect(),
             done: waited.done,
@@ -113,7 +118,7 @@ impl pb::job_service_server::JobService for Jobs {
         let r = request.into_inner();
         let which = to::which(r.job_ids, r.filter, r.validate_only, r.request_id);
         unary(async {
-            let done = self.0.bulk(Action::Cancel, which).await?;
+            let done = self.api.bulk(Action::Cancel, which).await?;
             Ok(pb::CancelJobsResponse { result: Some(to::done(done)) })
         })
         .await
@@ -126,7 +131,7 @@ impl pb::job_service_server::JobService for Jobs {
         let r = request.into_inner();
         let which = to::which(r.job_ids, r.filter, r.validate_only, r.request_id);
         unary(async {
-            let done = self.0.bulk(Action::Retry { fresh: r.as_new }, which).await?;
+            let done = self.api.bulk(Action::Retry { fresh: r.as_new }, which).await?;
             Ok(pb::RetryJobsResponse { result: Some(to::done(done)) })
         })
         .await
@@ -135,7 +140,7 @@ impl pb::job_service_server::JobService for Jobs {
     async fn edit_job(&self, request: Request<pb::EditJobRequest>) -> Result<Response<pb::EditJobResponse>, Status> {
         let (id, edit) = to::edit(request.into_inner())?;
         unary(async {
-            let view = self.0.edit_job(&id, edit).await?;
+            let view = self.api.edit_job(&id, edit).await?;
             Ok(pb::EditJobResponse { job: Some(to::job_view(view, true)) })
         })
         .await
@@ -149,7 +154,7 @@ impl pb::job_service_server::JobService for Jobs {
         let decision = to::decision(r.decision)?;
         let which = to::which(r.job_ids, r.filter, r.validate_only, r.request_id);
         unary(async {
-            let done = self.0.bulk(Action::Resolve(decision), which).await?;
+            let done = self.api.bulk(Action::Resolve(decision), which).await?;
             Ok(pb::ResolveJobsResponse { result: Some(to::done(done)) })
         })
         .await
@@ -161,7 +166,7 @@ impl pb::job_service_server::JobService for Jobs {
     ) -> Result<Response<pb::ExplainJobResponse>, Status> {
         let request = request.into_inner();
         unary(async {
-            let (now, said) = self.0.explain_job(&request.job_id).await?;
+            let (now, said) = self.api.explain_job(&request.job_id).await?;
             Ok(pb::ExplainJobResponse {
                 state: state(now) as i32,
                 waiting_on: Some(to::waiting_on(Waits::On(said.waiting_on))),
@@ -180,7 +185,9 @@ impl pb::job_service_server::JobService for Jobs {
         request: Request<pb::WatchJobsRequest>,
     ) -> Result<Response<Self::WatchJobsStream>, Status> {
         let pb::WatchJobsRequest { filter, resume_token, snapshot } = request.into_inner();
-        let watch = self.0.watch_jobs(WatchJobs { filter, resume_token, snapshot }).await?;
-        Ok(Response::new(tell(watch, |watch| Box::pin(async { watch.next().await.map(|item| Some(to::item(item))) }))))
+        let watch = self.api.watch_jobs(WatchJobs { filter, resume_token, snapshot }).await?;
+        Ok(Response::new(tell(watch, self.stop.clone(), |watch| {
+            Box::pin(async { watch.next().await.map(|item| Some(to::item(item))) })
+        })))
     }
 }

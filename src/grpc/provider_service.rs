@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::convert::providers as to;
@@ -17,7 +18,11 @@ use crate::api::{Api, Error, Result};
 use crate::clock::Timestamp;
 
 #[derive(Clone, Debug)]
-pub(super) struct Providers(pub Api);
+pub(super) struct Providers {
+    pub api: Api,
+    /// The server stops: streams end.
+    pub stop: CancellationToken,
+}
 
 #[tonic::async_trait]
 impl pb::provider_service_server::ProviderService for Providers {
@@ -28,7 +33,7 @@ impl pb::provider_service_server::ProviderService for Providers {
         let actor = actor(&request);
         let pb::ApplyProviderRequest { source, validate_only, etag } = request.into_inner();
         unary(async {
-            let view = self.0.apply_provider(Apply { source, validate_only, etag }, &actor).await?;
+            let view = self.api.apply_provider(Apply { source, validate_only, etag }, &actor).await?;
             Ok(pb::ApplyProviderResponse { provider: Some(to::provider(view, true)) })
         })
         .await
@@ -41,7 +46,7 @@ impl pb::provider_service_server::ProviderService for Providers {
         let request = request.into_inner();
         let full = is_full("view", request.view, true)?;
         unary(async {
-            let view = self.0.get_provider(&request.name).await?;
+            let view = self.api.get_provider(&request.name).await?;
             Ok(pb::GetProviderResponse { provider: Some(to::provider(view, full)) })
         })
         .await
@@ -54,7 +59,7 @@ impl pb::provider_service_server::ProviderService for Providers {
         let request = request.into_inner();
         let full = is_full("view", request.view, false)?;
         unary(async {
-            let page = self.0.list_providers(request.page_size, &request.page_token).await?;
+            let page = self.api.list_providers(request.page_size, &request.page_token).await?;
             let providers = page.items.into_iter().map(|view| to::provider(view, full)).collect();
             Ok(pb::ListProvidersResponse { providers, next_page_token: page.next_page_token })
         })
@@ -68,7 +73,7 @@ impl pb::provider_service_server::ProviderService for Providers {
         let actor = actor(&request);
         let request = request.into_inner();
         unary(async {
-            self.0.delete_provider(&request.name, request.force, &actor).await?;
+            self.api.delete_provider(&request.name, request.force, &actor).await?;
             Ok(pb::DeleteProviderResponse {})
         })
         .await
@@ -81,7 +86,7 @@ impl pb::provider_service_server::ProviderService for Providers {
         let actor = actor(&request);
         let name = request.into_inner().name;
         unary(async {
-            let view = self.0.pause_provider(&name, true, &actor).await?;
+            let view = self.api.pause_provider(&name, true, &actor).await?;
             Ok(pb::PauseProviderResponse { provider: Some(to::provider(view, false)) })
         })
         .await
@@ -94,7 +99,7 @@ impl pb::provider_service_server::ProviderService for Providers {
         let actor = actor(&request);
         let name = request.into_inner().name;
         unary(async {
-            let view = self.0.pause_provider(&name, false, &actor).await?;
+            let view = self.api.pause_provider(&name, false, &actor).await?;
             Ok(pb::ResumeProviderResponse { provider: Some(to::provider(view, false)) })
         })
         .await
@@ -106,7 +111,7 @@ impl pb::provider_service_server::ProviderService for Providers {
     ) -> Result<Response<pb::GetProviderStatusResponse>, Status> {
         let name = request.into_inner().name;
         unary(async {
-            let status = to::status(self.0.provider_status(&name).await?, self.0.clock());
+            let status = to::status(self.api.provider_status(&name).await?, self.api.clock());
             Ok(pb::GetProviderStatusResponse { status: Some(status) })
         })
         .await
@@ -121,9 +126,10 @@ impl pb::provider_service_server::ProviderService for Providers {
         let request = request.into_inner();
         let interval = watch_interval(duration_from("interval", request.interval)?)?;
         // Asked once before the stream begins, so that an unknown name is an error of the call.
-        self.0.provider_status(&request.name).await?;
-        let watch = StatusWatch { api: self.0.clone(), name: request.name, interval, next_at: self.0.clock().steady() };
-        Ok(Response::new(tell(watch, |watch| Box::pin(async { watch.next().await.map(Some) }))))
+        self.api.provider_status(&request.name).await?;
+        let watch =
+            StatusWatch { api: self.api.clone(), name: request.name, interval, next_at: self.api.clock().steady() };
+        Ok(Response::new(tell(watch, self.stop.clone(), |watch| Box::pin(async { watch.next().await.map(Some) }))))
     }
 
     async fn reset_breaker(
@@ -133,7 +139,7 @@ impl pb::provider_service_server::ProviderService for Providers {
         let actor = actor(&request);
         let name = request.into_inner().name;
         unary(async {
-            let status = self.0.reset_breaker(&name, &actor).await?;
+            let status = self.api.reset_breaker(&name, &actor).await?;
             Ok(pb::ResetBreakerResponse { breaker: Some(to::breaker(status.breaker)) })
         })
         .await
@@ -144,7 +150,7 @@ impl pb::provider_service_server::ProviderService for Providers {
         request: Request<pb::TestProviderRequest>,
     ) -> Result<Response<pb::TestProviderResponse>, Status> {
         let pb::TestProviderRequest { name, path } = request.into_inner();
-        unary(async { Ok(to::test_report(self.0.test_provider(&name, &path).await?)) }).await
+        unary(async { Ok(to::test_report(self.api.test_provider(&name, &path).await?)) }).await
     }
 }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::jobs::{results, specs};
@@ -19,11 +20,15 @@ use crate::model::name::Tenant;
 use crate::model::run::RunWish;
 
 #[derive(Clone, Debug)]
-pub(super) struct Runs(pub Api);
+pub(super) struct Runs {
+    pub api: Api,
+    /// The server stops: streams end.
+    pub stop: CancellationToken,
+}
 
 impl Runs {
     async fn wish(&self, run_id: &str, wish: RunWish) -> Result<Option<pb::Run>> {
-        Ok(Some(to::run(self.0.wish_run(run_id, wish).await?)))
+        Ok(Some(to::run(self.api.wish_run(run_id, wish).await?)))
     }
 }
 
@@ -47,7 +52,7 @@ impl pb::run_service_server::RunService for Runs {
         request: Request<pb::CreateRunRequest>,
     ) -> Result<Response<pb::CreateRunResponse>, Status> {
         let spec = to::run_spec(request.into_inner());
-        unary(async { Ok(pb::CreateRunResponse { run: Some(to::run(self.0.create_run(spec).await?)) }) }).await
+        unary(async { Ok(pb::CreateRunResponse { run: Some(to::run(self.api.create_run(spec).await?)) }) }).await
     }
 
     type AddRunJobsStream = Told<pb::AddRunJobsResponse>;
@@ -57,12 +62,12 @@ impl pb::run_service_server::RunService for Runs {
         request: Request<Streaming<pb::AddRunJobsRequest>>,
     ) -> Result<Response<Self::AddRunJobsStream>, Status> {
         let trace = traceparent(request.metadata()).map(str::to_owned);
-        let api = self.0.clone();
+        let api = self.api.clone();
         let mut numbers = Numbers::default();
         let mut target: Option<Arc<Target>> = None;
         // Held by every message while it works; a message that seals waits for all of them.
         let working = Arc::new(tokio::sync::RwLock::new(()));
-        let answers = answer(request.into_inner(), move |message: pb::AddRunJobsRequest| {
+        let answers = answer(request.into_inner(), self.stop.clone(), move |message: pb::AddRunJobsRequest| {
             let checked = numbers.check(message.sequence).and_then(|()| aim(&mut target, &message.run_id));
             let (api, specs) = (api.clone(), specs(message.jobs, trace.as_deref()));
             let turn = if message.seal { Turn::Last(working.clone()) } else { Turn::Any(working.clone()) };
@@ -78,13 +83,13 @@ impl pb::run_service_server::RunService for Runs {
 
     async fn get_run(&self, request: Request<pb::GetRunRequest>) -> Result<Response<pb::GetRunResponse>, Status> {
         let id = request.into_inner().run_id;
-        unary(async { Ok(pb::GetRunResponse { run: Some(to::run(self.0.get_run(&id).await?)) }) }).await
+        unary(async { Ok(pb::GetRunResponse { run: Some(to::run(self.api.get_run(&id).await?)) }) }).await
     }
 
     async fn list_runs(&self, request: Request<pb::ListRunsRequest>) -> Result<Response<pb::ListRunsResponse>, Status> {
         let request = request.into_inner();
         unary(async {
-            let page = self.0.list_runs(request.page_size, &request.page_token).await?;
+            let page = self.api.list_runs(request.page_size, &request.page_token).await?;
             let runs = page.items.into_iter().map(to::run).collect();
             Ok(pb::ListRunsResponse { runs, next_page_token: page.next_page_token })
         })
@@ -116,8 +121,8 @@ impl pb::run_service_server::RunService for Runs {
 
     async fn watch_run(&self, request: Request<pb::WatchRunRequest>) -> Result<Response<Self::WatchRunStream>, Status> {
         let pb::WatchRunRequest { run_id, resume_token } = request.into_inner();
-        let watch = self.0.watch_run(&run_id, &resume_token).await?;
-        Ok(Response::new(tell(watch, |watch| {
+        let watch = self.api.watch_run(&run_id, &resume_token).await?;
+        Ok(Response::new(tell(watch, self.stop.clone(), |watch| {
             Box::pin(async { watch.next().await.map(|item| item.map(to::run_item)) })
         })))
     }

@@ -1,11 +1,13 @@
 //! The gRPC server: services, health, reflection, and the bounds that tonic does not set by itself.
 //!
-//! Runs as one future: whoever owns it supervises it. When told to stop it ends streams with a word (the watches do
-//! that by themselves, see `api/feed`), lets calls finish, and cuts what is left after the grace. Must never know:
+//! Runs as one future: whoever owns it supervises it. When told to stop it ends streams with a word, lets calls
+//! finish, and cuts what is left after the grace. Must never know:
 //! what the services offer. Next: `grpc/job_service`.
 
 use std::time::Duration;
 
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
@@ -85,7 +87,7 @@ pub async fn serve(
     limits: Limits,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
-    let (health, routes) = routes(&api, &limits).await?;
+    let (health, routes) = routes(&api, &limits, &stop).await?;
     let cut = CancellationToken::new();
     let connections = listener::connections(tcp, unix, limits.connections_max, cut.clone());
     let serving = Server::builder()
@@ -119,7 +121,7 @@ pub async fn serve(
     }
 }
 
-async fn routes(api: &Api, limits: &Limits) -> Result<(HealthReporter, Routes), ServeError> {
+async fn routes(api: &Api, limits: &Limits, stop: &CancellationToken) -> Result<(HealthReporter, Routes), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobServiceServer<Jobs>>().await;
     health.set_serving::<RunServiceServer<Runs>>().await;
@@ -135,10 +137,11 @@ async fn routes(api: &Api, limits: &Limits) -> Result<(HealthReporter, Routes), 
                 .send_compressed(CompressionEncoding::Gzip)
         };
     }
+    let (api, stop) = (api.clone(), stop.clone());
     let routes = Routes::default()
-        .add_service(bounded!(JobServiceServer::new(Jobs(api.clone()))))
-        .add_service(bounded!(RunServiceServer::new(Runs(api.clone()))))
-        .add_service(bounded!(ProviderServiceServer::new(Providers(api.clone()))))
+        .add_service(bounded!(JobServiceServer::new(Jobs { api: api.clone(), stop: stop.clone() })))
+        .add_service(bounded!(RunServiceServer::new(Runs { api: api.clone(), stop: stop.clone() })))
+        .add_service(bounded!(ProviderServiceServer::new(Providers { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(AdminServiceServer::new(Admin(api.clone()))))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
@@ -151,7 +154,18 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(pb::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        .register_file_descriptor_set(error_details())
+}
+
+/// The google.rpc messages that our errors carry, under the names by which the world imports them: tonic-types has
+/// them without their folder.
+fn error_details() -> FileDescriptorSet {
+    let mut set = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        .expect("tonic-types brings a sound descriptor set: a test reads it");
+    for file in set.file.iter_mut().filter(|file| file.package() == "google.rpc") {
+        file.name = file.name.take().map(|name| format!("google/rpc/{}", name.trim_start_matches("google/rpc/")));
+    }
+    set
 }
 
 /// Runs a call within [`UNARY_MAX`] and tells its error as a status.

@@ -6,6 +6,7 @@ use std::pin::Pin;
 
 use futures_util::Stream;
 use futures_util::stream::{self, StreamExt};
+use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use crate::api::{Error, Result};
@@ -15,43 +16,55 @@ pub(super) const MESSAGES_IN_FLIGHT: usize = 8;
 
 pub(super) type Told<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Tells what `next` yields until it has nothing more or fails.
-pub(super) fn tell<W, T, F>(watch: W, next: F) -> Told<T>
+/// Tells what `next` yields until it has nothing more, fails, or the server stops.
+pub(super) fn tell<W, T, F>(watch: W, stop: CancellationToken, next: F) -> Told<T>
 where
     W: Send + 'static,
     T: Send + 'static,
     F: for<'w> Fn(&'w mut W) -> Pin<Box<dyn Future<Output = Result<Option<T>>> + Send + 'w>> + Send + Copy + 'static,
 {
-    Box::pin(stream::unfold(Some(watch), move |watch| async move {
-        let mut watch = watch?;
-        match next(&mut watch).await {
-            Ok(Some(item)) => Some((Ok(item), Some(watch))),
+    Box::pin(stream::unfold(Some((watch, stop)), move |state| async move {
+        let (mut watch, stop) = state?;
+        let told = tokio::select! {
+            biased;
+            () = stop.cancelled() => Err(Error::draining()),
+            told = next(&mut watch) => told,
+        };
+        match told {
+            Ok(Some(item)) => Some((Ok(item), Some((watch, stop)))),
             Ok(None) => None,
             Err(error) => Some((Err(error.into()), None)),
         }
     }))
 }
 
-/// Answers each message of a client, in order, until one fails or the client is done.
-pub(super) fn answer<Q, A, F, Fut>(messages: Streaming<Q>, mut work: F) -> Told<A>
+/// Answers each message of a client, in order, until one fails or the client is done. When the server stops, no more
+/// messages are read; those that were are answered, and a last word says that there is an end.
+pub(super) fn answer<Q, A, F, Fut>(messages: Streaming<Q>, stop: CancellationToken, mut work: F) -> Told<A>
 where
     Q: Send + 'static,
     A: Send + 'static,
     F: FnMut(Q) -> Fut + Send + 'static,
     Fut: Future<Output = Result<A>> + Send + 'static,
 {
-    let answers = messages
-        .map(move |message| {
-            // Called in the order of the messages, so what `work` notes before its future runs is in order too.
-            let working = message.map(&mut work);
-            async move {
-                match working {
-                    Ok(working) => working.await.map_err(Status::from),
-                    Err(status) => Err(status),
+    let stopped = stop.clone();
+    let answers =
+        messages
+            .take_until(stop.cancelled_owned())
+            .map(move |message| {
+                // Called in the order of the messages, so what `work` notes before its future runs is in order too.
+                let working = message.map(&mut work);
+                async move {
+                    match working {
+                        Ok(working) => working.await.map_err(Status::from),
+                        Err(status) => Err(status),
+                    }
                 }
-            }
-        })
-        .buffered(MESSAGES_IN_FLIGHT);
+            })
+            .buffered(MESSAGES_IN_FLIGHT)
+            .chain(stream::once(async move { stopped }).filter_map(|stopped| async move {
+                stopped.is_cancelled().then(|| Err(Status::from(Error::draining())))
+            }));
     Box::pin(until_failure(answers))
 }
 

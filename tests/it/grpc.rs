@@ -1,0 +1,10 @@
+//! The gRPC face against the real server over loopback: values, promises, watches, the server's own bounds.
+//!
+//! The engine is the real one on the reference store; only the wire to the provider is a stand-in. Next: `house`.
+
+mod house;
+mod jobs;
+mod runs;
+mod server;
+mod values;
+mod watch;
