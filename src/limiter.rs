@@ -15,6 +15,7 @@ use crate::model::provider::Limit;
 
 pub mod key;
 pub mod local;
+mod memo;
 
 pub use crate::limit::LimitView;
 pub use key::{provider_spends, spends};
@@ -25,6 +26,13 @@ pub use local::LocalLimiter;
 pub struct Spend {
     pub key: LimitKey,
     pub limit: Arc<Limit>,
+    memo: memo::Memo,
+}
+
+impl Spend {
+    pub fn new(key: LimitKey, limit: Arc<Limit>) -> Self {
+        Spend { key, limit, memo: memo::Memo::default() }
+    }
 }
 
 /// Asks for `min..=max` calls at once, each spending every limit in `spends`.

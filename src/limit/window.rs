@@ -66,6 +66,8 @@ pub struct Window {
     used: u32,
     /// Apart from each other and in order.
     clumps: VecDeque<Clump>,
+    /// No clump ends before this: spares a look at them.
+    ends_from: Timestamp,
     by_send: bool,
     /// When the declared anchor changed last: older permits are counted the old way.
     switched_at: Timestamp,
@@ -77,9 +79,14 @@ impl Window {
         if self.by_send != rule.by_send {
             self.switch(rule, now);
         }
+        if self.ends_from.0.saturating_add(rule.hold_us) > now.0 {
+            return;
+        }
+        self.ends_from = now;
         while let Some(c) = self.clumps.front() {
             let stamp = if mutant::on("window-too-short") { c.first } else { c.last };
             if stamp.0.saturating_add(rule.hold_us) > now.0 {
+                self.ends_from = stamp;
                 break;
             }
             self.used = self.used.saturating_sub(c.count);
@@ -173,6 +180,7 @@ impl Window {
             return;
         }
         self.used = self.used.saturating_add(n);
+        self.ends_from = self.ends_from.min(at);
         // The last clump that begins at or before the stamp. Nearly always the newest.
         let before = self.clumps.iter().rposition(|c| c.first <= at);
         let slice = (rule.hold_us / SLICES as i64).max(1);

@@ -42,7 +42,7 @@ pub fn spends(
         match spends.iter_mut().find(|s| *s.key.0 == *text) {
             Some(same) if maximum(limit) < maximum(&same.limit) => same.limit = limit.clone(),
             Some(_) => {}
-            None => spends.push(Spend { key: LimitKey(Arc::from(text)), limit: limit.clone() }),
+            None => spends.push(Spend::new(LimitKey(Arc::from(text)), limit.clone())),
         }
     }
     spends.into()
@@ -54,7 +54,7 @@ pub fn provider_spends(provider: &Provider, method: &http::Method, account: &Acc
     let counted = provider.limits.iter().filter(|l| l.methods.is_empty() || l.methods.contains(method));
     let spend = |limit: &Arc<Limit>| {
         let text = key_text(&prefix, limit, account, None)?;
-        Some(Spend { key: LimitKey(Arc::from(text)), limit: limit.clone() })
+        Some(Spend::new(LimitKey(Arc::from(text)), limit.clone()))
     };
     counted.filter_map(spend).collect()
 }

@@ -110,7 +110,9 @@ impl Table {
     }
 
     pub(super) fn acquire(&mut self, epoch: i64, now: Timestamp, request: &Acquire) -> Answer {
-        if let Some(answer) = self.answers.get(&request.request) {
+        if request.request != 0
+            && let Some(answer) = self.answers.get(&request.request)
+        {
             return answer.clone();
         }
         let answer = self.decide(epoch, now, request);
@@ -132,7 +134,7 @@ impl Table {
         picked.clear();
         let mut poll = Poll::new(request.min, request.max);
         for (i, spend) in request.spends.iter().enumerate() {
-            let at = self.slot(&spend.key);
+            let at = self.place(spend);
             // `limiter::spends` never names a key twice; whoever does pays for each.
             let times = 1 + picked.iter().filter(|&&p| p == at).count() as u32;
             picked.push(at);
@@ -146,7 +148,8 @@ impl Table {
                     let state = self.slots[at].as_mut().and_then(|s| s.state.as_mut());
                     state.expect("declared above").grant(&spend.limit, now, count);
                 }
-                let spends = request.spends.iter().map(|s| (s.key.clone(), s.limit.cost.max(1))).collect();
+                let all = || request.spends.iter().map(|s| (s.key.clone(), s.limit.cost.max(1))).collect();
+                let spends = request.spends.first().map_or_else(all, |first| first.memo.permit(all));
                 Answer::Granted { count, permit: Permit { spends, granted_at: now, epoch } }
             }
             Outcome::Denied { binder, denied } => Answer::Wait {
@@ -253,6 +256,20 @@ impl Table {
             slot.saved_at = Some(saved.at);
             slot.known = saved.known.iter().map(known).collect();
         }
+    }
+
+    /// Where the limit of this spend lies; made if it is new.
+    fn place(&mut self, spend: &Spend) -> usize {
+        let is_there = |at: &usize| {
+            let slot = self.slots.get(*at).and_then(Option::as_ref);
+            slot.is_some_and(|slot| Arc::ptr_eq(&slot.key.0, &spend.key.0) || slot.key == spend.key)
+        };
+        if let Some(at) = spend.memo.slot().filter(is_there) {
+            return at;
+        }
+        let at = self.slot(&spend.key);
+        spend.memo.note_slot(at);
+        at
     }
 
     /// Where the limit of this key lies; made if it is new.

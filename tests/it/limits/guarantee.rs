@@ -65,7 +65,7 @@ fn spend(name: &str, kind: LimitKind) -> Spend {
         cost: 1,
         reserve: Reserve::default(),
     };
-    Spend { key: LimitKey(Arc::from(format!("p/{name}"))), limit: Arc::new(limit) }
+    Spend::new(LimitKey(Arc::from(format!("p/{name}"))), Arc::new(limit))
 }
 
 /// About 40 ms with a long tail; one in a hundred stalls for up to 3 s.

@@ -171,7 +171,7 @@ fn spend(name: &str, d: &Declared) -> Spend {
         cost: d.cost,
         reserve: Reserve { urgent: d.reserve.urgent, normal: d.reserve.normal },
     };
-    Spend { key: LimitKey(Arc::from(format!("p/{name}"))), limit: Arc::new(limit) }
+    Spend::new(LimitKey(Arc::from(format!("p/{name}"))), Arc::new(limit))
 }
 
 async fn run<L: Limiter>(case: &Case, make: fn() -> L) {

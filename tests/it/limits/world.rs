@@ -151,7 +151,7 @@ pub fn window(name: &str, max: u32, per: Duration) -> Spend {
         cost: 1,
         reserve: Reserve::default(),
     };
-    Spend { key: LimitKey(Arc::from(format!("crm/{name}:{}s", per.as_secs()))), limit: Arc::new(limit) }
+    Spend::new(LimitKey(Arc::from(format!("crm/{name}:{}s", per.as_secs()))), Arc::new(limit))
 }
 
 impl World {
