@@ -165,7 +165,7 @@ fn a_bad_reload_is_refused_with_every_mistake_and_changes_nothing() {
     let out = house.run(&args);
     check(&out, &args, 78, "nothing was changed");
     check(&out, &args, 78, "limts");
-    check(&out, &args, 78, "in_flight_max");
+    check(&out, &args, 78, "expected a whole number from 1 to 4096, got 0");
     assert_eq!(house.good(&["providers", "get", "crm"]), before);
     declare(house.folder.path(), &base_url, "limits = [\"5/s\"]");
     assert!(house.good(&["reload"]).contains("crm"));
