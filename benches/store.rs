@@ -114,7 +114,8 @@ fn percentiles(name: &str, mut times: Vec<Duration>) {
 fn rss_mib(name: &str) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     for (field, label) in [("VmRSS:", "rss"), ("VmHWM:", "rss_peak")] {
-        let kib = status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        let kib =
+            status.lines().find_map(|line| line.strip_prefix(field)?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
         println!("{name}_{label} {:.1} MiB", kib.unwrap_or(0) as f64 / 1024.0);
     }
 }
@@ -163,7 +164,8 @@ async fn times(probe: &mut Probe, n: usize) -> Vec<Duration> {
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
-    let largest: usize = std::env::args().filter_map(|arg| arg.replace('_', "").parse().ok()).next().unwrap_or(1_000_000);
+    let largest: usize =
+        std::env::args().filter_map(|arg| arg.replace('_', "").parse().ok()).next().unwrap_or(1_000_000);
     let folder = tempfile::tempdir().expect("a folder for the probe");
     let store = SqliteStore::open(SqliteOptions::new(folder.path().join("probe.db"))).await.expect("a new database");
     let body = format!("{{\"name\":\"Ada\",\"note\":\"{}\"}}", "x".repeat(170));

@@ -119,11 +119,10 @@ async fn a_late_success_is_adopted_unless_something_newer_began(bench: Bench) {
     for call in &calls {
         done.push(bench.finish(bench.end(call.id, vec![(call.jobs[0].id.seq, Next::Delivered)])).await);
     }
-    assert_eq!(done.iter().map(|done| (done.applied, done.adopted.len())).collect::<Vec<_>>(), [
-        (false, 0),
-        (false, 1),
-        (false, 1)
-    ]);
+    assert_eq!(
+        done.iter().map(|done| (done.applied, done.adopted.len())).collect::<Vec<_>>(),
+        [(false, 0), (false, 1), (false, 1)]
+    );
     assert_eq!(bench.state(ids[0]).await, State::Calling);
     assert_eq!(bench.state(ids[1]).await, State::Delivered);
     assert_eq!(bench.state(ids[2]).await, State::Delivered);
@@ -209,9 +208,8 @@ async fn events_are_packed_by_flow_and_kind(bench: Bench) {
     let ids: Vec<_> = done.into_iter().map(|e| e.unwrap().id).collect();
     let flow = bench.job(ids[0]).await.flow;
     let call = bench.begin(Begin { lane: Lane::Batch, ..bench.take(flow, Class::Normal, 50) }).await.remove(0);
-    let next = |(n, id): (usize, &tidegate::model::id::JobId)| {
-        (id.seq, if n < 40 { Next::Delivered } else { Next::Dead })
-    };
+    let next =
+        |(n, id): (usize, &tidegate::model::id::JobId)| (id.seq, if n < 40 { Next::Delivered } else { Next::Dead });
     bench.finish(bench.end(call.id, ids.iter().enumerate().map(next).collect())).await;
     let events = bench.store.events(0, 100).await.unwrap();
     let sizes = events.iter().map(|event| match &event.what {

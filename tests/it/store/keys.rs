@@ -115,7 +115,7 @@ async fn nothing_coalesces_into_a_job_on_the_wire(bench: Bench) {
     // The one behind it takes the next change in.
     let third = bench.enqueue(vec![newer("a", "3")]).await.remove(0).unwrap();
     assert_eq!(third, Enqueued { id: second.id, how: Accepted::Coalesced });
-    assert_eq!(bench.job(first).await.payload, "1".into());
+    assert_eq!(&*bench.job(first).await.payload, "1");
 }
 
 async fn nothing_coalesces_across_operations(bench: Bench) {

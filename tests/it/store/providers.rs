@@ -32,7 +32,9 @@ async fn each_apply_grows_the_revision_and_only_replaces_the_one_expected(bench:
     assert_eq!((all.len(), all[0].revision), (1, 3));
     let events = bench.store.events(0, 10).await.unwrap();
     assert_eq!(events.len(), 3);
-    assert!(matches!(&events[2].what, What::Provider { kind, detail, .. } if kind == "applied" && detail == "revision 3"));
+    assert!(
+        matches!(&events[2].what, What::Provider { kind, detail, .. } if kind == "applied" && detail == "revision 3")
+    );
 }
 
 async fn a_provider_with_work_left_is_deleted_by_force_only(bench: Bench) {

@@ -50,10 +50,7 @@ async fn a_paused_run_holds_its_jobs_and_no_others(bench: Bench) {
     let (inside, outside) = (bench.add_to(run).await, bench.add(job("2")).await);
     let (held, free) = (bench.job(inside).await.flow, bench.job(outside).await.flow);
     assert_ne!(held, free);
-    let done = bench.commit(Batch {
-        changes: vec![Change::WishRun { run, wish: RunWish::Pause }],
-        ..bench.batch()
-    });
+    let done = bench.commit(Batch { changes: vec![Change::WishRun { run, wish: RunWish::Pause }], ..bench.batch() });
     assert!(done.await.flows.iter().any(|flow| flow.id == held && flow.held));
     assert!(bench.begin(bench.take(held, Class::Normal, 1)).await.is_empty());
     assert_eq!(bench.begin(bench.take(free, Class::Normal, 1)).await.len(), 1);
