@@ -3,7 +3,6 @@
 mod factory;
 
 /// Runs each test against every store.
-#[allow(unused_macros, reason = "the suite is growing into it")]
 macro_rules! suite {
     ($($name:ident),* $(,)?) => {
         mod memory {

@@ -1,6 +1,7 @@
 //! The reading half: every read is one indexed query on a connection of its own, or two.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe};
@@ -21,6 +22,9 @@ use crate::store::{AppliedProvider, Error, JobPage, JournalEntry, LIST_SCAN_MAX,
 
 /// Jobs ahead are counted up to here and estimated beyond.
 const AHEAD_EXACT: u64 = 1_000;
+
+/// Rows that a list looks at first.
+const FIRST_WINDOW: usize = 256;
 
 type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
@@ -44,35 +48,34 @@ impl SqliteStore {
         self.rows(sqlx::query(sql::JOBS).bind(seqs), row::job).await
     }
 
+    /// Looks at a few rows first and at more only if they do not fill the page: most lists are not that selective.
     pub(super) async fn read_list(&self, filter: &Filter, before: Option<i64>, limit: usize) -> Result<JobPage, Error> {
         let limit = page(limit);
-        let before = before.unwrap_or(i64::MAX);
         let mut binds = Vec::new();
         let condition = condition(filter, &mut binds);
         let text = sql::LIST_JOBS.replacen("where true", &format!("where {condition}"), 1);
         // The parameters of the file are numbered, those of the condition are not: number them on from there.
-        let text = number_parameters(&text, 4);
-        let mut args = SqliteArguments::default();
-        for n in [before, LIST_SCAN_MAX as i64, limit as i64] {
-            args.add(n).expect("a number can always be bound");
-        }
-        for bind in binds {
-            match bind {
-                Bind::Text(text) => args.add(text).expect("a text can always be bound"),
-                Bind::Int(n) => args.add(n).expect("a number can always be bound"),
+        let text: Arc<str> = number_parameters(&text, 4).into();
+        let mut found = JobPage { jobs: Vec::new(), next: None };
+        let mut below = before.unwrap_or(i64::MAX);
+        let mut looked = 0;
+        while looked < LIST_SCAN_MAX {
+            let window = if looked == 0 { FIRST_WINDOW.max(limit) } else { LIST_SCAN_MAX - looked };
+            looked += window;
+            let args = list_args([below, window as i64, (limit - found.jobs.len()) as i64], &binds);
+            // Safe: the text is made of words of ours; values go in as parameters only.
+            let query = sqlx::query_with(AssertSqlSafe(text.clone()), args).persistent(false);
+            found.jobs.extend(self.rows(query, row::job).await?);
+            if found.jobs.len() == limit {
+                found.next = found.jobs.last().map(|job| job.id.seq);
+                break;
             }
+            let floor = sqlx::query(sql::LIST_FLOOR).bind(below).bind(window as i64 - 1);
+            found.next = self.row(floor, |row| Columns::of(row).int()).await?;
+            let Some(floor) = found.next else { break };
+            below = floor;
         }
-        // Safe: the text is made of words of ours; values go in as parameters only.
-        let query = sqlx::query_with(AssertSqlSafe(text), args).persistent(false);
-        let jobs = self.rows(query, row::job).await?;
-        let next = match jobs.last() {
-            Some(last) if jobs.len() == limit => Some(last.id.seq),
-            _ => {
-                let floor = sqlx::query(sql::LIST_FLOOR).bind(before).bind(LIST_SCAN_MAX as i64 - 1);
-                self.row(floor, |row| Columns::of(row).int()).await?
-            }
-        };
-        Ok(JobPage { jobs, next })
+        Ok(found)
     }
 
     pub(super) async fn read_blocker(&self, job: &Job) -> Result<Option<Job>, Error> {
@@ -235,6 +238,20 @@ impl SqliteStore {
         let copy = sqlx::query("vacuum into ?").bind(path).execute(self.readers()?).await;
         copy.map(drop).map_err(error::of)
     }
+}
+
+fn list_args(numbers: [i64; 3], binds: &[Bind]) -> SqliteArguments {
+    let mut args = SqliteArguments::default();
+    for n in numbers {
+        args.add(n).expect("a number can always be bound");
+    }
+    for bind in binds {
+        match bind {
+            Bind::Text(text) => args.add(text.as_str()).expect("a text can always be bound"),
+            Bind::Int(n) => args.add(*n).expect("a number can always be bound"),
+        }
+    }
+    args
 }
 
 /// Numbers the bare parameters of a query from `first` on: SQLite would number them after the highest, the driver
