@@ -1,5 +1,5 @@
--- The newest ?3 jobs below ?1 among the newest ?2. The words "where true" are where a list filter goes in, in bind
--- parameters only. By rowid, downwards.
+-- The newest ?3 jobs below ?1 among the newest ?2. A list filter takes the place of the condition of the outer query,
+-- its values as parameters only. By rowid, downwards.
 select
   j.seq, j.created_at, j.flow, j.place, j.class, j.turn, j.key_hash, j.version, j.attempts, j.crashes,
   j.throttles, j.due_at, j.updated_at, j.finished_at, j.cancel_requested, j.call, j.first_sent_at, j.last_status,
