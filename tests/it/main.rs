@@ -4,6 +4,8 @@ mod config_files;
 mod hostile;
 mod outbound;
 mod limits;
+mod powercut;
 mod simulator;
 mod store;
 mod support;
+mod torture;

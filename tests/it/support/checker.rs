@@ -178,7 +178,7 @@ impl<'h> Views<'h> {
                     .push((Kind::Lost, format!("job {job} ({record} v{version}) was acknowledged and is gone")));
                 continue;
             };
-            let arrived = match self.declared.coalesce {
+            let arrived = match self.declared.coalesces(record) {
                 true => self.newest_taken.get(record).is_some_and(|&newest| newest >= version),
                 false => self.sends.get(&(record, version)).is_some_and(|s| s.iter().any(|(_, took)| *took)),
             };
@@ -208,7 +208,7 @@ impl<'h> Views<'h> {
                 let answer_lost = self.answer_was_lost(first, second);
                 // A request that was cut short reached the provider too: without leave to repeat, it must stay alone.
                 let in_doubt = answer_lost && (took || first.status == 0);
-                if in_doubt && !self.declared.repeat_safe {
+                if in_doubt && !self.declared.repeat_safe(change.0) {
                     let text = format!("{} was sent again at {} after an answer was lost", name(), second.at_us);
                     findings.violations.push((Kind::UnknownRepeated, text));
                 } else if took && took_again && answer_lost {
