@@ -9,3 +9,4 @@ mod simulator;
 mod store;
 mod support;
 mod torture;
+mod torture_limits;
