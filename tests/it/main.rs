@@ -2,6 +2,7 @@
 mod checker;
 mod config_files;
 mod hostile;
+mod mutants;
 mod outbound;
 mod limits;
 mod powercut;

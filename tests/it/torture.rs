@@ -139,7 +139,8 @@ pub fn conclude(folder: tempfile::TempDir, findings: &Findings, report: &Report,
 async fn nothing_is_lost_repeated_or_overrun_when_the_daemon_is_killed_under_load() {
     let (rounds, seed) = (number("TIDEGATE_TORTURE_ROUNDS", 15), number("TIDEGATE_TORTURE_SEED", 1));
     let (folder, clock, mut dice) = (tempfile::tempdir().unwrap(), Clock::system(), Dice::new(seed));
-    let provider = provider(folder.path(), &["--errors", "0.01", "--resets", "0.005"]).await;
+    let provider =
+        provider(folder.path(), &["--errors", "0.01", "--resets", "0.02", "--record-failures", "0.01"]).await;
     let place = Place::new(folder.path(), folder.path(), &declaration(&provider.base_url));
     let (load, mut entries) = (Load::start(seed, LOAD), Vec::new());
     let mut slowest = Duration::ZERO;

@@ -18,7 +18,7 @@ use super::history::Entry;
 /// Clients at one time. Each owns records of its own, so the order of their versions is the order of its calls.
 const CLIENTS: u64 = 6;
 /// Records per client: few, so that changes of one record meet.
-const RECORDS: u64 = 25;
+const RECORDS: u64 = 10;
 /// Jobs in an EnqueueJobs.
 const BATCH: usize = 8;
 /// Job ids that a client remembers for calling off.
@@ -122,7 +122,7 @@ impl Client {
 
     /// The next change: mostly of a record, sometimes an event that must never be sent twice.
     fn next_job(&mut self) -> (Change, pb::JobSpec) {
-        let is_event = self.dice.falls(0.1);
+        let is_event = self.dice.falls(0.2);
         let (record, version) = if is_event {
             self.events += 1;
             (format!("e{}-{}", self.number, self.events), 1)

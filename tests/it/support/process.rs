@@ -92,8 +92,6 @@ pub struct Place {
     pub folder: PathBuf,
     pub config: PathBuf,
     pub port: u16,
-    /// The planted bug to wake, in a build with the feature `mutants`.
-    pub mutant: Option<String>,
 }
 
 impl Place {
@@ -106,7 +104,7 @@ impl Place {
             data.join("tidegate.db")
         );
         std::fs::write(&config, text).unwrap();
-        Place { folder: folder.to_owned(), config, port, mutant: None }
+        Place { folder: folder.to_owned(), config, port }
     }
 
     fn log(&self) -> PathBuf {
@@ -121,7 +119,6 @@ impl Place {
         let mut command = Command::new(TIDEGATE);
         command.args(["serve", "--config"]).arg(&self.config).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        command.env_remove("TIDEGATE_MUTANT").envs(self.mutant.iter().map(|m| ("TIDEGATE_MUTANT", m)));
         let mut child = command.spawn().expect("the binary was built");
         let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port)).unwrap();
         let endpoint = endpoint.connect_timeout(Duration::from_secs(1));
