@@ -34,7 +34,7 @@ pub fn declaration(base_url: &str) -> String {
 [providers.crm]
 base_url = "{base_url}"
 allow_private = true
-timeouts = {{ total = "2s", first_byte = "2s" }}
+timeouts = {{ connect = "2s", first_byte = "5s", total = "5s" }}
 
 [providers.crm.operations.sync_user]
 request = "PUT /users/{{key}}"
@@ -78,6 +78,7 @@ pub fn declared() -> Declared {
         coalesce: true,
         one_shot: vec!["e".to_owned()],
         attempts_max: 12,
+        give_up_us: 5_000_000,
         // Three processes read one machine's clock; a busy machine may stamp late.
         skew_us: 50_000,
         drained: true,

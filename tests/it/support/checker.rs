@@ -235,12 +235,13 @@ impl<'h> Views<'h> {
         }
     }
 
-    /// The only excuses for sending again what the provider took: it withheld the answer, or the daemon was killed in
-    /// between.
+    /// The only excuses for sending again what the provider took: it withheld the answer, the daemon was killed in
+    /// between, or the call had been given up (a busy machine can be that slow).
     fn answer_was_lost(&self, first: &Arrival, second: &Arrival) -> bool {
         let skew = self.declared.skew_us;
         let between = |&k: &i64| first.at_us - skew <= k && k <= second.at_us + skew;
-        first.withheld.is_some() || self.kills.iter().any(between)
+        let gave_up = self.declared.give_up_us > 0 && second.at_us - first.at_us + skew >= self.declared.give_up_us;
+        first.withheld.is_some() || gave_up || self.kills.iter().any(between)
     }
 
     fn check_final_is_final(&self, job: &str, name: &str, sends: &[(&Arrival, bool)], findings: &mut Findings) {

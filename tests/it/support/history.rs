@@ -43,6 +43,8 @@ pub struct Declared {
     pub one_shot: Vec<String>,
     /// Sends per job; 0: not checked.
     pub attempts_max: u32,
+    /// After this time without an answer the daemon gives a call up, so that its answer is lost; 0: never.
+    pub give_up_us: i64,
     /// How far the clocks of the three views may differ.
     pub skew_us: i64,
     /// Everything must be final at the end.
