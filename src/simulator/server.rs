@@ -317,7 +317,8 @@ fn change_faults(shared: &Shared, body: &[u8]) -> Result<(), String> {
 }
 
 fn json(value: &impl serde::Serialize) -> Answer {
-    let body = serde_json::to_vec_pretty(value).expect("reports always serialize");
+    let mut body = serde_json::to_vec_pretty(value).expect("reports always serialize");
+    body.push(b'\n');
     let mut answer = Response::new(Full::new(Bytes::from(body)));
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     answer

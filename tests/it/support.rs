@@ -2,3 +2,5 @@
 
 pub mod checker;
 pub mod history;
+pub mod load;
+pub mod process;

@@ -235,7 +235,10 @@ impl SqliteStore {
         let path = path.to_str().ok_or_else(|| Error::Unavailable {
             reason: format!("expected a path in UTF-8, got {}", path.display()),
         })?;
-        let copy = sqlx::query("vacuum into ?").bind(path).execute(self.readers()?).await;
+        // Readers may not write at all; this one may, to another file, and is closed after it.
+        let mut reader = self.readers()?.acquire().await.map_err(error::of)?.detach();
+        sqlx::query("pragma query_only = off").execute(&mut reader).await.map_err(error::of)?;
+        let copy = sqlx::query("vacuum into ?").bind(path).execute(&mut reader).await;
         copy.map(drop).map_err(error::of)
     }
 }

@@ -112,7 +112,8 @@ struct Views<'h> {
     arrivals: Vec<&'h Arrival>,
     /// Arrivals per change, in order: the request, and whether the provider took the record.
     sends: HashMap<Change<'h>, Vec<(&'h Arrival, bool)>>,
-    newest_taken: HashMap<&'h str, i64>,
+    /// Versions that the provider took, per record.
+    taken: HashMap<&'h str, BTreeSet<i64>>,
 }
 
 pub fn check(history: &History) -> Findings {
@@ -161,8 +162,7 @@ impl<'h> Views<'h> {
                 let took = arrival.took(i);
                 views.sends.entry((record, version)).or_default().push((arrival, took));
                 if took {
-                    let newest = views.newest_taken.entry(record).or_insert(version);
-                    *newest = version.max(*newest);
+                    views.taken.entry(record).or_default().insert(version);
                 }
             }
         }
@@ -171,20 +171,25 @@ impl<'h> Views<'h> {
 
     /// P1: what was acknowledged is there, and what is called delivered was delivered.
     fn check_acks(&self, findings: &mut Findings) {
+        let mut by_record: BTreeMap<&str, BTreeMap<i64, &str>> = BTreeMap::new();
         for &((record, version), job) in &self.acked {
+            by_record.entry(record).or_default().insert(version, job);
+        }
+        for &((record, version), job) in &self.acked {
+            let name = || format!("job {job} ({record} v{version})");
             let Some(row) = self.jobs.get(job) else {
-                findings
-                    .violations
-                    .push((Kind::Lost, format!("job {job} ({record} v{version}) was acknowledged and is gone")));
+                findings.violations.push((Kind::Lost, format!("{} was acknowledged and is gone", name())));
                 continue;
             };
-            let arrived = match self.declared.coalesce {
-                true => self.newest_taken.get(record).is_some_and(|&newest| newest >= version),
-                false => self.sends.get(&(record, version)).is_some_and(|s| s.iter().any(|(_, took)| *took)),
+            // A newer change of the same job may stand for it, but not one that became a job of its own.
+            let next = by_record[record].range(version + 1..).find(|(_, other)| **other != job);
+            let end = match self.declared.coalesces(record) {
+                true => next.map_or(i64::MAX, |(&v, _)| v),
+                false => version + 1,
             };
-            if row.state == "delivered" && !arrived {
-                let text = format!("job {job} ({record} v{version}) is delivered, but the provider never took it");
-                findings.violations.push((Kind::Phantom, text));
+            let taken = self.taken.get(record).is_some_and(|taken| taken.range(version..end).next().is_some());
+            if row.state == "delivered" && !taken {
+                findings.violations.push((Kind::Phantom, format!("{} is delivered, but was never taken", name())));
             }
         }
         let acked: HashSet<Change<'_>> = self.acked.iter().map(|(change, _)| *change).collect();
@@ -208,7 +213,7 @@ impl<'h> Views<'h> {
                 let answer_lost = self.answer_was_lost(first, second);
                 // A request that was cut short reached the provider too: without leave to repeat, it must stay alone.
                 let in_doubt = answer_lost && (took || first.status == 0);
-                if in_doubt && !self.declared.repeat_safe {
+                if in_doubt && !self.declared.repeat_safe(change.0) {
                     let text = format!("{} was sent again at {} after an answer was lost", name(), second.at_us);
                     findings.violations.push((Kind::UnknownRepeated, text));
                 } else if took && took_again && answer_lost {
@@ -230,12 +235,13 @@ impl<'h> Views<'h> {
         }
     }
 
-    /// The only excuses for sending again what the provider took: it withheld the answer, or the daemon was killed in
-    /// between.
+    /// The only excuses for sending again what the provider took: it withheld the answer, the daemon was killed in
+    /// between, or the call had been given up (a busy machine can be that slow).
     fn answer_was_lost(&self, first: &Arrival, second: &Arrival) -> bool {
         let skew = self.declared.skew_us;
         let between = |&k: &i64| first.at_us - skew <= k && k <= second.at_us + skew;
-        first.withheld.is_some() || self.kills.iter().any(between)
+        let gave_up = self.declared.give_up_us > 0 && second.at_us - first.at_us + skew >= self.declared.give_up_us;
+        first.withheld.is_some() || gave_up || self.kills.iter().any(between)
     }
 
     fn check_final_is_final(&self, job: &str, name: &str, sends: &[(&Arrival, bool)], findings: &mut Findings) {

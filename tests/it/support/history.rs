@@ -39,12 +39,30 @@ pub struct Declared {
     pub repeat_safe: bool,
     /// A newer waiting change of a record replaces the older one.
     pub coalesce: bool,
+    /// Records whose id begins with one of these are neither safe to repeat nor coalesced.
+    pub one_shot: Vec<String>,
     /// Sends per job; 0: not checked.
     pub attempts_max: u32,
+    /// After this time without an answer the daemon gives a call up, so that its answer is lost; 0: never.
+    pub give_up_us: i64,
     /// How far the clocks of the three views may differ.
     pub skew_us: i64,
     /// Everything must be final at the end.
     pub drained: bool,
+}
+
+impl Declared {
+    fn is_one_shot(&self, record: &str) -> bool {
+        self.one_shot.iter().any(|prefix| record.starts_with(prefix.as_str()))
+    }
+
+    pub fn repeat_safe(&self, record: &str) -> bool {
+        self.repeat_safe && !self.is_one_shot(record)
+    }
+
+    pub fn coalesces(&self, record: &str) -> bool {
+        self.coalesce && !self.is_one_shot(record)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
