@@ -174,13 +174,13 @@ async fn main() {
     rss_mib("empty");
     let mut waiting = 0;
     for backlog in [10_000, 100_000, 1_000_000, 10_000_000].into_iter().filter(|n| *n <= largest) {
-        let more = (backlog as usize).saturating_sub(waiting);
+        let more = backlog.saturating_sub(waiting);
         // Half of the backlog has keys.
         let plain = probe.enqueue(more / 2, BULK, false).await;
         let keyed = probe.enqueue(more / 2, BULK, true).await;
         rate(&format!("{backlog}.fill_plain"), more / 2, plain);
         rate(&format!("{backlog}.fill_keyed"), more / 2, keyed);
-        waiting = backlog as usize;
+        waiting = backlog;
         measure(&mut probe, &backlog.to_string()).await;
     }
     probe.store.close().await;

@@ -129,7 +129,7 @@ impl Clock {
         match remembered {
             // A boot id that cannot be read (a sandbox hides /proc/sys) says nothing about which boot this is.
             Some((boot, offset)) if !boot.is_empty() && boot == boot_id() => {
-                steady_offset_us.store(offset, Ordering::Relaxed)
+                steady_offset_us.store(offset, Ordering::Relaxed);
             }
             _ => {
                 let behind = floor.0 - self.steady().0;

@@ -54,7 +54,6 @@ pub async fn run(args: Args, output: &Output) -> Result<Exit, Error> {
         format,
         filter: log.level.clone(),
         otlp_endpoint: loaded.config.telemetry.otlp.as_ref().map(ToString::to_string),
-        ..telemetry::Options::default()
     };
     let telemetry = telemetry::start(&wanted).map_err(|e| Error::failed(e.to_string()))?;
     let served = app::serve(loaded, options, |app| {

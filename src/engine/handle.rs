@@ -302,7 +302,7 @@ impl Handle {
 
     /// Resolves when shutdown begins. Streams end then.
     pub async fn draining(&self) {
-        self.0.draining.cancelled().await
+        self.0.draining.cancelled().await;
     }
 
     /// Stops accepting and releasing; calls in flight may finish. What AdminService.Drain does.

@@ -23,7 +23,7 @@ pub type RunId = Id;
 
 /// Number of a call. Strictly increasing within one store; also the fencing token of the lease under which its jobs
 /// are `calling`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct CallId(pub i64);
 

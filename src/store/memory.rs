@@ -100,12 +100,6 @@ struct World {
     last_event: i64,
 }
 
-impl Default for CallId {
-    fn default() -> Self {
-        CallId(0)
-    }
-}
-
 /// One commit under way.
 struct Work<'a> {
     world: &'a mut World,

@@ -4,6 +4,7 @@
 //! with one bug alive, and wants to see it fail. In every build the table must name each bug that the sources plant.
 
 /// A planted bug, the test that catches it, and the word that its failure must contain.
+#[derive(Debug)]
 struct Planted {
     bug: &'static str,
     test: &'static str,
@@ -54,6 +55,9 @@ fn planted_in_the_sources() -> std::collections::BTreeSet<String> {
 fn every_planted_bug_has_a_test_that_catches_it() {
     let named: std::collections::BTreeSet<String> = PLANTED.iter().map(|p| p.bug.to_owned()).collect();
     assert_eq!(planted_in_the_sources(), named);
+    for p in PLANTED {
+        assert!(p.test.contains("::") && !p.because.is_empty(), "{}: name its test and its reason", p.bug);
+    }
 }
 
 #[cfg(feature = "mutants")]

@@ -88,7 +88,7 @@ impl Gate {
         let in_flight = self.shared.in_flight();
         let free = self.current.provider.in_flight_max.saturating_sub(in_flight).min(BEGIN_CALLS_MAX);
         let (mut probe, mut ramped) = (false, false);
-        for breaker in self.breakers.iter() {
+        for breaker in &self.breakers {
             match breaker.admits(now, self.parts.dice.roll()) {
                 Admit::Yes => ramped |= breaker.is_ramping(now),
                 Admit::Probe => probe = true,

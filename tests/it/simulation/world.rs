@@ -68,7 +68,7 @@ struct Departed {
 impl World {
     pub fn new(seed: u64, clock: Clock, limits: &[(&'static str, usize, Duration)]) -> Arc<Self> {
         let limits = limits.iter().map(|&(lane, max, per)| (lane, (max, per))).collect();
-        let rng = StdRng::seed_from_u64(seed ^ 0x5eed_0f_70_0d);
+        let rng = StdRng::seed_from_u64(seed ^ 0x005e_ed0f_700d);
         let state = State { rng, faults: Faults::default(), arrivals: Vec::new(), limits };
         Arc::new(World { clock, state: Mutex::new(state) })
     }

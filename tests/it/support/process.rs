@@ -100,7 +100,7 @@ impl Place {
         let (config, port) = (folder.join("tidegate.toml"), free_port());
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:{port}\"\nsocket = \"none\"\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n\
-             [engine]\nlease_margin = \"5s\"\n\n[store]\npath = {:?}\n\n{provider}",
+             [store]\npath = {:?}\n\n{provider}",
             data.join("tidegate.db")
         );
         std::fs::write(&config, text).unwrap();
@@ -172,7 +172,7 @@ impl Daemon {
         let left = std::cell::RefCell::new(None);
         let counts = until(patience, || async {
             let counts = self.counts(provider).await?;
-            *left.borrow_mut() = Some(counts.clone());
+            *left.borrow_mut() = Some(counts);
             (counts.waiting == 0 && counts.calling == 0).then_some(counts)
         })
         .await;
