@@ -1,7 +1,7 @@
 //! The embedded store: one SQLite file, one writer with group commit, a few readers.
 //!
 //! Every commit is one transaction: load in bulk what the batch touches, let `store::rules` decide, write back in
-//! bulk. Costs follow the batch and never the backlog; docs/performance.md has the figures. SQL lives in the files
+//! bulk. Costs follow the batch and never the backlog; `cargo bench --bench store` prints the figures. SQL lives in the files
 //! beside this one. Must never know: providers' rules, HTTP. Next: `sqlite/open`, then `sqlite/work`.
 
 use std::fs::File;
