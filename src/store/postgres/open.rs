@@ -112,15 +112,20 @@ async fn check_server(options: &PgOptions, conn: &mut PgConnection) -> Result<St
         let reason = format!("{place}: expected a database in UTF8, got {encoding}; create one with encoding 'UTF8'");
         return Err(Error::Open { reason });
     }
-    let safe = fsync == "on" && pages == "on" && matches!(commit.as_str(), "on" | "remote_apply");
-    if !safe && !options.unsafe_durability {
-        let reason = format!(
-            "{place}: expected fsync, full_page_writes and synchronous_commit on, got {fsync}, {pages} and {commit}; a \
-             power cut would lose acknowledged jobs: set them in postgresql.conf"
-        );
-        return Err(Error::Open { reason });
+    durability(&fsync, &commit, &pages, options.unsafe_durability)
+        .map_err(|reason| Error::Open { reason: format!("{place}: {reason}") })
+}
+
+/// What makes a commit durable, or why nothing does. `remote_apply` is more than `on`.
+fn durability(fsync: &str, commit: &str, pages: &str, unsafe_is_fine: bool) -> Result<String, String> {
+    let safe = fsync == "on" && pages == "on" && matches!(commit, "on" | "remote_apply");
+    if safe || unsafe_is_fine {
+        return Ok(format!("fsync={fsync}, synchronous_commit={commit}, full_page_writes={pages}"));
     }
-    Ok(format!("fsync={fsync}, synchronous_commit={commit}, full_page_writes={pages}"))
+    Err(format!(
+        "expected fsync, full_page_writes and synchronous_commit on, got {fsync}, {pages} and {commit}; a power cut would \
+         lose acknowledged jobs: set them in postgresql.conf"
+    ))
 }
 
 /// Under a lock of the database's (the migrator takes it), so daemons that start together wait for the first.
@@ -140,5 +145,22 @@ async fn migrate(options: &PgOptions, conn: &mut PgConnection) -> Result<i64, Er
             Err(Error::Open { reason })
         }
         Err(e) => Err(Error::Open { reason: format!("{place}: the schema could not be brought up to date: {e}") }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_forgets_is_refused_unless_that_is_wanted() {
+        assert!(durability("on", "on", "on", false).is_ok() && durability("on", "remote_apply", "on", false).is_ok());
+        for [fsync, commit, pages] in
+            [["off", "on", "on"], ["on", "off", "on"], ["on", "local", "on"], ["on", "on", "off"]]
+        {
+            let refused = durability(fsync, commit, pages, false).unwrap_err();
+            assert!(refused.contains(&format!("got {fsync}, {pages} and {commit}")), "{refused}");
+            assert!(durability(fsync, commit, pages, true).is_ok());
+        }
     }
 }
