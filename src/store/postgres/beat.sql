@@ -10,6 +10,8 @@ with moment as materialized (
 insert into daemon (id, name, started_at, heartbeat_until)
 select $1, $2, moment.now, moment.now + $3
 from moment
+-- Read before the row changes.
+left join before on true
 on conflict (id) do update
 set
   name = excluded.name,

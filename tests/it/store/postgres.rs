@@ -57,7 +57,7 @@ async fn everything_committed_is_there_for_the_next_opening() {
     let open = |whose| after.store.open_calls(whose, CallId(0), 9);
     assert_eq!(open(Whose::Daemon(first.daemon.unwrap())).await.unwrap()[0].id, call);
     assert!(open(Whose::Daemon(info.daemon.unwrap())).await.unwrap().is_empty());
-    assert_eq!(open(Whose::Anyone).await.unwrap().len(), 1);
+    assert_eq!(open(Whose::Anyone).await.unwrap().len(), 2);
     audit(&*after.store).await;
     assert!(after.finish(after.end(call, vec![(ids[0].seq, Next::Delivered)])).await.applied);
     assert_eq!(after.state(ids[1]).await, State::Waiting);
