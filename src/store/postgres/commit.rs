@@ -1,5 +1,5 @@
-//! One transaction per batch, tried again where another daemon was in the way, and asked after when its commit was not
-//! answered. Next: `work`, what happens within it.
+//! One transaction per batch, tried again (and then alone) where another daemon was in the way, and asked after when its
+//! commit was not answered. Next: `work`, what happens within it.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ impl PgStore {
         let dropped = self.tend_days(batch).await?;
         let (mut tries, mut broken) = (0, 0);
         loop {
-            let reason = match self.attempt(batch).await {
+            let reason = match self.attempt(batch, tries > 0).await {
                 Ok(mut done) => {
                     add_dropped(&mut done, dropped);
                     return Ok(done);
@@ -63,7 +63,9 @@ impl PgStore {
         Ok(dropped)
     }
 
-    async fn attempt(&self, batch: &Batch) -> Result<Committed, Attempt> {
+    /// `alone`: after others that add, end or change jobs, and before those to come. Two commits that meet on many keys
+    /// would meet again and again.
+    async fn attempt(&self, batch: &Batch, alone: bool) -> Result<Committed, Attempt> {
         let mut transaction = match self.pool.begin().await {
             Ok(transaction) => transaction,
             // It died in the pool, before anything was asked of it; the pool throws it away.
@@ -71,6 +73,10 @@ impl PgStore {
             Err(e) => return Err(Trouble::from(e).into()),
         };
         // Dropping the transaction on the way out rolls it back.
+        if !batch.finishes.is_empty() || !batch.changes.is_empty() || !batch.enqueues.is_empty() {
+            let keys = sqlx::query(if alone { sql::OWN_KEYS } else { sql::SHARE_KEYS });
+            keys.execute(&mut *transaction).await.map_err(Trouble::from)?;
+        }
         let worked = Work::new(&mut transaction, self.daemon, batch).apply(batch).await?;
         let Err(e) = transaction.commit().await else { return Ok(worked.done) };
         match worked.transaction {
