@@ -3,7 +3,7 @@
 //!
 //! `TIDEGATE_REDIS_SERVER` names another binary, as Valkey's; its `-cli` is not needed.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -155,8 +155,9 @@ impl Proxy {
     }
 }
 
-async fn link(mut client: tokio::net::TcpStream, port: u16, mut state: watch::Receiver<State>) {
+async fn link(mut client: tokio::net::TcpStream, port: u16, mut cuts: watch::Receiver<State>) {
     let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { return };
+    let state = cuts.clone();
     let number = state.borrow().number;
     let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
     loop {
@@ -172,7 +173,12 @@ async fn link(mut client: tokio::net::TcpStream, port: u16, mut state: watch::Re
                 }
                 _ => return,
             },
-            _ = state.wait_for(|s| s.number != number) => return,
+            () = cut(&mut cuts, number) => return,
         }
     }
+}
+
+/// Returns when connections of this number are to be cut.
+async fn cut(cuts: &mut watch::Receiver<State>, number: u64) {
+    let _ = cuts.wait_for(|s| s.number != number).await;
 }
