@@ -1,7 +1,7 @@
 //! The limiter that many daemons share: counts lie in Redis (or Valkey), decisions are Lua scripts there.
 //!
 //! One round trip serves many decisions; one hash per provider holds all its limits, so that a decision is one slot of a
-//! cluster and that what is lost is lost as a whole (docs/decisions/0017-one-hash-per-provider.md). Counting goes by the
+//! cluster and that what is lost is lost as a whole (docs/decisions/0020-one-hash-per-provider.md). Counting goes by the
 //! server's clock; `lines.rs` puts what it says on this daemon's steady line. Redis may forget: then nothing is granted
 //! until the limits are rebuilt from the journal, under an epoch that the store fences. The way of a caller of this room:
 //!

@@ -1,6 +1,6 @@
 //! May this server hold limits? What its settings mean for the promise, for `doctor` and for the start.
 //!
-//! Must never know: limits. Next: docs/decisions/0017-one-hash-per-provider.md.
+//! Must never know: limits. Next: docs/decisions/0020-one-hash-per-provider.md.
 
 use super::link::{Link, LinkError};
 
@@ -44,11 +44,9 @@ pub(super) async fn findings(link: &dyn Link) -> Result<Vec<Finding>, LinkError>
                 "maxmemory-policy",
                 format!("{other}: counts may be thrown away while the server runs; set maxmemory-policy noeviction"),
             ),
-            None => finding(
-                Level::Warning,
-                "maxmemory-policy",
-                "the server does not tell; make sure that it is noeviction",
-            ),
+            None => {
+                finding(Level::Warning, "maxmemory-policy", "the server does not tell; make sure that it is noeviction")
+            }
         });
     }
     for aof in link.setting("appendonly").await? {

@@ -380,10 +380,11 @@ local function write(states, more)
   return made
 end
 
--- Looks at about `count` fields and removes limits without a count and answers that nobody will ask for again.
--- Every new limit looks at two old ones, so memory follows the limits in use without a pause to sweep.
-local DAY = 86400 * SECOND
-local function sweep(count)
+-- Removes limits that have had no count for a while, and answers that nobody will ask for again. Every new limit looks at
+-- about eight fields, so memory follows the limits in use without a pause to sweep.
+local DAY, KEPT = 86400 * SECOND, 10 * SECOND
+local function sweep(made)
+  local count = 8 * made
   local got = call('HSCAN', KEYS[1], call('HGET', KEYS[1], 's') or '0', 'COUNT', count)
   local fields, gone = got[2], {}
   for i = 1, #fields, 2 do
@@ -391,7 +392,7 @@ local function sweep(count)
     local what = name:sub(1, 2)
     if what == 'h:' then
       local idle = up('<d', value, 8)
-      if idle <= NOW then
+      if idle + KEPT <= NOW then
         gone[#gone + 1] = name
         gone[#gone + 1] = 'c' .. name:sub(2)
       end

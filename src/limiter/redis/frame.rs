@@ -172,8 +172,15 @@ pub(super) fn reply(bytes: &[u8]) -> Result<Reply<'_>, LinkError> {
 /// What one request got. Server times.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Got {
-    Granted { count: u32, at: i64 },
-    Wait { earliest: f64, soft: bool, binder: usize },
+    Granted {
+        count: u32,
+        at: i64,
+    },
+    Wait {
+        earliest: f64,
+        soft: bool,
+        binder: usize,
+    },
     /// A numbered request that is older than the memory for answers.
     Forgotten,
 }

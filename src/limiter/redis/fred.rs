@@ -62,8 +62,7 @@ impl FredLink {
             async { Ok(()) }
         });
         client.connect();
-        let options =
-            Options { max_attempts: Some(1), timeout: Some(timeout), fail_fast: true, ..Options::default() };
+        let options = Options { max_attempts: Some(1), timeout: Some(timeout), fail_fast: true, ..Options::default() };
         Ok(FredLink { client, options, made })
     }
 

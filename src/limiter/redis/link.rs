@@ -41,13 +41,7 @@ pub enum LinkError {
 #[async_trait]
 pub trait Link: Send + Sync + std::fmt::Debug {
     /// Runs a script that answers with one byte string. `load`: sends the text, so that the server knows it from now on.
-    async fn run(
-        &self,
-        script: &Script,
-        load: bool,
-        keys: &[Bytes],
-        args: Vec<Bytes>,
-    ) -> Result<Bytes, LinkError>;
+    async fn run(&self, script: &Script, load: bool, keys: &[Bytes], args: Vec<Bytes>) -> Result<Bytes, LinkError>;
     /// A section of `INFO`, once per server that holds keys, in an order that does not change.
     async fn info(&self, section: &str) -> Result<Vec<String>, LinkError>;
     /// A setting, once per server that holds keys. `None`: the server does not tell.

@@ -13,14 +13,13 @@ use futures_util::future::join_all;
 use super::desk::{Doubt, Owed};
 use super::frame::{self, Got, Head, Limits, Reader, Reply};
 use super::link::{LinkError, Script};
-use super::{FRAME_MAX, RedisLimiter, STALE_MAX, hash, lines, lock, view};
+use super::{FRAME_MAX, RedisLimiter, STALE_MAX, hash, lines, lock};
 use crate::clock::Timestamp;
-use crate::limiter::{Acquire, Answer, Error, LimitView, Settle, Spend};
+use crate::limiter::{Acquire, Answer, Error, Settle};
 use crate::model::call::{LimitKey, Permit};
 
 static ACQUIRE: Script = Script::new("acquire", concat!(include_str!("common.lua"), include_str!("acquire.lua")));
 static SETTLE: Script = Script::new("settle", concat!(include_str!("common.lua"), include_str!("settle.lua")));
-static PEEK: Script = Script::new("peek", concat!(include_str!("common.lua"), include_str!("peek.lua")));
 
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -143,12 +142,7 @@ impl RedisLimiter {
     }
 
     /// Requests of one provider in one frame.
-    pub(super) async fn ask(
-        &self,
-        now: Timestamp,
-        provider: &str,
-        requests: &[Acquire],
-    ) -> Result<Vec<Answer>, Error> {
+    pub(super) async fn ask(&self, now: Timestamp, provider: &str, requests: &[Acquire]) -> Result<Vec<Answer>, Error> {
         if requests.iter().all(|r| r.spends.is_empty()) {
             return Ok(requests.iter().map(|r| self.without_limits(now, r)).collect());
         }
@@ -342,62 +336,6 @@ impl RedisLimiter {
             self.give_back(back.collect());
         }
     }
-
-    pub(super) async fn look(
-        &self,
-        now: Timestamp,
-        provider: &str,
-        spends: &[Spend],
-    ) -> Result<Vec<LimitView>, Error> {
-        let head = self.head(now, 0);
-        let mut args = Vec::with_capacity(spends.len() + 1);
-        args.push(head.pack());
-        args.extend(spends.iter().map(|s| frame::field(&s.key)));
-        let bytes = self.call(&PEEK, &[hash(provider)], args).await?;
-        let read_at = self.steady(now);
-        match frame::reply(&bytes).map_err(unavailable)? {
-            Reply::Done(server, reader) => {
-                lock(&self.lines).hear(server, read_at);
-                self.views(spends, server, read_at, reader).map_err(unavailable)
-            }
-            Reply::Unseeded(found) => Err(unseeded(provider, head.epoch, found)),
-            Reply::Forgotten | Reply::Stale(_) => Err(forgotten()),
-        }
-    }
-
-    fn views(
-        &self,
-        spends: &[Spend],
-        server: i64,
-        read_at: Timestamp,
-        mut reader: Reader<'_>,
-    ) -> Result<Vec<LimitView>, LinkError> {
-        let sized = |reader: &mut Reader<'_>| -> Result<Vec<u8>, LinkError> {
-            let n = reader.u32()? as usize;
-            Ok(reader.bytes(n)?.to_vec())
-        };
-        let mut dead = Vec::new();
-        let list = sized(&mut reader)?;
-        let mut list = Reader(&list);
-        while !list.0.is_empty() {
-            dead.push((list.f64()? as u32, list.f64()?));
-        }
-        let hold = self.settings.in_flight_max.as_micros() as f64;
-        let here = |t: Timestamp| {
-            if t == Timestamp::NEVER { t } else { lines::steady_of(t.0 as f64, server, read_at) }
-        };
-        let mut views = Vec::with_capacity(spends.len());
-        for spend in spends {
-            let (raw, closed) = (sized(&mut reader)?, sized(&mut reader)?);
-            let mut state = view::state(&spend.limit, Timestamp(server), hold, &dead, &raw, &closed)?;
-            let mut view = state.view(spend.key.clone(), &spend.limit, Timestamp(server));
-            view.next_free_at = here(view.next_free_at);
-            view.blocked_until = view.blocked_until.map(here);
-            view.returns.iter_mut().for_each(|r| r.0 = here(r.0));
-            views.push(view);
-        }
-        Ok(views)
-    }
 }
 
 struct Flag<'a>(&'a std::sync::atomic::AtomicBool);
@@ -412,7 +350,7 @@ pub(super) fn unseeded(provider: &str, epoch: i64, found: Option<i64>) -> Error 
     Error::Unseeded { provider: provider.to_owned(), epoch, found }
 }
 
-fn forgotten() -> Error {
+pub(super) fn forgotten() -> Error {
     let reason = "the answer to a repeated request is no longer known; it was not granted again".to_owned();
     Error::Unavailable { reason }
 }

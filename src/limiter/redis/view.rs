@@ -1,9 +1,11 @@
 //! A limit as it lies in the hash, as a state of this crate's own arithmetic: what a view shows is computed here.
 //!
-//! The format is that of `common.lua` (FMT). Must never know: connections, declarations' packing. Next: `limit/state.rs`.
+//! The format is that of `common.lua` (FMT). Must never know: how declarations are packed. Next: `limit/state.rs`.
 
-use super::frame::Reader;
-use super::link::LinkError;
+use super::frame::{self, Reader, Reply};
+use super::link::{LinkError, Script};
+use super::send::{forgotten, unavailable, unseeded};
+use super::{RedisLimiter, hash, lines, lock};
 use crate::clock::Timestamp;
 use crate::limit::State;
 use crate::limit::bucket::Bucket;
@@ -12,10 +14,66 @@ use crate::limit::concurrency::Concurrency;
 use crate::limit::paced::Paced;
 use crate::limit::state::{Kind, Known};
 use crate::limit::window::{Clump, Window};
+use crate::limiter::{Error, LimitView, Spend};
 use crate::model::provider::{Limit, LimitKind};
 
+static PEEK: Script = Script::new("peek", concat!(include_str!("common.lua"), include_str!("peek.lua")));
+
+impl RedisLimiter {
+    pub(super) async fn look(&self, now: Timestamp, provider: &str, spends: &[Spend]) -> Result<Vec<LimitView>, Error> {
+        let head = self.head(now, 0);
+        let mut args = Vec::with_capacity(spends.len() + 1);
+        args.push(head.pack());
+        args.extend(spends.iter().map(|s| frame::field(&s.key)));
+        let bytes = self.call(&PEEK, &[hash(provider)], args).await?;
+        let read_at = self.steady(now);
+        match frame::reply(&bytes).map_err(unavailable)? {
+            Reply::Done(server, reader) => {
+                lock(&self.lines).hear(server, read_at);
+                self.views(spends, server, read_at, reader).map_err(unavailable)
+            }
+            Reply::Unseeded(found) => Err(unseeded(provider, head.epoch, found)),
+            Reply::Forgotten | Reply::Stale(_) => Err(forgotten()),
+        }
+    }
+
+    fn views(
+        &self,
+        spends: &[Spend],
+        server: i64,
+        read_at: Timestamp,
+        mut reader: Reader<'_>,
+    ) -> Result<Vec<LimitView>, LinkError> {
+        let sized = |reader: &mut Reader<'_>| -> Result<Vec<u8>, LinkError> {
+            let n = reader.u32()? as usize;
+            Ok(reader.bytes(n)?.to_vec())
+        };
+        let mut dead = Vec::new();
+        let list = sized(&mut reader)?;
+        let mut list = Reader(&list);
+        while !list.0.is_empty() {
+            dead.push((list.f64()? as u32, list.f64()?));
+        }
+        let hold = self.settings.in_flight_max.as_micros() as f64;
+        let here = |t: Timestamp| {
+            if t == Timestamp::NEVER { t } else { lines::steady_of(t.0 as f64, server, read_at) }
+        };
+        let mut views = Vec::with_capacity(spends.len());
+        for spend in spends {
+            let (raw, closed) = (sized(&mut reader)?, sized(&mut reader)?);
+            let mut state = view::state(&spend.limit, Timestamp(server), hold, &dead, &raw, &closed)?;
+            let mut view = state.view(spend.key.clone(), &spend.limit, Timestamp(server));
+            view.next_free_at = here(view.next_free_at);
+            view.blocked_until = view.blocked_until.map(here);
+            view.returns.iter_mut().for_each(|r| r.0 = here(r.0));
+            views.push(view);
+        }
+        Ok(views)
+    }
+}
+
 /// The state under the declaration in force, at the server's `now`.
-pub(super) fn state(
+fn state(
     limit: &Limit,
     now: Timestamp,
     hold_us: f64,

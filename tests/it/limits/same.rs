@@ -12,7 +12,8 @@ use tidegate::model::name::LimitName;
 use tidegate::model::provider::{Limit, LimitKind};
 
 use super::exact::limit;
-use super::factory::Shared;
+use super::factory::{Shared, ask, ended, granted, window};
+use super::world::Dice;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -102,10 +103,15 @@ async fn play(server: &Shared, all: &[Spend], steps: &[Step]) -> Result<(), Test
             }
             Step::Seed { mask, age_us, took_us } => {
                 let spends = some(all, mask);
+                let has = |kind: fn(&LimitKind) -> bool| spends.iter().any(|s| kind(&s.limit.kind));
+                // A bucket wants calls in the order of their anchors, none older than its last look; and only the local
+                // one writes down that it looked.
+                let bucket = has(|kind| matches!(kind, LimitKind::Bucket { .. }));
+                let (age_us, took_us) = if bucket { (0, 0) } else { (age_us, took_us) };
                 let granted_at = now - Duration::from_micros(age_us.unsigned_abs());
                 let mut anchored_at = granted_at + Duration::from_micros(took_us.unsigned_abs());
                 // The local one looks at a calendar at once, the other when it is asked: apart for what is to come.
-                if spends.iter().any(|s| matches!(s.limit.kind, LimitKind::Calendar { .. })) {
+                if has(|kind| matches!(kind, LimitKind::Calendar { .. })) {
                     anchored_at = anchored_at.min(now);
                 }
                 let costs = spends.iter().map(|s| (s.key.clone(), s.limit.cost)).collect();
@@ -129,8 +135,43 @@ fn the_local_and_the_redis_limiter_give_the_same_answers() {
     let limits = prop::collection::vec(limit(), 1..5);
     let strategy = (limits, prop::collection::vec(step(), 1..120));
     let mut runner = proptest::test_runner::TestRunner::new(config);
-    let outcome = runner.run(&strategy, |(limits, steps)| {
-        runtime.block_on(play(&server, &spends(limits), &steps))
-    });
+    let outcome = runner.run(&strategy, |(limits, steps)| runtime.block_on(play(&server, &spends(limits), &steps)));
     outcome.unwrap_or_else(|e| panic!("{e}"));
+}
+
+/// Hundreds of bursts in one window: clumps are joined, stamps come out of order, and both do it alike.
+#[tokio::test]
+async fn both_fold_a_crowded_window_the_same_way() {
+    let server = Shared::start().await;
+    let (one, other) = (LocalLimiter::new(0), server.limiter().await);
+    let spends = [window("crowded", 5_000, Duration::from_secs(600))];
+    let (mut dice, mut now, mut open) = (Dice(7), Timestamp::from_secs(1_790_000_000), Vec::new());
+    let mut most = 0;
+    for i in 0..900 {
+        now = now + Duration::from_micros((dice.exponential(1.5) * 1e6) as u64);
+        let asked = ask(&spends, 1 + (dice.roll() * 3.0) as u32);
+        let ours = one.acquire(now, std::slice::from_ref(&asked)).await.unwrap().remove(0);
+        let theirs = other.acquire(now, &[asked]).await.unwrap().remove(0);
+        let Answer::Granted { count, .. } = ours else { panic!("5,000 are many") };
+        open.push((granted(&ours, count), granted(&theirs, count), count));
+        while open.len() > 3 {
+            let (ours, theirs, count) = open.swap_remove((dice.roll() * open.len() as f64) as usize);
+            one.settle(now, &[ended(&ours, count, true)]).await.unwrap();
+            other.settle(now, &[ended(&theirs, count, true)]).await.unwrap();
+        }
+        if i % 40 == 0 {
+            // A call that somebody else made, answered a while ago.
+            let anchored_at = now - Duration::from_secs((dice.roll() * 300.0) as u64);
+            let costs = [(spends[0].key.clone(), 1)].into();
+            let entry = Seed { permit: Permit { spends: costs, granted_at: anchored_at, epoch: 0 }, anchored_at };
+            one.seed(now, &spends, std::slice::from_ref(&entry)).await.unwrap();
+            other.seed(now, &spends, &[entry]).await.unwrap();
+        }
+        if i % 10 == 0 {
+            let ours = one.peek(now, &spends).await.unwrap();
+            assert_eq!(ours, other.peek(now, &spends).await.unwrap(), "after {i}");
+            most = most.max(ours[0].returns.len());
+        }
+    }
+    assert_eq!(most, 130, "the clumps were never joined");
 }

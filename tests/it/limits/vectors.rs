@@ -251,8 +251,7 @@ fn cases() -> Vec<Case> {
         let text = std::fs::read_to_string(file).unwrap();
         serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
     };
-    let cases: Vec<Case> =
-        files.iter().filter(|f| f.extension().is_some_and(|e| e == "json")).flat_map(read).collect();
+    let cases: Vec<Case> = files.iter().filter(|f| f.extension().is_some_and(|e| e == "json")).flat_map(read).collect();
     assert!(cases.len() >= 20, "only {} cases were found", cases.len());
     cases
 }
