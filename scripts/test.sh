@@ -46,3 +46,6 @@ if [ "$what" = lint ]; then
 fi
 step "tests" tests
 count
+export TIDEGATE_REDIS_SERVER=$PWD/target/tools/valkey-server
+step "the shared limiter on Valkey" cargo test --quiet --test it -- \
+  limits::suite::redis limits::vectors limits::same limits::loss limits::redis

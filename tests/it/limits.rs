@@ -1,7 +1,12 @@
 //! Limits and planning from outside: the guarantee under fire, shared test vectors, the tide in virtual time.
 
 mod exact;
+mod factory;
 mod guarantee;
+mod loss;
+mod redis;
+mod same;
+mod suite;
 mod tide;
 mod utilisation;
 mod vectors;

@@ -1,6 +1,7 @@
-//! What several tests share: the history and its checker, and daemons and providers as processes.
+//! What several tests share: the history and its checker, and daemons, providers and Redis servers as processes.
 
 pub mod checker;
 pub mod history;
 pub mod load;
 pub mod process;
+pub mod redis;
