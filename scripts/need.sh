@@ -18,6 +18,7 @@ if [ "$purpose" = test ]; then
   want python3 python3
   want mkfs.ext4 e2fsprogs  # the power-cut test
   want redis-server redis-server  # the shared limiter's tests start servers of their own
+  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || packages+=(postgresql)
   python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 fi
 if [ ${#packages[@]} -gt 0 ]; then

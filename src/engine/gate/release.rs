@@ -291,6 +291,7 @@ impl Gate {
             bytes_max: operation.lane(lane).map_or(usize::MAX, |l| l.bytes_max),
             permit,
             lease_until,
+            shard: 0,
             fence: 0,
         };
         Planned { group: key.clone(), operation: operation.clone(), begin, probe: false }
