@@ -2,6 +2,7 @@
 
 mod exact;
 mod guarantee;
+mod lanes;
 mod tide;
 mod utilisation;
 mod vectors;
