@@ -77,13 +77,15 @@ impl Gate {
                 groups.entry(GroupKey { operation, account }).or_default().tide = tide;
             }
         }
+        let mut turns = Turns::default();
+        turns.set_weights(current.provider.tenants.clone());
         Gate {
             parts,
             shared,
             current,
             flows: BTreeMap::new(),
             groups,
-            turns: Turns::default(),
+            turns,
             breakers: [host, credential],
             held_until: Timestamp::ZERO,
             rates: Default::default(),
@@ -143,6 +145,7 @@ impl Gate {
             self.breakers[0].set_policy(self.current.provider.breaker);
             // Limits and lanes may have changed: every group is looked at anew.
             self.groups.values_mut().for_each(Group::redeclare);
+            self.turns.set_weights(self.current.provider.tenants.clone());
             self.turns.unpark_all();
         }
         for (_, flow) in self.shared.flows.take() {

@@ -135,11 +135,18 @@ impl Gate {
     async fn decide(&mut self, key: &GroupKey, operation: &Arc<Operation>, slots: u32, now: Timestamp) -> TideDecision {
         let single = self.views(key, operation, Lane::Single, now).await;
         let batch = self.views(key, operation, Lane::Batch, now).await;
-        let lanes = Lanes::new(now, single.as_deref(), batch.as_deref());
+        let mut lanes = Lanes::new(now, single.as_deref(), batch.as_deref());
         let size_declared = operation.batch.as_ref().map_or(1, |b| b.size_max);
         let group = self.groups.entry(key.clone()).or_default();
         let size_max = group.batch_size(size_declared);
         let waits_for_part = operation.batch.is_some() && size_max == 0;
+        let (is_part, suspects) = group.search();
+        let mut slots = slots;
+        if let (Some(suspects), true) = (suspects, lanes.single.is_some()) {
+            // Most records of the refused batch seem to be bad: each is asked for by itself.
+            lanes.batch = None;
+            slots = slots.min(suspects);
+        }
         let view = TideView {
             now,
             ready: group.ready,
@@ -147,6 +154,7 @@ impl Gate {
             size_max: size_max.max(1),
             calls_max: slots,
             batches_in_flight: group.in_flight[Lane::Batch as usize],
+            is_part,
         };
         let mut decision = group.tide.decide(&view);
         if waits_for_part {
@@ -230,6 +238,7 @@ impl Gate {
             }
             let group = self.groups.entry(turn.group.clone()).or_default();
             group.tide.singles_left(count);
+            group.splitter.lock().expect("no panic while held").left_singly(count);
             planned.push(self.plan(&turn.group, operation, Lane::Single, shares, count, permit));
             left -= count;
         }
@@ -276,10 +285,7 @@ impl Gate {
     ) -> Planned {
         let lease_until = self.now() + self.current.provider.timeouts.total + LEASE_MARGIN;
         let group = self.groups.entry(key.clone()).or_default();
-        for share in &shares {
-            let ready = &mut group.ready[share.class as usize];
-            *ready = ready.saturating_sub(u64::from(share.count));
-        }
+        group.planned(&shares);
         group.in_flight[lane as usize] += calls_max;
         let begin = Begin {
             provider: self.current.provider.name.clone(),
