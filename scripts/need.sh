@@ -34,8 +34,18 @@ rustup component list --installed 2>/dev/null | grep -q '^clippy' || rustup comp
 
 # Pinned, so that a lint of tomorrow does not break the tree of today. Under target/: never committed.
 buf=1.75.0
+mkdir -p target/tools
 if [ "$(target/tools/node_modules/.bin/buf --version 2>/dev/null)" != $buf ]; then
-  mkdir -p target/tools
   npm install --silent --no-audit --no-fund --prefix target/tools @bufbuild/buf@$buf >&2 ||
     die "buf could not be installed from npm"
+fi
+
+# The Python client of tests/clients/python, in a folder of its own.
+grpcio=1.85.1
+python=target/tools/python
+if [ "$("$python/bin/python" -c 'from importlib.metadata import version as v; v("googleapis-common-protos"); print(v("grpcio-tools"))' 2>/dev/null)" != $grpcio ]; then
+  rm -rf "$python"
+  python3 -m venv "$python" && "$python/bin/pip" install --quiet --disable-pip-version-check \
+    "grpcio==$grpcio" "grpcio-tools==$grpcio" googleapis-common-protos==1.* >&2 ||
+    die "grpcio-tools could not be installed from PyPI"
 fi

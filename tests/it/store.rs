@@ -26,6 +26,7 @@ mod intake;
 mod keys;
 mod model;
 mod providers;
+mod retention;
 mod runs;
 mod sqlite;
 mod states;

@@ -8,7 +8,7 @@ use super::work::Work;
 use super::{error, sql};
 use crate::clock::Timestamp;
 use crate::model::event::What;
-use crate::model::id::{JobId, RunId};
+use crate::model::id::{FlowId, JobId, RunId};
 use crate::model::name::ProviderName;
 use crate::model::run::{NewRun, Run, RunState, RunWish};
 use crate::model::state::Event;
@@ -338,11 +338,12 @@ impl Work<'_> {
         events_before: Timestamp,
         limit: u32,
     ) -> Result<u64, Error> {
-        let limit = i64::from(limit);
-        let mut old = Vec::new();
+        let (limit, mut old, mut no_more) = (i64::from(limit), Vec::new(), true);
         for (query, before) in [(sql::OLD_DEAD, dead_before), (sql::OLD_DONE, finished_before)] {
             let rows = sqlx::query(query).bind(before.0).bind(limit).fetch_all(&mut *self.conn).await;
-            for row in rows.map_err(error::of)? {
+            let rows = rows.map_err(error::of)?;
+            no_more &= (rows.len() as i64) < limit;
+            for row in rows {
                 old.push(Columns::of(&row).int()?);
             }
         }
@@ -357,8 +358,33 @@ impl Work<'_> {
             let gone = sqlx::query(query).bind(before.0).bind(limit).execute(&mut *self.conn).await;
             pruned += gone.map_err(error::of)?.rows_affected();
         }
+        if no_more {
+            pruned += self.prune_ended(finished_before.min(dead_before), limit).await?;
+        }
         // The rows with the highest numbers may be among those that went.
         self.save_numbers = true;
         Ok(pruned)
+    }
+
+    /// Flows and runs that nothing names any more. What this commit has in hand stays, whatever its row still says.
+    async fn prune_ended(&mut self, before: Timestamp, limit: i64) -> Result<u64, Error> {
+        let mut gone = BTreeSet::new();
+        let in_hand = json(self.touched.iter().map(|id| id.0));
+        let flows = sqlx::query(sql::PRUNE_FLOWS).bind(before.0).bind(limit).bind(in_hand);
+        for row in flows.fetch_all(&mut *self.conn).await.map_err(error::of)? {
+            gone.insert(FlowId(Columns::of(&row).int()?));
+        }
+        if !gone.is_empty() {
+            self.flows.retain(|id, _| !gone.contains(id));
+            // A cache: forgetting is right even if this commit fails.
+            self.desk.forget_flows();
+        }
+        let in_hand = json(self.runs_changed.iter().copied());
+        let runs = sqlx::query(sql::PRUNE_RUNS).bind(before.0).bind(limit).bind(in_hand);
+        let runs = runs.fetch_all(&mut *self.conn).await.map_err(error::of)?;
+        for row in &runs {
+            self.runs.remove(&Columns::of(row).int()?);
+        }
+        Ok((gone.len() + runs.len()) as u64)
     }
 }
