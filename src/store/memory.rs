@@ -97,6 +97,7 @@ struct World {
     steady: Option<(String, i64)>,
     steady_floor: Timestamp,
     last_seq: i64,
+    last_flow: i64,
     last_run: i64,
     last_call: i64,
     last_event: i64,

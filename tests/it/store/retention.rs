@@ -15,7 +15,8 @@ use super::factory::{Bench, job};
 
 suite!(
     an_ended_run_goes_with_its_flows_when_its_history_is_gone,
-    a_flow_stays_while_a_dead_letter_or_an_event_names_it,
+    a_flow_stays_while_a_dead_letter_names_it,
+    a_flow_stays_while_an_event_names_it,
     a_flow_with_work_left_stays,
     a_flow_that_comes_back_counts_anew_and_the_sums_go_on,
     a_flow_that_the_same_commit_brings_back_to_life_stays,
@@ -94,7 +95,7 @@ async fn an_ended_run_goes_with_its_flows_when_its_history_is_gone(mut bench: Be
     assert_eq!(bench.prune(all(&bench)).await, 0);
 }
 
-async fn a_flow_stays_while_a_dead_letter_or_an_event_names_it(mut bench: Bench) {
+async fn a_flow_stays_while_a_dead_letter_names_it(mut bench: Bench) {
     let (run, ids) = bench.sealed_run_of(1).await;
     let flow = bench.job(ids[0]).await.flow;
     bench.settle(ids[0], Next::Dead).await;
@@ -114,7 +115,9 @@ async fn a_flow_stays_while_a_dead_letter_or_an_event_names_it(mut bench: Bench)
     assert!(bench.store.run(run).await.unwrap().is_some());
     bench.prune(all(&bench)).await;
     assert_eq!(bench.store.flow(flow).await.unwrap(), None);
-    // And an event alone holds a flow, too.
+}
+
+async fn a_flow_stays_while_an_event_names_it(mut bench: Bench) {
     let (run, ids) = bench.sealed_run_of(1).await;
     let flow = bench.job(ids[0]).await.flow;
     bench.settle(ids[0], Next::Delivered).await;
