@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 
 use self::desk::Desk;
 use self::row::Columns;
+use self::trip::Trip;
 use self::work::Work;
 use super::{AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally};
 use crate::clock::Timestamp;
@@ -38,6 +39,7 @@ mod packed;
 mod read;
 mod row;
 mod sql;
+mod trip;
 mod work;
 
 /// How to open a database.
@@ -117,17 +119,29 @@ fn closed() -> Error {
 
 impl Writer {
     async fn commit(&mut self, batch: Batch) -> Result<Committed, Error> {
-        if std::mem::replace(&mut self.in_doubt, true) {
-            self.desk = Desk::read(&mut self.conn).await?;
+        self.settle().await?;
+        self.in_doubt = true;
+        let work = Work::new(Trip::begin(&mut self.conn), &mut self.desk, &batch);
+        let done = work.apply(batch).await;
+        if done.is_err() {
+            // At once, so that nothing stays locked; when it fails too, the next commit begins with it.
+            self.settle().await.ok();
         }
-        let mut transaction = self.conn.begin_with("begin immediate").await.map_err(error::of)?;
-        let work = Work::new(&mut transaction, &mut self.desk, &batch);
-        // Dropping the transaction on the way out rolls it back.
-        let (done, learned) = work.apply(batch).await?;
-        transaction.commit().await.map_err(error::of)?;
+        let (done, learned) = done?;
         self.desk.learn(learned);
         self.in_doubt = false;
         Ok(done)
+    }
+
+    /// After a commit that failed or was cut off: rolls back whatever it left open and reads the desk anew.
+    async fn settle(&mut self) -> Result<(), Error> {
+        if self.in_doubt {
+            // It is an error to roll back nothing, and no matter.
+            sqlx::query("rollback").execute(&mut self.conn).await.ok();
+            self.desk = Desk::read(&mut self.conn).await?;
+            self.in_doubt = false;
+        }
+        Ok(())
     }
 }
 
@@ -173,6 +187,7 @@ impl Store for SqliteStore {
     async fn remember_steady(&self, boot: &str, offset_us: i64) -> Result<(), Error> {
         let mut writer = self.writer.lock().await;
         let writer = writer.as_mut().ok_or_else(closed)?;
+        writer.settle().await?;
         let save = sqlx::query(sql::SAVE_STEADY).bind(boot).bind(offset_us);
         save.execute(&mut writer.conn).await.map(drop).map_err(error::of)
     }

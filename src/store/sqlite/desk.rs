@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
 use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
 
 use super::row::{self, Columns};
 use super::{error, sql};
@@ -64,7 +65,7 @@ impl Desk {
             let tally = row::tally(&tally)?;
             tallies.insert((tally.provider, tally.operation), tally.counts);
         }
-        let next_due = next_due(conn).await?;
+        let next_due = earliest(&sqlx::query(sql::NEXT_DUE).fetch_all(conn).await.map_err(error::of)?)?;
         Ok(Desk { numbers, epoch, steady_floor, next_due, tallies, ..Desk::default() })
     }
 
@@ -92,9 +93,10 @@ impl Desk {
     }
 }
 
-pub(super) async fn next_due(conn: &mut SqliteConnection) -> Result<Timestamp, Error> {
-    let row = sqlx::query(sql::NEXT_DUE).fetch_one(conn).await.map_err(error::of)?;
-    Ok(Columns::of(&row).opt_int()?.map_or(Timestamp::NEVER, Timestamp))
+/// The answer to `next_due.sql`.
+pub(super) fn earliest(rows: &[SqliteRow]) -> Result<Timestamp, Error> {
+    let due = rows.first().map(|row| Columns::of(row).opt_int()).transpose()?;
+    Ok(due.flatten().map_or(Timestamp::NEVER, Timestamp))
 }
 
 /// Keeps what was used lately: two generations, the older of which is dropped as a whole when the younger is full.

@@ -19,6 +19,7 @@ pub(super) const DELETE_JOBS: &str = include_str!("delete_jobs.sql");
 pub(super) const DELETE_PROVIDER: &str = include_str!("delete_provider.sql");
 pub(super) const DELIVER_JOBS: &str = include_str!("deliver_jobs.sql");
 pub(super) const DUE: &str = include_str!("due.sql");
+pub(super) const END_CALLS: &str = include_str!("end_calls.sql");
 pub(super) const EVENT_BOUNDS: &str = include_str!("event_bounds.sql");
 pub(super) const EVENTS: &str = include_str!("events.sql");
 pub(super) const FLOW_APART: &str = include_str!("flow_apart.sql");
@@ -26,6 +27,7 @@ pub(super) const FLOW_READY: &str = include_str!("flow_ready.sql");
 pub(super) const FLOWS_BY_ID: &str = include_str!("flows_by_id.sql");
 pub(super) const FLOWS_BY_KEY: &str = include_str!("flows_by_key.sql");
 pub(super) const IDEMPOTENCY: &str = include_str!("idempotency.sql");
+pub(super) const INSERT_CALLS: &str = include_str!("insert_calls.sql");
 pub(super) const INSERT_EVENTS: &str = include_str!("insert_events.sql");
 pub(super) const JOBS: &str = include_str!("jobs.sql");
 pub(super) const JOURNAL: &str = include_str!("journal.sql");
@@ -68,8 +70,6 @@ pub(super) struct Bulks {
     pub insert_jobs: Bulk,
     pub update_jobs: Bulk,
     pub update_texts: Bulk,
-    pub insert_calls: Bulk,
-    pub end_calls: Bulk,
     pub insert_idempotency: Bulk,
     pub save_flows: Bulk,
     pub save_tallies: Bulk,
@@ -82,8 +82,6 @@ pub(super) fn bulk() -> &'static Bulks {
         insert_jobs: Bulk::new(include_str!("insert_jobs.sql")),
         update_jobs: Bulk::new(include_str!("update_jobs.sql")),
         update_texts: Bulk::new(include_str!("update_texts.sql")),
-        insert_calls: Bulk::new(include_str!("insert_calls.sql")),
-        end_calls: Bulk::new(include_str!("end_calls.sql")),
         insert_idempotency: Bulk::new(include_str!("insert_idempotency.sql")),
         save_flows: Bulk::new(include_str!("save_flows.sql")),
         save_tallies: Bulk::new(include_str!("save_tallies.sql")),
