@@ -17,6 +17,7 @@ if [ "$purpose" = test ]; then
   want npm npm              # buf, the proto linter and the golden path's client, comes from there
   want python3 python3
   want mkfs.ext4 e2fsprogs  # the power-cut test
+  [ -n "$(find /usr/lib/*/faketime -name 'libfaketimeMT.so*' -print -quit 2>/dev/null)" ] || packages+=(libfaketime)
   python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 fi
 if [ ${#packages[@]} -gt 0 ]; then

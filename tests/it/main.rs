@@ -17,5 +17,6 @@ mod store;
 mod support;
 mod systemd;
 mod torture;
+mod torture_clock;
 mod torture_limits;
 mod traces;

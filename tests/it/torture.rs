@@ -85,7 +85,6 @@ pub fn declared() -> Declared {
     }
 }
 
-/// What was seen by all, brought together: waits for the drain, stops everybody, reads what the daemon has.
 pub async fn judge(
     folder: &Path,
     daemon: Daemon,
@@ -93,6 +92,18 @@ pub async fn judge(
     entries: Vec<Entry>,
     drain_max: Duration,
 ) -> (Findings, Report) {
+    let (history, report) = gather(folder, daemon, provider, entries, drain_max).await;
+    (check(&history), report)
+}
+
+/// What was seen by all, brought together: waits for the drain, stops everybody, reads what the daemon has.
+pub async fn gather(
+    folder: &Path,
+    daemon: Daemon,
+    provider: Provider,
+    entries: Vec<Entry>,
+    drain_max: Duration,
+) -> (History, Report) {
     let mut history = History::new(declared());
     history.entries.extend(entries);
     if let Err(left) = daemon.drained("crm", drain_max).await {
@@ -109,7 +120,7 @@ pub async fn judge(
     let report = provider.stop().await;
     history.add_arrivals(&folder.join("arrivals.jsonl")).unwrap();
     history.write(&folder.join("history.jsonl")).unwrap();
-    (check(&history), report)
+    (history, report)
 }
 
 fn row(job: &tidegate::grpc::pb::Job) -> JobRow {
@@ -121,6 +132,11 @@ fn row(job: &tidegate::grpc::pb::Job) -> JobRow {
         attempts: job.attempts.try_into().unwrap_or(0),
         finished_at_us: job.finish_time.as_ref().map(micros),
     }
+}
+
+/// Some milliseconds between two bounds.
+pub fn between((least, most): (u64, u64), dice: &mut Dice) -> Duration {
+    Duration::from_millis(least + dice.below(most - least))
 }
 
 pub fn number(name: &str, default: u64) -> u64 {
