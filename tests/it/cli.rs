@@ -182,11 +182,23 @@ fn what_is_watched_is_shown_again() {
 }
 
 #[test]
+fn a_short_demo_loses_nothing_and_is_refused_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["demo", "--json", "--updates", "2000", "--users", "1500", "--window", "3"];
+    let out = command(folder.path()).args(args).output().unwrap();
+    check(&out, &args, 0, "provider: ");
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((report["lost"].as_u64(), report["refused"].as_u64()), (Some(0), Some(0)), "{report:#}");
+    assert!(report["records_delivered"].as_u64() > Some(1_000), "{report:#}");
+}
+
+#[test]
 fn the_manual_has_every_key_and_is_a_good_configuration_itself() {
     let folder = tempfile::tempdir().unwrap();
     let manual = command(folder.path()).args(["check-config", "--manual"]).output().unwrap();
     assert!(manual.status.success());
     std::fs::write(folder.path().join("tidegate.toml"), &manual.stdout).unwrap();
+    std::fs::create_dir(folder.path().join("providers.d")).unwrap();
     let args = ["check-config", "tidegate.toml"];
     check(&command(folder.path()).args(args).output().unwrap(), &args, 0, "is good");
 }
