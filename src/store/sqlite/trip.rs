@@ -160,7 +160,7 @@ mod tests {
     fn a_number_that_stands_twice_is_asked_for_twice_and_comments_go() {
         let (mut text, mut asked) = (String::new(), Vec::new());
         append("-- of ?9\nselect ?2 -- ?7\nwhere a = ?12\n  and b = ?2", &mut text, |n| asked.push(n));
-        assert_eq!(text, "select ? \nwhere a = ?\n  and b = ?;\n");
+        assert_eq!(text, "select ? \nwhere a = ?\n  and b = ?\n;\n");
         assert_eq!(asked, [2, 12, 2]);
     }
 }
