@@ -1,4 +1,5 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
+mod app;
 mod checker;
 mod cli;
 mod config_files;

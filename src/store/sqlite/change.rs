@@ -357,8 +357,9 @@ impl Work<'_> {
         if no_more {
             pruned += self.prune_ended(finished_before.min(dead_before), limit).await?;
         }
-        // The rows with the highest numbers may be among those that went.
-        self.save_numbers = true;
+        // The rows with the highest numbers may be among those that went. Nothing went: nothing to flush, so an idle
+        // daemon leaves the disk alone.
+        self.save_numbers |= pruned > 0;
         Ok(pruned)
     }
 
