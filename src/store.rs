@@ -278,6 +278,11 @@ pub enum Change {
     /// Removes up to `limit` finished jobs, ended calls, events and idempotency records older than the bounds.
     /// Calls that a limiter may still need (`calls_before` is steady time) and dead jobs younger than
     /// `dead_before` stay. The limit holds for each kind by itself; an idempotency record goes with its job.
+    ///
+    /// Flows and runs go last, once nothing can name them any more: only when this change found fewer than `limit` old
+    /// jobs of each kind, and only those that ended before all of `finished_before`, `dead_before` and the oldest event
+    /// that is left. A flow ends with the last commit that touched it, by the latest wall time seen there, and must have
+    /// nothing to do; a run must be final with no flow left. Sums per operation keep what the flows counted.
     Prune {
         finished_before: Timestamp,
         dead_before: Timestamp,

@@ -6,3 +6,9 @@ pub mod load;
 pub mod process;
 pub mod redis;
 pub mod servers;
+
+/// Says that something is left out for want of a tool. Under `make test`, which installs the tools, that is a failure.
+pub fn left_out(what: &str) {
+    assert!(std::env::var("TIDEGATE_TOOLS").as_deref() != Ok("required"), "left out: {what}");
+    eprintln!("left out: {what} (`make tools`)");
+}

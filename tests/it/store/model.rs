@@ -240,6 +240,9 @@ async fn same_reads(a: &dyn Store, b: &dyn Store, known: &Known) {
     let since = tidegate::clock::Timestamp(factory::START.0 + 5_000_000);
     assert_eq!(a.journal(since, CallId(0), 100).await.unwrap(), b.journal(since, CallId(0), 100).await.unwrap());
     assert_eq!(a.events(0, 1_000).await.unwrap(), b.events(0, 1_000).await.unwrap());
+    for flow in (1..20).map(FlowId) {
+        assert_eq!(a.flow(flow).await.unwrap(), b.flow(flow).await.unwrap());
+    }
     for (call, _) in &known.calls {
         assert_eq!(a.call(*call).await.unwrap(), b.call(*call).await.unwrap());
         assert_eq!(a.claimed(*call).await.unwrap(), b.claimed(*call).await.unwrap());
