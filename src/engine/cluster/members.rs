@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Cluster, Owned, Shards};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::engine::registry::Registry;
 use crate::engine::supervisor::{ActorResult, Beat, Supervisor};
 use crate::model::id::DaemonId;
@@ -27,6 +27,7 @@ pub const LEASE: Duration = Duration::from_secs(8);
 /// Also the longest time that a partition lies idle when it changes hands.
 const BEAT: Duration = Duration::from_millis(900);
 
+#[derive(Debug)]
 pub struct Members {
     pub clock: Clock,
     pub cluster: Cluster,
@@ -92,7 +93,7 @@ impl Members {
             let goal = goal(&daemons, *daemon);
             if mine.len() > goal {
                 let surplus: Vec<u16> = mine.keys().copied().rev().take(mine.len() - goal).collect();
-                surplus.iter().for_each(|shard| drop(mine.remove(shard)));
+                mine.retain(|shard, _| !surplus.contains(shard));
                 // The gate must stop planning before another may begin.
                 held.insert(provider.clone(), Arc::new(mine.clone()));
                 self.hold_one(provider, &mine);
@@ -164,6 +165,7 @@ fn free(daemons: &[DaemonNow], provider: &ProviderName) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Timestamp;
 
     fn daemon(n: u128, alive: bool) -> DaemonNow {
         DaemonNow {

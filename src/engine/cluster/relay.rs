@@ -14,6 +14,7 @@ use crate::engine::supervisor::{ActorResult, BEAT_EVERY, Beat, Supervisor};
 use crate::model::name::ProviderName;
 use crate::store::{AppliedProvider, Error, Notice, PAGE_MAX, Touched};
 
+#[derive(Debug)]
 pub struct Relay {
     pub handle: Handle,
     pub cluster: Cluster,

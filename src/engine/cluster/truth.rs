@@ -49,12 +49,15 @@ impl Doubts {
     }
 }
 
+#[derive(Debug)]
 pub struct Truth {
     pub clock: Clock,
     pub store: Arc<dyn Store>,
     pub limiter: Arc<RedisLimiter>,
     pub registry: Registry,
     pub doubts: Doubts,
+    /// That limits cannot be trusted has been said.
+    pub said: AtomicBool,
 }
 
 impl Truth {
@@ -67,30 +70,37 @@ impl Truth {
     }
 
     async fn run(&self, beat: Beat) -> ActorResult {
-        let (mut seen, mut settled) = (0, false);
+        let mut seen = 0;
         loop {
             beat.beat();
-            tokio::select! {
-                biased;
-                () = beat.stop.cancelled() => return Ok(()),
-                () = self.clock.sleep_until(self.clock.steady() + AGAIN), if !settled => {}
-                () = self.doubts.0.asked.notified() => {}
-                connection = self.limiter.next_connection(seen) => match connection {
-                    Ok((number, _)) => seen = number,
-                    Err(_) => { settled = false; continue }
-                },
-                () = tokio::time::sleep(BEAT_EVERY) => continue,
-            }
-            let before = settled;
-            settled = match self.settle().await {
-                Ok(()) => true,
-                Err(reason) => {
-                    if before {
-                        tracing::warn!(%reason, "limits cannot be trusted; jobs are held");
-                    }
-                    false
+            let settled = self.settle().await;
+            match &settled {
+                Ok(()) => self.said.store(false, Ordering::Relaxed),
+                // Once for each time that it is away.
+                Err(reason) if !self.said.swap(true, Ordering::Relaxed) => {
+                    tracing::warn!(%reason, "the shared limits cannot be trusted; jobs are held");
                 }
-            };
+                Err(_) => {}
+            }
+            loop {
+                beat.beat();
+                tokio::select! {
+                    biased;
+                    () = beat.stop.cancelled() => return Ok(()),
+                    () = self.doubts.0.asked.notified() => break,
+                    () = self.clock.sleep_until(self.clock.steady() + AGAIN), if settled.is_err() => break,
+                    connection = self.limiter.next_connection(seen), if settled.is_ok() => {
+                        seen = connection.map_or(seen, |(number, _)| number);
+                        // Another connection may lead to another process, and one that cannot be asked is no better.
+                        break;
+                    }
+                    () = tokio::time::sleep(BEAT_EVERY) => {}
+                }
+            }
+            if settled.is_ok() {
+                // A storm of doubts is one doubt.
+                self.clock.sleep_until(self.clock.steady() + AGAIN / 20).await;
+            }
         }
     }
 
