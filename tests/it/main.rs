@@ -2,6 +2,7 @@
 mod app;
 mod checker;
 mod cli;
+mod cluster;
 mod config_files;
 mod grpc;
 mod hostile;
