@@ -25,6 +25,7 @@ pub mod caller;
 pub mod dice;
 pub mod gate;
 pub mod handle;
+pub mod open_calls;
 pub mod outcome;
 pub mod recover;
 pub mod registry;
@@ -126,7 +127,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         supervisor: supervisor.clone(),
         dice,
         metrics,
-        landed: Arc::default(),
+        open_calls: Arc::default(),
     };
 
     if !crate::mutant::on("forgotten-seed") {
