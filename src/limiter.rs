@@ -18,7 +18,7 @@ pub mod local;
 mod memo;
 
 pub use crate::limit::LimitView;
-pub use key::{provider_spends, spends};
+pub use key::{Keyed, keyed, provider_spends, spends};
 pub use local::LocalLimiter;
 
 /// One limit as spent by one call.

@@ -2,6 +2,7 @@
 
 mod exact;
 mod guarantee;
+pub use guarantee::most_in_any_window;
 mod lanes;
 mod tide;
 mod utilisation;

@@ -2,6 +2,7 @@
 mod checker;
 mod cli;
 mod config_files;
+mod engine;
 mod grpc;
 mod hostile;
 mod limits;
