@@ -170,6 +170,13 @@ impl Stand {
     }
 }
 
+/// Its tasks must not go on beside those of the next one.
+impl Drop for Stand {
+    fn drop(&mut self) {
+        self.engine.supervisor().kill();
+    }
+}
+
 async fn start(clock: &Clock, store: &MemoryStore, wire: &Arc<Wire>, declaration: &str, life: u64) -> Handle {
     let providers = tidegate::config::provider::parse(declaration, "stand").unwrap_or_else(|p| panic!("{p}"));
     let declared = providers.into_iter().map(|p| Declared {
