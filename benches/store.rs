@@ -70,6 +70,7 @@ impl Probe {
             permit: Permit { spends: [].into(), granted_at: self.clock.steady(), epoch: 0 },
             keyed: [].into(),
             lease_until: self.clock.steady() + Duration::from_secs(60),
+            shard: 0,
             fence: 0,
         }
     }

@@ -162,13 +162,9 @@ impl App {
 
     /// Goes down in steps and says what is left for the next start.
     pub async fn stop(self) -> Left {
-        const LOOK_AGAIN: Duration = Duration::from_millis(20);
-        let clock = self.handle.clock().clone();
         self.handle.drain();
-        let end = clock.steady() + self.grace;
-        while self.handle.in_flight() > 0 && clock.steady() < end {
-            clock.sleep_until(clock.steady() + LOOK_AGAIN).await;
-        }
+        // What is still on the wire after the grace is counted below.
+        let _ = tokio::time::timeout(self.grace, self.handle.landed()).await;
         let calls_cut = self.handle.in_flight();
         self.edges.cancel();
         let supervisor = self.handle.supervisor().clone();

@@ -126,6 +126,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         supervisor: supervisor.clone(),
         dice,
         metrics,
+        landed: Arc::default(),
     };
 
     if !crate::mutant::on("forgotten-seed") {

@@ -33,6 +33,7 @@ mod forecast;
 mod group;
 mod release;
 mod report;
+mod waits;
 
 /// What every gate is made of.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct GateParts {
     pub supervisor: Supervisor,
     pub dice: Dice,
     pub metrics: Arc<Metrics>,
+    /// Told whenever a call has left the wire.
+    pub landed: Arc<Notify>,
 }
 
 /// Questions that wait for the gate. More callers than this wait their turn.
@@ -74,6 +77,7 @@ pub(super) struct Shared {
     pub throttled_total: Arc<AtomicU64>,
     pub last_throttled_at: Mutex<Option<Timestamp>>,
     pub flows: Arc<FlowBox>,
+    landed: Arc<Notify>,
 }
 
 impl Shared {
@@ -88,6 +92,7 @@ impl Shared {
 
     pub fn completed(&self, group: group::GroupKey, completion: Completion) {
         self.in_flight[completion.lane as usize].fetch_sub(1, Ordering::Relaxed);
+        self.landed.notify_waiters();
         self.completions.lock().expect("no panic while held").push((group, completion));
         self.wake().notify_one();
     }
@@ -130,6 +135,7 @@ pub(super) fn start(
         throttled_total: Default::default(),
         last_throttled_at: Default::default(),
         flows: parts.signals.flow_box(&name),
+        landed: parts.landed.clone(),
     });
     let (ask, inbox) = mpsc::channel(QUESTIONS_MAX);
     let inbox = Arc::new(tokio::sync::Mutex::new(inbox));

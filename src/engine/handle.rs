@@ -24,6 +24,7 @@ use crate::model::run::RunWish;
 use crate::model::state::State;
 use crate::outbound::ConnectError;
 use crate::store::{Change, Changed, Enqueued, PAGE_MAX, Refusal, Store};
+use crate::telemetry::Metrics;
 
 /// Why the engine could not do what was asked. A [`Refusal`] is for the client; the rest passes.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +78,10 @@ impl Handle {
 
     pub fn registry(&self) -> &Registry {
         &self.0.registry
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.parts.metrics
     }
 
     fn writer(&self) -> &Writer {
@@ -310,6 +315,20 @@ impl Handle {
         self.0.draining.cancel();
         for entry in self.0.registry.all().values() {
             entry.gate.hold();
+        }
+    }
+
+    /// Resolves when no call is on the wire.
+    pub async fn landed(&self) {
+        let landed = &self.0.parts.landed;
+        loop {
+            let mut next = std::pin::pin!(landed.notified());
+            // Listens before it looks: a call that lands in between is heard.
+            next.as_mut().enable();
+            if self.in_flight() == 0 {
+                return;
+            }
+            next.await;
         }
     }
 

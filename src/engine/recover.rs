@@ -14,7 +14,7 @@ use crate::model::call::{Call, Ending};
 use crate::model::id::CallId;
 use crate::model::job::ClaimedJob;
 use crate::model::verdict::{Failure, Sent, Verdict, judge};
-use crate::store::{FinishCall, JobOutcome, Next, PAGE_MAX, Store};
+use crate::store::{FinishCall, JobOutcome, Next, PAGE_MAX, Store, Whose};
 
 /// Ends every open call: for a start, when no caller can be alive.
 pub async fn recover_all(
@@ -51,7 +51,7 @@ async fn recover(
     let away = |e: crate::store::Error| EngineError::Unavailable(e.to_string());
     let (mut after, mut ended) = (CallId(0), 0);
     loop {
-        let page = store.open_calls(after, PAGE_MAX).await.map_err(away)?;
+        let page = store.open_calls(Whose::Anyone, after, PAGE_MAX).await.map_err(away)?;
         let Some(last) = page.last() else { return Ok(ended) };
         after = last.id;
         for call in page.iter().filter(|c| over(c)) {

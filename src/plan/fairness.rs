@@ -294,6 +294,11 @@ impl<G: Ord + Clone> Turns<G> {
         }
     }
 
+    /// Is anything ready at all, parked or not?
+    pub fn have_work(&self) -> bool {
+        !self.groups.is_empty()
+    }
+
     pub fn is_parked(&self, group: &G) -> bool {
         self.groups.get(group).is_some_and(|m| m.parked_until.is_some())
     }

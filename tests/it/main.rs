@@ -1,4 +1,5 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
+mod app;
 mod checker;
 mod cli;
 mod config_files;
@@ -6,9 +7,11 @@ mod engine;
 mod grpc;
 mod hostile;
 mod limits;
+mod metrics;
 mod mutants;
 mod outbound;
 mod powercut;
+mod python;
 mod readme;
 mod simulation;
 mod simulator;
@@ -16,4 +19,6 @@ mod store;
 mod support;
 mod systemd;
 mod torture;
+mod torture_clock;
 mod torture_limits;
+mod traces;

@@ -44,6 +44,7 @@ pub(super) struct Gate {
     /// Nothing may leave before this steady time, whatever the limits say.
     pub held_until: Timestamp,
     pub rates: super::report::Rates,
+    pub waits: super::waits::Waits,
     saved: String,
     save_at: Timestamp,
 }
@@ -89,6 +90,7 @@ impl Gate {
             breakers: [host, credential],
             held_until: Timestamp::ZERO,
             rates: Default::default(),
+            waits: Default::default(),
             saved: String::new(),
             save_at: Timestamp::ZERO,
         }
@@ -99,7 +101,9 @@ impl Gate {
         loop {
             beat.beat();
             self.absorb();
-            let wake_at = match self.release().await {
+            let released = self.release().await;
+            self.note_wait(matches!(released, Released::Calls));
+            let wake_at = match released {
                 Released::Calls => self.now(),
                 Released::Nothing { wake_at } => wake_at,
             };

@@ -137,6 +137,9 @@ impl Gate {
     async fn decide(&mut self, key: &GroupKey, operation: &Arc<Operation>, slots: u32, now: Timestamp) -> TideDecision {
         let single = self.views(key, operation, Lane::Single, now).await;
         let batch = self.views(key, operation, Lane::Batch, now).await;
+        for views in [&single, &batch].into_iter().flatten() {
+            self.waits.look(views);
+        }
         let mut lanes = Lanes::new(now, single.as_deref(), batch.as_deref());
         let size_declared = operation.batch.as_ref().map_or(1, |b| b.size_max);
         let group = self.groups.entry(key.clone()).or_default();
@@ -303,6 +306,7 @@ impl Gate {
             permit,
             keyed: by_key.iter().map(|k| (k.prefix.clone(), k.limit.cost)).collect(),
             lease_until,
+            shard: 0,
             fence: 0,
         };
         Planned { group: key.clone(), operation: operation.clone(), begin, keyed: by_key, probe: false }

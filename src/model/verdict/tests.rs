@@ -77,6 +77,7 @@ fn job(key: &str) -> ClaimedJob {
         key: Some(Key::new(key).unwrap()),
         payload: "1".into(),
         version: 1,
+        due_at: NOW,
         attempts: 1,
         crashes: 0,
         throttles: 0,

@@ -148,6 +148,7 @@ pub(super) fn as_claimed(row: &super::Row) -> ClaimedJob {
         key: row.key.clone(),
         payload: row.payload.clone(),
         version: row.core.version,
+        due_at: row.core.due_at,
         attempts: row.core.attempts,
         crashes: row.core.crashes,
         throttles: row.core.throttles,
