@@ -226,12 +226,6 @@ fn every_mistake_is_said_with_what_to_do() {
             &["expected a JSONPath", "expected a JSON pointer"],
         ),
         (
-            batch(
-                "request = \"POST /x\"\nsize = 1\nbody = \"{payloads}\"\nlimits = [{ max = 1, per = \"1s\", scope = \"key\" }]",
-            ),
-            &["a limit per key cannot hold on the batch lane"],
-        ),
-        (
             operation(
                 "limits = [\"1/s\"]\n[providers.crm.operations.op.batch]\nrequest = \"POST /x\"\nsize = 1\nbody = \"{payloads}\"",
             ),

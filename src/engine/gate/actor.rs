@@ -311,6 +311,7 @@ impl Gate {
             provider: self.current.provider.clone(),
             transport,
             limiter: self.parts.limiter.clone(),
+            store: self.parts.store.clone(),
             writer: self.parts.writer.clone(),
             dice: self.parts.dice.clone(),
             metrics: self.parts.metrics.clone(),
@@ -326,6 +327,7 @@ impl Gate {
             tenant: tenant.unwrap_or_default(),
             permit: plan.begin.permit.clone(),
             lease_until: plan.begin.lease_until,
+            keyed: plan.keyed.clone(),
             probe: plan.probe,
             splitter: self.groups.get(&plan.group).map(|g| g.splitter.clone()).unwrap_or_default(),
         };
