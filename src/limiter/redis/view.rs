@@ -61,7 +61,7 @@ impl RedisLimiter {
         let mut views = Vec::with_capacity(spends.len());
         for spend in spends {
             let (raw, closed) = (sized(&mut reader)?, sized(&mut reader)?);
-            let mut state = view::state(&spend.limit, Timestamp(server), hold, &dead, &raw, &closed)?;
+            let mut state = state(&spend.limit, Timestamp(server), hold, &dead, &raw, &closed)?;
             let mut view = state.view(spend.key.clone(), &spend.limit, Timestamp(server));
             view.next_free_at = here(view.next_free_at);
             view.blocked_until = view.blocked_until.map(here);
