@@ -17,7 +17,7 @@ use crate::limiter::{Limiter, Settle};
 use crate::model::call::{Ending, Lane, Permit};
 use crate::model::name::{Account, Tenant};
 use crate::model::provider::{Operation, Provider};
-use crate::model::request::{RenderError, render};
+use crate::model::request::{RenderError, Request, render};
 use crate::model::verdict::{Answer, Failure, Health, Judgement, Sent, Verdict, judge};
 use crate::outbound::Transport;
 use crate::plan::batcher::Splitter;
@@ -78,6 +78,7 @@ impl Caller {
     pub async fn run(&self, errand: Errand, completed: impl FnOnce(Completion)) {
         let span = tracing::info_span!(
             "call",
+            otel.kind = "consumer",
             provider = %self.provider.name,
             operation = %errand.operation.name,
             lane = errand.lane.name(),
@@ -112,7 +113,12 @@ impl Caller {
         self.settle(&errand, &answer, ended, throttled_until).await;
         self.count(&errand, &answer, &judgement, ended.since(started));
         completed(completion(&errand, &judgement, &answer, throttled_until));
+        let (operation, now) = (errand.operation.clone(), self.clock.now());
+        let over = |v: &&Verdict| matches!(v, Verdict::Delivered { .. } | Verdict::Rejected { .. });
+        let jobs = errand.call.jobs.iter().zip(&judgement.verdicts).filter(|(_, v)| over(v));
+        let times: Vec<Duration> = jobs.map(|(job, _)| now.since(job.id.created_at)).collect();
         self.writer.finish(self.finish(errand, answer, judgement, ended)).await;
+        self.metrics.jobs_done(self.provider.name.as_str(), operation.name.as_str(), &times);
     }
 
     async fn send(&self, errand: &Errand) -> (Result<Answer, Failure>, Option<RenderError>) {
@@ -124,7 +130,7 @@ impl Caller {
         let Errand { operation, lane, account, tenant, call, .. } = errand;
         match render(&self.provider, operation, *lane, account, tenant, &call.jobs) {
             Ok(request) => {
-                let mut answer = self.transport.send(request.clone()).await;
+                let mut answer = self.exchange(request.clone()).await;
                 if crate::mutant::on("library-retry") && answer.is_err() {
                     answer = self.transport.send(request).await;
                 }
@@ -132,6 +138,25 @@ impl Caller {
             }
             Err(fault) => (not_sent("another job of the batch cannot be sent"), Some(fault)),
         }
+    }
+
+    /// Sends, within a span of its own where traces are made: the provider may then go on from it.
+    async fn exchange(&self, mut request: Request) -> Result<Answer, Failure> {
+        if !trace::is_on() {
+            return self.transport.send(request).await;
+        }
+        let span = trace::client_span(&request.method, &request.url);
+        if self.provider.propagate_trace
+            && let Some(Ok(parent)) = trace::traceparent(&span).map(|text| http::HeaderValue::from_str(&text))
+        {
+            request.headers.insert("traceparent", parent);
+        }
+        let answer = self.transport.send(request).instrument(span.clone()).await;
+        match &answer {
+            Ok(answer) => trace::answered(&span, answer.status),
+            Err(failure) => trace::failed(&span, &failure.reason),
+        }
+        answer
     }
 
     /// Until when (steady) the provider said "not now", or a growing penalty when it did not say.
@@ -201,6 +226,9 @@ impl Caller {
         let method = errand.operation.lane(errand.lane).map_or("", |l| l.method.as_str());
         self.metrics.attempt(provider, errand.lane.name(), status);
         self.metrics.http_call(provider, method, status, took);
+        let began_at = self.clock.now() - took;
+        let first = errand.call.jobs.iter().filter(|job| job.attempts == 1 && job.throttles == 0);
+        self.metrics.jobs_waited(provider, operation, first.map(|job| began_at.since(job.due_at)));
         if errand.lane == Lane::Batch {
             self.metrics.batch_records(provider, operation, errand.call.jobs.len() as u32);
         }
@@ -219,14 +247,8 @@ impl Caller {
 fn search(errand: &Errand, answer: &Result<Answer, Failure>, judgement: &mut Judgement) {
     let mut splitter = errand.splitter.lock().expect("no panic while held");
     let jobs = errand.call.jobs.len() as u32;
+    // A refusal of the whole is one of its only job, or sends all of them back, to be tried in halves.
     let refused = judgement.verdicts.iter().any(|v| matches!(v, Verdict::Split { .. }));
-    if refused && !splitter.may_split(jobs) {
-        for verdict in &mut judgement.verdicts {
-            if let Verdict::Split { reason } = verdict {
-                *verdict = Verdict::Rejected { reason: reason.clone(), result: None };
-            }
-        }
-    }
     // What was throttled or lost says nothing about the records.
     if refused || (answer.is_ok() && judgement.health == Health::Good) {
         splitter.ended(jobs, refused);

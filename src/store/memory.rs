@@ -12,7 +12,7 @@ use async_trait::async_trait;
 
 use super::packer::Packer;
 use super::rules::{self, Core, Stand};
-use super::{AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally};
+use super::{AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose};
 use crate::clock::Timestamp;
 use crate::model::call::Call;
 use crate::model::event::{Event, What};
@@ -86,6 +86,8 @@ struct World {
     flows: BTreeMap<FlowId, (FlowKey, FlowCounts)>,
     flow_ids: BTreeMap<FlowKey, FlowId>,
     tallies: BTreeMap<(ProviderName, OperationName), FlowCounts>,
+    /// When a flow was touched last, by the latest wall time seen.
+    touched_at: BTreeMap<FlowId, Timestamp>,
     runs: BTreeMap<i64, Run>,
     calls: BTreeMap<CallId, Call>,
     idempotency: BTreeMap<(Tenant, IdempotencyKey), ([u8; 32], JobId)>,
@@ -93,8 +95,11 @@ struct World {
     events: VecDeque<Group>,
     limits: (BTreeMap<String, String>, CallId),
     steady: Option<(String, i64)>,
+    epoch: i64,
+    limiter_run: Option<String>,
     steady_floor: Timestamp,
     last_seq: i64,
+    last_flow: i64,
     last_run: i64,
     last_call: i64,
     last_event: i64,
@@ -129,6 +134,10 @@ impl World {
         }
         work.end_runs();
         let (whats, touched) = (work.packer.finish(), work.touched);
+        for id in &touched {
+            let at = self.touched_at.entry(*id).or_insert(batch.now);
+            *at = batch.now.max(*at);
+        }
         done.flows = touched.into_iter().filter_map(|id| self.flow(id)).collect();
         done.events = self.log(batch.now, whats);
         done.next_due = self.next_due();
@@ -150,7 +159,7 @@ impl World {
     fn flow(&self, id: FlowId) -> Option<Flow> {
         let (key, counts) = self.flows.get(&id)?;
         let held = key.run != 0 && self.runs.get(&key.run).is_none_or(|r| r.state.holds_jobs());
-        Some(Flow { id, key: key.clone(), counts: counts.clone(), held })
+        Some(Flow { id, key: key.clone(), counts: counts.clone(), held, version: 0 })
     }
 
     fn next_due(&self) -> Timestamp {
@@ -270,16 +279,28 @@ impl Store for MemoryStore {
             kind: "memory".to_owned(),
             schema_version: 0,
             durability: "none: ends with the process".to_owned(),
-            epoch: 0,
+            epoch: world.epoch,
             steady: world.steady.clone(),
             steady_floor: world.steady_floor,
             size_bytes: 0,
+            db_now: None,
+            daemon: None,
+            limiter_run: world.limiter_run.clone(),
         })
     }
 
     async fn remember_steady(&self, boot: &str, offset_us: i64) -> Result<(), Error> {
         self.world()?.steady = Some((boot.to_owned(), offset_us));
         Ok(())
+    }
+
+    async fn bump_epoch(&self, expect: i64, limiter_run: &str) -> Result<i64, Error> {
+        let mut world = self.world()?;
+        if world.epoch == expect {
+            world.epoch += 1;
+            world.limiter_run = Some(limiter_run.to_owned());
+        }
+        Ok(world.epoch)
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
@@ -316,7 +337,7 @@ impl Store for MemoryStore {
         Ok(ids.iter().take(super::PAGE_MAX).filter_map(|id| world.calls.get(id)).cloned().collect())
     }
 
-    async fn open_calls(&self, after: CallId, limit: usize) -> Result<Vec<Call>, Error> {
+    async fn open_calls(&self, _whose: Whose, after: CallId, limit: usize) -> Result<Vec<Call>, Error> {
         Ok(self.world()?.open_calls(after, limit))
     }
 

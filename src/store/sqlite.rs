@@ -13,16 +13,20 @@ use sqlx::{Connection, SqliteConnection, SqlitePool};
 use tokio::sync::Mutex;
 
 use self::desk::Desk;
-use self::row::Columns;
+use self::trip::Trip;
 use self::work::Work;
-use super::{AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally};
+use super::row::{self, Columns};
+use super::{
+    AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose, labels_text,
+    packed,
+};
 use crate::clock::Timestamp;
 use crate::model::call::Call;
 use crate::model::event::Event;
 use crate::model::filter::Filter;
 use crate::model::flow::Flow;
 use crate::model::id::{CallId, FlowId, JobId, RunId};
-use crate::model::job::{ClaimedJob, Job, Labels};
+use crate::model::job::{ClaimedJob, Job};
 use crate::model::run::Run;
 
 mod begin;
@@ -31,13 +35,11 @@ mod change;
 mod desk;
 mod enqueue;
 mod error;
-mod filter;
 mod finish;
 mod open;
-mod packed;
 mod read;
-mod row;
 mod sql;
+mod trip;
 mod work;
 
 /// How to open a database.
@@ -117,23 +119,30 @@ fn closed() -> Error {
 
 impl Writer {
     async fn commit(&mut self, batch: Batch) -> Result<Committed, Error> {
-        if std::mem::replace(&mut self.in_doubt, true) {
-            self.desk = Desk::read(&mut self.conn).await?;
+        self.settle().await?;
+        self.in_doubt = true;
+        let work = Work::new(Trip::begin(&mut self.conn), &mut self.desk, &batch);
+        let done = work.apply(batch).await;
+        if done.is_err() {
+            // At once, so that nothing stays locked; when it fails too, the next commit begins with it.
+            self.settle().await.ok();
         }
-        let mut transaction = self.conn.begin_with("begin immediate").await.map_err(error::of)?;
-        let work = Work::new(&mut transaction, &mut self.desk, &batch);
-        // Dropping the transaction on the way out rolls it back.
-        let (done, learned) = work.apply(batch).await?;
-        transaction.commit().await.map_err(error::of)?;
+        let (done, learned) = done?;
         self.desk.learn(learned);
         self.in_doubt = false;
         Ok(done)
     }
-}
 
-/// Labels as stored: `None` when there are none.
-fn labels_text(labels: &Labels) -> Option<String> {
-    (!labels.is_empty()).then(|| serde_json::to_string(labels).expect("texts are JSON"))
+    /// After a commit that failed or was cut off: rolls back whatever it left open and reads the desk anew.
+    async fn settle(&mut self) -> Result<(), Error> {
+        if self.in_doubt {
+            // It is an error to roll back nothing, and no matter.
+            sqlx::query("rollback").execute(&mut self.conn).await.ok();
+            self.desk = Desk::read(&mut self.conn).await?;
+            self.in_doubt = false;
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -152,6 +161,8 @@ impl Store for SqliteStore {
         let mut meta = Columns::of(&meta);
         let _epoch = meta.int()?;
         let steady = meta.opt_str()?.map(str::to_owned).zip(meta.opt_int()?);
+        let (_floor, _seq, _call, _upto) = (meta.int()?, meta.int()?, meta.int()?, meta.int()?);
+        let limiter_run = meta.opt_str()?.map(str::to_owned);
         let mut size_bytes = 0;
         for suffix in ["", "-wal"] {
             let mut name = self.path.as_os_str().to_owned();
@@ -167,14 +178,31 @@ impl Store for SqliteStore {
             steady,
             steady_floor,
             size_bytes,
+            db_now: None,
+            daemon: None,
+            limiter_run,
         })
     }
 
     async fn remember_steady(&self, boot: &str, offset_us: i64) -> Result<(), Error> {
         let mut writer = self.writer.lock().await;
         let writer = writer.as_mut().ok_or_else(closed)?;
+        writer.settle().await?;
         let save = sqlx::query(sql::SAVE_STEADY).bind(boot).bind(offset_us);
         save.execute(&mut writer.conn).await.map(drop).map_err(error::of)
+    }
+
+    async fn bump_epoch(&self, expect: i64, limiter_run: &str) -> Result<i64, Error> {
+        let mut writer = self.writer.lock().await;
+        let writer = writer.as_mut().ok_or_else(closed)?;
+        writer.settle().await?;
+        writer.in_doubt = true;
+        let bump = sqlx::query(sql::BUMP_EPOCH).bind(expect).bind(limiter_run);
+        bump.execute(&mut writer.conn).await.map_err(error::of)?;
+        writer.settle().await?;
+        let epoch = writer.desk.epoch;
+        self.facts.write().expect("nothing panics while it holds the facts").epoch = epoch;
+        Ok(epoch)
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
@@ -209,7 +237,7 @@ impl Store for SqliteStore {
         self.read_calls(ids).await
     }
 
-    async fn open_calls(&self, after: CallId, limit: usize) -> Result<Vec<Call>, Error> {
+    async fn open_calls(&self, _whose: Whose, after: CallId, limit: usize) -> Result<Vec<Call>, Error> {
         self.read_open_calls(after, limit).await
     }
 

@@ -3,6 +3,7 @@
 mod exact;
 mod factory;
 mod guarantee;
+mod lanes;
 mod loss;
 mod redis;
 mod same;

@@ -97,6 +97,7 @@ impl World {
             key: row.key.clone(),
             payload: row.payload.clone(),
             version: row.core.version,
+            due_at: row.core.due_at,
             attempts: row.core.attempts,
             crashes: row.core.crashes,
             throttles: row.core.throttles,

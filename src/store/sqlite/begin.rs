@@ -2,7 +2,7 @@
 
 use super::bulk::json;
 use super::work::Work;
-use super::{error, packed, row, sql};
+use super::{packed, row, sql};
 use crate::model::call::Lane;
 use crate::model::flow::Class;
 use crate::model::id::{CallId, FlowId};
@@ -29,11 +29,10 @@ impl Work<'_> {
         }
         let first = self.numbers.call;
         let per_call = if begin.lane == Lane::Single { 1 } else { picked.len() };
-        let claim = sqlx::query(sql::BEGIN_JOBS).bind(json(picked.iter().map(|(core, _)| core.id.seq)));
-        let claim = claim.bind(first).bind(i64::from(per_call == 1 && begin.lane == Lane::Single)).bind(self.now.0);
-        claim.execute(&mut *self.conn).await.map_err(error::of)?;
+        let (jobs, step) = (json(picked.iter().map(|(core, _)| core.id.seq)), i64::from(begin.lane == Lane::Single));
+        self.trip.write(sql::BEGIN_JOBS, &[jobs.into(), first.into(), step.into(), self.now.0.into()]);
         let calls = self.begin_calls(picked, per_call);
-        self.journal(&begin, &calls).await?;
+        self.journal(&begin, &calls);
         Ok(Begun { calls })
     }
 
@@ -51,8 +50,8 @@ impl Work<'_> {
                 continue;
             }
             seen.push((take.flow, take.class));
-            let claim = sqlx::query(sql::CLAIM).bind(take.flow.0).bind(take.class as i64).bind(count as i64);
-            for job in claim.fetch_all(&mut *self.conn).await.map_err(error::of)? {
+            let values = [take.flow.0.into(), (take.class as i64).into(), (count as i64).into()];
+            for job in self.trip.read(sql::CLAIM, &values).await? {
                 let (core, job) = row::ready(&job, take.flow, take.class)?;
                 bytes = bytes.saturating_add(job.payload.len());
                 if bytes_max.is_some_and(|max| bytes > max && !picked.is_empty()) {
@@ -92,28 +91,26 @@ impl Work<'_> {
         calls
     }
 
-    async fn journal(&mut self, begin: &Begin, calls: &[BegunCall]) -> Result<(), Error> {
+    fn journal(&mut self, begin: &Begin, calls: &[BegunCall]) {
+        let Some(first) = calls.first() else { return };
         let spends: Vec<(&str, u32)> = begin.permit.spends.iter().map(|(key, cost)| (&*key.0, *cost)).collect();
         let spends = serde_json::to_string(&spends).expect("texts and numbers are JSON");
-        let spends: Option<std::sync::Arc<str>> = (!begin.permit.spends.is_empty()).then(|| spends.into());
-        let now = self.now.0;
-        let insert = sql::bulk().insert_calls.of(calls, |cells, call| {
-            let jobs: Vec<i64> = call.jobs.iter().map(|job| job.id.seq).collect();
-            cells.int(call.id.0);
-            cells.str(begin.provider.as_str());
-            cells.str(begin.operation.as_str());
-            cells.int(begin.lane as i64);
-            cells.str(begin.account.as_str());
-            cells.opt_text(spends.as_ref());
-            cells.int(begin.permit.granted_at.0);
-            cells.int(begin.permit.epoch);
-            cells.int(begin.lease_until.0);
-            cells.blob(packed::pack(&jobs));
-            cells.int(now);
-        });
-        insert.run(self.conn).await?;
-        let jobs = |call: &BegunCall| (call.id, call.jobs.iter().map(|job| job.id.seq).collect());
-        self.calls_begun.extend(calls.iter().map(jobs));
-        Ok(())
+        let jobs: Vec<Vec<i64>> = calls.iter().map(|call| call.jobs.iter().map(|job| job.id.seq).collect()).collect();
+        let packed: Vec<String> = jobs.iter().map(|jobs| packed::hex(&packed::pack(jobs))).collect();
+        let values = [
+            serde_json::to_string(&packed).expect("texts are JSON").into(),
+            first.id.0.into(),
+            begin.provider.as_str().into(),
+            begin.operation.as_str().into(),
+            (begin.lane as i64).into(),
+            begin.account.as_str().into(),
+            (!begin.permit.spends.is_empty()).then_some(spends).into(),
+            begin.permit.granted_at.0.into(),
+            begin.permit.epoch.into(),
+            begin.lease_until.0.into(),
+            self.now.0.into(),
+        ];
+        self.trip.write(sql::INSERT_CALLS, &values);
+        self.calls_begun.extend(calls.iter().map(|call| call.id).zip(jobs));
     }
 }

@@ -1,62 +1,68 @@
 //! Many rows by one statement: a query whose tuple of parameters is repeated.
 //!
-//! A statement costs two hops between threads, so a row of its own each is out of the question. Sizes are fixed, so
-//! that every statement is prepared once; and unlike with `json_each` arrays nothing is rendered and parsed.
+//! Sizes are few and fixed, so that a statement is prepared once; a list that fits none is filled up with rows of nulls,
+//! which every such query passes over. Unlike with `json_each` arrays nothing is rendered and parsed. Next: `trip`.
 
 use std::sync::Arc;
 
+use sqlx::Arguments;
 use sqlx::sqlite::SqliteArguments;
-use sqlx::{Arguments, AssertSqlSafe, SqliteConnection};
 
-use super::error;
+use super::trip::Trip;
 use crate::store::Error;
 
 /// Rows per statement. The largest stays under SQLite's 32,766 parameters with 20 columns.
-const SIZES: [usize; 5] = [256, 64, 16, 4, 1];
+const SIZES: [usize; 5] = [1, 4, 16, 64, 256];
+/// Statements of this many rows and more travel by themselves: they are worth a trip, and as part of longer texts each
+/// would be kept prepared in many places.
+const ALONE: usize = 64;
 
 #[derive(Debug)]
-pub(super) struct Bulk([Arc<str>; SIZES.len()]);
-
-/// Statements with their parameters.
-#[derive(Debug)]
-pub(super) struct Filled(Vec<(Arc<str>, SqliteArguments)>);
+pub(super) struct Bulk {
+    texts: [Arc<str>; SIZES.len()],
+    columns: usize,
+}
 
 /// The values of one row.
 pub(super) struct Cells<'a>(&'a mut SqliteArguments);
 
 impl Bulk {
-    /// `sql` holds one tuple `values (?, ...)`.
+    /// `sql` holds one tuple `values (?, ...)` and passes over rows whose first column is null.
     pub(super) fn new(sql: &'static str) -> Self {
+        let sql: String = sql.lines().filter(|line| !line.starts_with("--")).collect::<Vec<_>>().join("\n");
         let from = sql.find("values (?").expect("a bulk query has a tuple of parameters") + "values ".len();
         let to = from + sql[from..].find(')').expect("the tuple is closed") + 1;
         let (head, tuple, tail) = (&sql[..from], &sql[from..to], &sql[to..]);
-        Bulk(SIZES.map(|n| format!("{head}{}{tail}", vec![tuple; n].join(", ")).into()))
+        let texts = SIZES.map(|n| format!("{head}{}{tail}", vec![tuple; n].join(", ")).into());
+        Bulk { texts, columns: tuple.matches('?').count() }
     }
 
-    /// Statements for all rows. `fill` adds the columns of a row in the order of the tuple.
-    pub(super) fn of<T>(&self, rows: &[T], fill: impl Fn(&mut Cells<'_>, &T)) -> Filled {
+    /// Writes all rows. `fill` adds the columns of a row in the order of the tuple.
+    pub(super) async fn write<T>(
+        &self,
+        trip: &mut Trip<'_>,
+        rows: &[T],
+        fill: impl Fn(&mut Cells<'_>, &T),
+    ) -> Result<(), Error> {
         let mut rest = rows;
-        let mut statements = Vec::new();
-        for (size, sql) in SIZES.into_iter().zip(&self.0) {
-            while rest.len() >= size {
-                let (now, later) = rest.split_at(size);
-                rest = later;
-                let mut args = SqliteArguments::default();
-                for row in now {
-                    fill(&mut Cells(&mut args), row);
-                }
-                statements.push((sql.clone(), args));
+        while !rest.is_empty() {
+            // As many full statements as there are, then one that is filled up.
+            let whole = SIZES.iter().rposition(|&size| size <= rest.len()).expect("one row is a size");
+            let fits = SIZES.iter().position(|&size| size >= rest.len());
+            let at = if SIZES[whole] >= ALONE { whole } else { fits.unwrap_or(whole) };
+            let (now, later) = rest.split_at(SIZES[at].min(rest.len()));
+            rest = later;
+            let alone = SIZES[at] >= ALONE;
+            if alone {
+                trip.flush().await?;
             }
-        }
-        Filled(statements)
-    }
-}
-
-impl Filled {
-    pub(super) async fn run(self, conn: &mut SqliteConnection) -> Result<(), Error> {
-        for (sql, args) in self.0 {
-            // Safe: the text comes from a file of ours, repeated; values go in as parameters only.
-            sqlx::query_with(AssertSqlSafe(sql), args).execute(&mut *conn).await.map_err(error::of)?;
+            trip.write_rows(&self.texts[at], |args| {
+                now.iter().for_each(|row| fill(&mut Cells(args), row));
+                (0..(SIZES[at] - now.len()) * self.columns).for_each(|_| Cells(args).opt_int(None));
+            });
+            if alone {
+                trip.flush().await?;
+            }
         }
         Ok(())
     }

@@ -4,11 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::bulk::json;
 use super::row::{self, Columns};
+use super::sql;
 use super::work::Work;
-use super::{error, sql};
 use crate::clock::Timestamp;
 use crate::model::event::What;
-use crate::model::id::{JobId, RunId};
+use crate::model::id::{FlowId, JobId, RunId};
 use crate::model::name::ProviderName;
 use crate::model::run::{NewRun, Run, RunState, RunWish};
 use crate::model::state::Event;
@@ -35,8 +35,7 @@ impl Work<'_> {
                 if let (Some(payload), Changed::Jobs(results)) = (payload, &edited)
                     && results[0].is_ok()
                 {
-                    let update = sqlx::query(sql::UPDATE_PAYLOAD).bind(job.seq).bind(payload);
-                    update.execute(&mut *self.conn).await.map_err(error::of)?;
+                    self.trip.write(sql::UPDATE_PAYLOAD, &[job.seq.into(), payload.into()]);
                 }
                 Ok(Ok(edited))
             }
@@ -54,18 +53,17 @@ impl Work<'_> {
                     return Ok(Err(Refusal::NoProvider(provider)));
                 };
                 found.memory = Some(memory);
-                self.save_provider(&found).await?;
+                self.save_provider(&found);
                 Ok(Ok(Changed::Done))
             }
             Change::SaveLimits { entries, upto } => {
-                self.run_sql(sql::CLEAR_LIMITS).await?;
-                let insert = sql::bulk().insert_limits.of(&entries, |cells, (name, body)| {
+                self.trip.write(sql::CLEAR_LIMITS, &[]);
+                let insert = sql::bulk().insert_limits.write(&mut self.trip, &entries, |cells, (name, body)| {
                     cells.str(name);
                     cells.str(body);
                 });
-                insert.run(self.conn).await?;
-                let upto = sqlx::query(sql::SAVE_LIMITS_UPTO).bind(upto.0);
-                upto.execute(&mut *self.conn).await.map_err(error::of)?;
+                insert.await?;
+                self.trip.write(sql::SAVE_LIMITS_UPTO, &[upto.0.into()]);
                 Ok(Ok(Changed::Done))
             }
             Change::Prune { finished_before, dead_before, calls_before, events_before, limit } => {
@@ -79,15 +77,11 @@ impl Work<'_> {
         }
     }
 
-    async fn run_sql(&mut self, sql: &'static str) -> Result<(), Error> {
-        sqlx::query(sql).execute(&mut *self.conn).await.map(drop).map_err(error::of)
-    }
-
     /// The jobs with those of the ids that exist. A final job has its key's hash again, in case it comes back.
     async fn find(&mut self, ids: &[JobId]) -> Result<HashMap<i64, Core>, Error> {
-        let query = sqlx::query(sql::CORES_WITH_KEY).bind(json(ids.iter().map(|id| id.seq)));
+        let seqs = json(ids.iter().map(|id| id.seq));
         let mut cores = HashMap::new();
-        for row in query.fetch_all(&mut *self.conn).await.map_err(error::of)? {
+        for row in self.trip.read(sql::CORES_WITH_KEY, &[seqs.into()]).await? {
             let mut columns = Columns::of(&row);
             let mut core = columns.core()?;
             if let Some(key) = columns.key()? {
@@ -161,8 +155,8 @@ impl Work<'_> {
         let alone = match old.key_hash {
             None => true,
             Some(hash) => {
-                let used = sqlx::query(sql::KEY_IN_USE).bind(hash).fetch_one(&mut *self.conn).await;
-                Columns::of(&used.map_err(error::of)?).int()? == 0
+                let used = self.trip.read(sql::KEY_IN_USE, &[hash.into()]).await?;
+                used.first().map(|row| Columns::of(row).int()).transpose()? == Some(0)
             }
         };
         let event = match new.revive(turn, fresh, alone, self.now) {
@@ -176,9 +170,8 @@ impl Work<'_> {
     }
 
     async fn promote_due(&mut self, limit: u32) -> Result<u64, Error> {
-        let due = sqlx::query(sql::DUE).bind(self.now.0).bind(i64::from(limit)).fetch_all(&mut *self.conn).await;
         let mut changed = Vec::new();
-        for old in due.map_err(error::of)? {
+        for old in self.trip.read(sql::DUE, &[self.now.0.into(), i64::from(limit).into()]).await? {
             let old = row::core(&old)?;
             let mut new = old.clone();
             new.promote();
@@ -234,8 +227,7 @@ impl Work<'_> {
             Err(refusal) => return Ok(Err(refusal)),
         }
         // A flow that only calls is busy and has nothing to cancel, so all busy ones are looked at.
-        let flows = sqlx::query(sql::RUN_FLOWS).bind(id.seq).bind(0i64).bind(i64::MAX);
-        let flows = flows.fetch_all(&mut *self.conn).await.map_err(error::of)?;
+        let flows = self.trip.read(sql::RUN_FLOWS, &[id.seq.into(), 0.into(), i64::MAX.into()]).await?;
         let mut left = limit as usize;
         for flow in flows {
             let flow = row::flow(&flow)?.id;
@@ -255,9 +247,8 @@ impl Work<'_> {
     }
 
     async fn cancel_some(&mut self, query: &'static str, flow: i64, limit: usize) -> Result<usize, Error> {
-        let rows = sqlx::query(query).bind(flow).bind(limit as i64).fetch_all(&mut *self.conn).await;
         let mut changed = Vec::new();
-        for old in rows.map_err(error::of)? {
+        for old in self.trip.read(query, &[flow.into(), (limit as i64).into()]).await? {
             let old = row::core(&old)?;
             let mut new = old.clone();
             let event = new.cancel(self.now).expect("waiting and unknown jobs may be cancelled");
@@ -270,14 +261,21 @@ impl Work<'_> {
     }
 
     async fn provider(&mut self, name: &ProviderName) -> Result<Option<AppliedProvider>, Error> {
-        let found = sqlx::query(sql::PROVIDER).bind(name.as_str()).fetch_optional(&mut *self.conn).await;
-        found.map_err(error::of)?.map(|row| row::provider(&row)).transpose()
+        let found = self.trip.read(sql::PROVIDER, &[name.as_str().into()]).await?;
+        found.first().map(row::provider).transpose()
     }
 
-    async fn save_provider(&mut self, p: &AppliedProvider) -> Result<(), Error> {
-        let save = sqlx::query(sql::SAVE_PROVIDER).bind(p.name.as_str()).bind(p.source.as_str()).bind(p.revision);
-        let save = save.bind(i64::from(p.paused)).bind(p.applied_at.0).bind(p.actor.as_str()).bind(p.memory.as_deref());
-        save.execute(&mut *self.conn).await.map(drop).map_err(error::of)
+    fn save_provider(&mut self, p: &AppliedProvider) {
+        let values = [
+            p.name.as_str().into(),
+            p.source.as_str().into(),
+            p.revision.into(),
+            i64::from(p.paused).into(),
+            p.applied_at.0.into(),
+            p.actor.as_str().into(),
+            p.memory.as_deref().into(),
+        ];
+        self.trip.write(sql::SAVE_PROVIDER, &values);
     }
 
     async fn apply_provider(
@@ -295,7 +293,7 @@ impl Work<'_> {
         let paused = old.as_ref().is_some_and(|p| p.paused);
         let memory = old.and_then(|p| p.memory);
         let new = AppliedProvider { name, source, revision: current + 1, paused, applied_at: self.now, actor, memory };
-        self.save_provider(&new).await?;
+        self.save_provider(&new);
         let detail = format!("revision {}", new.revision);
         self.packer.note(What::provider(&new.name, "applied", detail, &new.actor));
         Ok(Ok(Changed::Provider(new)))
@@ -312,8 +310,7 @@ impl Work<'_> {
         if jobs > 0 && !force {
             return Ok(Err(Refusal::ProviderBusy { name, jobs }));
         }
-        let delete = sqlx::query(sql::DELETE_PROVIDER).bind(name.as_str());
-        delete.execute(&mut *self.conn).await.map_err(error::of)?;
+        self.trip.write(sql::DELETE_PROVIDER, &[name.as_str().into()]);
         self.packer.note(What::provider(&name, "deleted", "", actor));
         Ok(Ok(Changed::Done))
     }
@@ -324,7 +321,7 @@ impl Work<'_> {
         };
         if provider.paused != paused {
             provider.paused = paused;
-            self.save_provider(&provider).await?;
+            self.save_provider(&provider);
             self.packer.note(What::provider(&name, if paused { "paused" } else { "resumed" }, "", actor));
         }
         Ok(Ok(Changed::Provider(provider)))
@@ -338,11 +335,11 @@ impl Work<'_> {
         events_before: Timestamp,
         limit: u32,
     ) -> Result<u64, Error> {
-        let limit = i64::from(limit);
-        let mut old = Vec::new();
+        let (limit, mut old, mut no_more) = (i64::from(limit), Vec::new(), true);
         for (query, before) in [(sql::OLD_DEAD, dead_before), (sql::OLD_DONE, finished_before)] {
-            let rows = sqlx::query(query).bind(before.0).bind(limit).fetch_all(&mut *self.conn).await;
-            for row in rows.map_err(error::of)? {
+            let rows = self.trip.read(query, &[before.0.into(), limit.into()]).await?;
+            no_more &= (rows.len() as i64) < limit;
+            for row in rows {
                 old.push(Columns::of(&row).int()?);
             }
         }
@@ -350,15 +347,39 @@ impl Work<'_> {
         if !old.is_empty() {
             let old = json(old);
             for query in [sql::DELETE_IDEMPOTENCY, sql::DELETE_JOBS] {
-                sqlx::query(query).bind(old.as_str()).execute(&mut *self.conn).await.map_err(error::of)?;
+                self.trip.write(query, &[old.as_str().into()]);
             }
         }
         for (query, before) in [(sql::PRUNE_CALLS, calls_before), (sql::PRUNE_EVENTS, events_before)] {
-            let gone = sqlx::query(query).bind(before.0).bind(limit).execute(&mut *self.conn).await;
-            pruned += gone.map_err(error::of)?.rows_affected();
+            self.trip.write(query, &[before.0.into(), limit.into()]);
+            pruned += self.trip.flush().await?;
         }
-        // The rows with the highest numbers may be among those that went.
-        self.save_numbers = true;
+        if no_more {
+            pruned += self.prune_ended(finished_before.min(dead_before), limit).await?;
+        }
+        // The rows with the highest numbers may be among those that went. Nothing went: nothing to flush, so an idle
+        // daemon leaves the disk alone.
+        self.save_numbers |= pruned > 0;
         Ok(pruned)
+    }
+
+    /// Flows and runs that nothing names any more. What this commit has in hand stays, whatever its row still says.
+    async fn prune_ended(&mut self, before: Timestamp, limit: i64) -> Result<u64, Error> {
+        let mut gone = BTreeSet::new();
+        let in_hand = json(self.touched.iter().map(|id| id.0));
+        for row in self.trip.read(sql::PRUNE_FLOWS, &[before.0.into(), limit.into(), in_hand.into()]).await? {
+            gone.insert(FlowId(Columns::of(&row).int()?));
+        }
+        if !gone.is_empty() {
+            self.flows.retain(|id, _| !gone.contains(id));
+            // A cache: forgetting is right even if this commit fails.
+            self.desk.forget_flows();
+        }
+        let in_hand = json(self.runs_changed.iter().copied());
+        let runs = self.trip.read(sql::PRUNE_RUNS, &[before.0.into(), limit.into(), in_hand.into()]).await?;
+        for row in &runs {
+            self.runs.remove(&Columns::of(row).int()?);
+        }
+        Ok((gone.len() + runs.len()) as u64)
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
 use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteRow;
 
 use super::row::{self, Columns};
 use super::{error, sql};
@@ -64,13 +65,19 @@ impl Desk {
             let tally = row::tally(&tally)?;
             tallies.insert((tally.provider, tally.operation), tally.counts);
         }
-        let next_due = next_due(conn).await?;
+        let next_due = earliest(&sqlx::query(sql::NEXT_DUE).fetch_all(conn).await.map_err(error::of)?)?;
         Ok(Desk { numbers, epoch, steady_floor, next_due, tallies, ..Desk::default() })
     }
 
     pub(super) fn keep_flow(&mut self, flow: Flow) {
         self.flow_ids.put(flow.key.clone(), flow.id);
         self.flows.put(flow.id, flow);
+    }
+
+    /// Some flows are gone for good: those still in use are read again.
+    pub(super) fn forget_flows(&mut self) {
+        self.flows = Recent::default();
+        self.flow_ids = Recent::default();
     }
 
     pub(super) fn keep_calling(&mut self, core: Core) {
@@ -86,9 +93,10 @@ impl Desk {
     }
 }
 
-pub(super) async fn next_due(conn: &mut SqliteConnection) -> Result<Timestamp, Error> {
-    let row = sqlx::query(sql::NEXT_DUE).fetch_one(conn).await.map_err(error::of)?;
-    Ok(Columns::of(&row).opt_int()?.map_or(Timestamp::NEVER, Timestamp))
+/// The answer to `next_due.sql`.
+pub(super) fn earliest(rows: &[SqliteRow]) -> Result<Timestamp, Error> {
+    let due = rows.first().map(|row| Columns::of(row).opt_int()).transpose()?;
+    Ok(due.flatten().map_or(Timestamp::NEVER, Timestamp))
 }
 
 /// Keeps what was used lately: two generations, the older of which is dropped as a whole when the younger is full.

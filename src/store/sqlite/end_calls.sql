@@ -1,14 +1,12 @@
--- Ends of calls. By rowid. An entry that has ended before stays as it is.
-with new (id, ending, status, error, settled_at, ended_at) as (
-  values (?, ?, ?, ?, ?, ?)
-)
+-- Ends of calls that ended alike: ?1 JSON array of [number, settled at], ?2 ending, ?3 status, ?4 error, ?5 now. By rowid.
+-- An entry that has ended before stays as it is.
 update call
 set
-  ending = new.ending,
-  status = new.status,
-  error = new.error,
-  settled_at = new.settled_at,
-  ended_at = new.ended_at
-from new
-where call.id = new.id
+  ending = ?2,
+  status = ?3,
+  error = ?4,
+  settled_at = j.value ->> 1,
+  ended_at = ?5
+from json_each(?1) as j
+where call.id = j.value ->> 0
   and call.ending = 0

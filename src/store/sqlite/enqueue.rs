@@ -181,7 +181,7 @@ impl Work<'_> {
         let id = FlowId(self.numbers.flow);
         self.numbers.flow += 1;
         let held = job.run.is_some_and(|run| self.runs.get(&run.seq).is_none_or(|run| run.state.holds_jobs()));
-        self.flows.insert(id, Flow { id, key: key.clone(), counts: Default::default(), held });
+        self.flows.insert(id, Flow { id, key: key.clone(), counts: Default::default(), held, version: 0 });
         intake.flows.insert(key, id);
         id
     }
@@ -210,8 +210,7 @@ impl Work<'_> {
             return Ok(());
         }
         let unknown = serde_json::to_string(&unknown).expect("texts and numbers are JSON");
-        let rows = sqlx::query(sql::FLOWS_BY_KEY).bind(unknown).fetch_all(&mut *self.conn).await;
-        for flow in rows.map_err(error::of)? {
+        for flow in self.trip.read(sql::FLOWS_BY_KEY, &[unknown.into()]).await? {
             let flow = row::flow(&flow)?;
             intake.flows.insert(flow.key.clone(), flow.id);
             // A working copy from earlier in this commit knows better.
@@ -225,8 +224,7 @@ impl Work<'_> {
         if wanted.is_empty() {
             return Ok(());
         }
-        let rows = sqlx::query(sql::TAILS).bind(json(wanted)).fetch_all(&mut *self.conn).await;
-        for tail in rows.map_err(error::of)? {
+        for tail in self.trip.read(sql::TAILS, &[json(wanted).into()]).await? {
             let mut columns = Columns::of(&tail);
             let (core, key) = (columns.core()?, columns.key()?);
             let Some(hash) = core.key_hash else { continue };
@@ -240,8 +238,7 @@ impl Work<'_> {
         if merged.is_empty() {
             return Ok(());
         }
-        let rows = sqlx::query(sql::PAYLOADS).bind(json(merged)).fetch_all(&mut *self.conn).await;
-        for row in rows.map_err(error::of)? {
+        for row in self.trip.read(sql::PAYLOADS, &[json(merged).into()]).await? {
             let mut columns = Columns::of(&row);
             intake.payloads.insert(columns.int()?, columns.text()?);
         }
@@ -256,8 +253,7 @@ impl Work<'_> {
             return Ok(());
         }
         let wanted = serde_json::to_string(&wanted).expect("texts are JSON");
-        let rows = sqlx::query(sql::IDEMPOTENCY).bind(wanted).fetch_all(&mut *self.conn).await;
-        for row in rows.map_err(error::of)? {
+        for row in self.trip.read(sql::IDEMPOTENCY, &[wanted.into()]).await? {
             let mut columns = Columns::of(&row);
             let identity = (columns.text()?, columns.text()?);
             let print = columns.bytes()?;
@@ -274,7 +270,7 @@ impl Work<'_> {
         for row in &intake.rows {
             self.count(row.core.flow, None, Some((row.core.stand, row.core.class)));
         }
-        let insert = bulk.insert_jobs.of(&intake.rows, |cells, row| {
+        let insert = bulk.insert_jobs.write(&mut self.trip, &intake.rows, |cells, row| {
             let core = &row.core;
             cells.int(core.id.seq);
             cells.int(core.id.created_at.0);
@@ -291,29 +287,30 @@ impl Work<'_> {
             cells.opt_str(row.texts.labels.as_deref());
             cells.opt_text(row.texts.traceparent.as_ref());
         });
-        insert.run(self.conn).await?;
+        insert.await?;
         if !intake.joined.is_empty() {
             let joined: Vec<(i64, Texts)>;
             let changed: Vec<(Core, Core)>;
             (joined, changed) =
                 intake.joined.into_iter().map(|(seq, (old, new, texts))| ((seq, texts), (old, new))).unzip();
-            let update = bulk.update_texts.of(&joined, |cells, (seq, texts)| {
+            let update = bulk.update_texts.write(&mut self.trip, &joined, |cells, (seq, texts)| {
                 cells.int(*seq);
                 cells.text(&texts.payload);
                 cells.opt_str(texts.labels.as_deref());
                 cells.opt_text(texts.traceparent.as_ref());
             });
-            update.run(self.conn).await?;
+            update.await?;
             self.save_jobs(changed).await?;
         }
-        let remember = bulk.insert_idempotency.of(&intake.remember, |cells, (tenant, key, print, id)| {
-            cells.str(tenant);
-            cells.str(key);
-            cells.blob(print.to_vec());
-            cells.int(id.seq);
-            cells.int(id.created_at.0);
-        });
-        remember.run(self.conn).await
+        let remember =
+            bulk.insert_idempotency.write(&mut self.trip, &intake.remember, |cells, (tenant, key, print, id)| {
+                cells.str(tenant);
+                cells.str(key);
+                cells.blob(print.to_vec());
+                cells.int(id.seq);
+                cells.int(id.created_at.0);
+            });
+        remember.await
     }
 }
 

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::bulk::json;
 use super::row::{self, Columns};
+use super::sql;
 use super::work::Work;
-use super::{error, sql};
+use crate::model::call::Ending;
 use crate::model::id::CallId;
 use crate::store::rules::{self, Core, Met};
 use crate::store::{Error, FinishCall, Finished, JobOutcome};
@@ -45,7 +46,7 @@ impl Work<'_> {
             }
             results.push(done);
         }
-        self.end_calls(&ended).await?;
+        self.end_calls(&ended);
         let changed = after.into_values().map(|new| (before[&new.id.seq].clone(), new)).collect();
         self.save_jobs(changed).await?;
         Ok(results)
@@ -93,8 +94,7 @@ impl Work<'_> {
             }
         }
         if !unknown.is_empty() {
-            let rows = sqlx::query(sql::OPEN_CALL_JOBS).bind(json(unknown)).fetch_all(&mut *self.conn).await;
-            for row in rows.map_err(error::of)? {
+            for row in self.trip.read(sql::OPEN_CALL_JOBS, &[json(unknown).into()]).await? {
                 let mut columns = Columns::of(&row);
                 open.insert(CallId(columns.int()?), columns.packed()?);
             }
@@ -113,8 +113,7 @@ impl Work<'_> {
             }
         }
         if !unknown.is_empty() {
-            let rows = sqlx::query(sql::CORES).bind(json(unknown)).fetch_all(&mut *self.conn).await;
-            for row in rows.map_err(error::of)? {
+            for row in self.trip.read(sql::CORES, &[json(unknown).into()]).await? {
                 let core = row::core(&row)?;
                 cores.insert(core.id.seq, core);
             }
@@ -122,17 +121,19 @@ impl Work<'_> {
         Ok(cores)
     }
 
-    async fn end_calls(&mut self, ended: &[&FinishCall]) -> Result<(), Error> {
+    /// Calls that ended alike are written together: most were answered with 200.
+    fn end_calls(&mut self, ended: &[&FinishCall]) {
         self.calls_ended.extend(ended.iter().map(|call| call.call));
-        let now = self.now.0;
-        let end = sql::bulk().end_calls.of(ended, |cells, call| {
-            cells.int(call.call.0);
-            cells.int(call.ending as i64);
-            cells.opt_int(call.status.map(i64::from));
-            cells.opt_text(call.error.as_ref());
-            cells.int(call.settled_at.0);
-            cells.int(now);
-        });
-        end.run(self.conn).await
+        let mut alike: BTreeMap<(Ending, Option<u16>, Option<&str>), Vec<(i64, i64)>> = BTreeMap::new();
+        for call in ended {
+            let how = (call.ending, call.status, call.error.as_deref());
+            alike.entry(how).or_default().push((call.call.0, call.settled_at.0));
+        }
+        for ((ending, status, error), calls) in alike {
+            let calls = serde_json::to_string(&calls).expect("numbers are JSON");
+            let (status, now) = (status.map(i64::from), self.now.0);
+            let values = [calls.into(), (ending as i64).into(), status.into(), error.into(), now.into()];
+            self.trip.write(sql::END_CALLS, &values);
+        }
     }
 }

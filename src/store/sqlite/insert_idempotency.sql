@@ -1,3 +1,7 @@
--- Idempotency keys of accepted jobs. The tuple is repeated.
+-- Idempotency keys of accepted jobs. The tuple is repeated; rows of nulls fill up.
 insert into idempotency (tenant, key, fingerprint, job, job_created_at)
-values (?, ?, ?, ?, ?)
+select *
+from (
+  values (?, ?, ?, ?, ?)
+)
+where column1 is not null

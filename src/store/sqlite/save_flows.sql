@@ -1,8 +1,12 @@
--- Flows as a commit left them, new ones included. The tuple is repeated. By primary key.
+-- Flows as a commit left them, new ones included. The tuple is repeated; rows of nulls fill up. By primary key.
 insert into flow (
-  id, provider, operation, account, tenant, run, ready_urgent, ready_normal, ready_bulk, later, behind, calling, unknown, delivered, dead, cancelled, busy
+  id, provider, operation, account, tenant, run, ready_urgent, ready_normal, ready_bulk, later, behind, calling, unknown, delivered, dead, cancelled, busy, touched_at
 )
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+select *
+from (
+  values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+)
+where column1 is not null
 on conflict (id) do update
 set
   ready_urgent = excluded.ready_urgent,
@@ -15,4 +19,5 @@ set
   delivered = excluded.delivered,
   dead = excluded.dead,
   cancelled = excluded.cancelled,
-  busy = excluded.busy
+  busy = excluded.busy,
+  touched_at = max(touched_at, excluded.touched_at)

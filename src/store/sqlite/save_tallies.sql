@@ -1,8 +1,12 @@
--- Sums per operation as a commit left them. The tuple is repeated. By primary key.
+-- Sums per operation as a commit left them. The tuple is repeated; rows of nulls fill up. By primary key.
 insert into tally (
   provider, operation, ready_urgent, ready_normal, ready_bulk, later, behind, calling, unknown, delivered, dead, cancelled
 )
-values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+select *
+from (
+  values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+)
+where column1 is not null
 on conflict (provider, operation) do update
 set
   ready_urgent = excluded.ready_urgent,

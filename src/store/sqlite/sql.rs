@@ -7,6 +7,7 @@ use super::bulk::Bulk;
 pub(super) const AHEAD: &str = include_str!("ahead.sql");
 pub(super) const BEGIN_JOBS: &str = include_str!("begin_jobs.sql");
 pub(super) const BLOCKER: &str = include_str!("blocker.sql");
+pub(super) const BUMP_EPOCH: &str = include_str!("bump_epoch.sql");
 pub(super) const BUSY_FLOWS: &str = include_str!("busy_flows.sql");
 pub(super) const CALLS: &str = include_str!("calls.sql");
 pub(super) const CLAIM: &str = include_str!("claim.sql");
@@ -19,6 +20,7 @@ pub(super) const DELETE_JOBS: &str = include_str!("delete_jobs.sql");
 pub(super) const DELETE_PROVIDER: &str = include_str!("delete_provider.sql");
 pub(super) const DELIVER_JOBS: &str = include_str!("deliver_jobs.sql");
 pub(super) const DUE: &str = include_str!("due.sql");
+pub(super) const END_CALLS: &str = include_str!("end_calls.sql");
 pub(super) const EVENT_BOUNDS: &str = include_str!("event_bounds.sql");
 pub(super) const EVENTS: &str = include_str!("events.sql");
 pub(super) const FLOW_APART: &str = include_str!("flow_apart.sql");
@@ -26,6 +28,7 @@ pub(super) const FLOW_READY: &str = include_str!("flow_ready.sql");
 pub(super) const FLOWS_BY_ID: &str = include_str!("flows_by_id.sql");
 pub(super) const FLOWS_BY_KEY: &str = include_str!("flows_by_key.sql");
 pub(super) const IDEMPOTENCY: &str = include_str!("idempotency.sql");
+pub(super) const INSERT_CALLS: &str = include_str!("insert_calls.sql");
 pub(super) const INSERT_EVENTS: &str = include_str!("insert_events.sql");
 pub(super) const JOBS: &str = include_str!("jobs.sql");
 pub(super) const JOURNAL: &str = include_str!("journal.sql");
@@ -47,6 +50,8 @@ pub(super) const PROVIDER: &str = include_str!("provider.sql");
 pub(super) const PROVIDERS: &str = include_str!("providers.sql");
 pub(super) const PRUNE_CALLS: &str = include_str!("prune_calls.sql");
 pub(super) const PRUNE_EVENTS: &str = include_str!("prune_events.sql");
+pub(super) const PRUNE_FLOWS: &str = include_str!("prune_flows.sql");
+pub(super) const PRUNE_RUNS: &str = include_str!("prune_runs.sql");
 pub(super) const RELEASED: &str = include_str!("released.sql");
 pub(super) const RUN_FLOWS: &str = include_str!("run_flows.sql");
 pub(super) const RUNS_BY_SEQ: &str = include_str!("runs_by_seq.sql");
@@ -66,8 +71,6 @@ pub(super) struct Bulks {
     pub insert_jobs: Bulk,
     pub update_jobs: Bulk,
     pub update_texts: Bulk,
-    pub insert_calls: Bulk,
-    pub end_calls: Bulk,
     pub insert_idempotency: Bulk,
     pub save_flows: Bulk,
     pub save_tallies: Bulk,
@@ -80,8 +83,6 @@ pub(super) fn bulk() -> &'static Bulks {
         insert_jobs: Bulk::new(include_str!("insert_jobs.sql")),
         update_jobs: Bulk::new(include_str!("update_jobs.sql")),
         update_texts: Bulk::new(include_str!("update_texts.sql")),
-        insert_calls: Bulk::new(include_str!("insert_calls.sql")),
-        end_calls: Bulk::new(include_str!("end_calls.sql")),
         insert_idempotency: Bulk::new(include_str!("insert_idempotency.sql")),
         save_flows: Bulk::new(include_str!("save_flows.sql")),
         save_tallies: Bulk::new(include_str!("save_tallies.sql")),

@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures_util::future::BoxFuture;
-use sqlx::SqliteConnection;
 
 use super::bulk::{Cells, json};
 use super::desk::{self, Desk, Numbers};
-use super::{error, row, sql};
+use super::trip::Trip;
+use super::{row, sql};
 use crate::clock::Timestamp;
 use crate::model::event::{Event, What};
 use crate::model::flow::{Class, Flow, FlowCounts};
@@ -22,7 +22,7 @@ use crate::store::rules::{self, Core, Stand};
 use crate::store::{Batch, Committed, Error, Tally};
 
 pub(super) struct Work<'a> {
-    pub conn: &'a mut SqliteConnection,
+    pub trip: Trip<'a>,
     pub desk: &'a mut Desk,
     pub now: Timestamp,
     pub packer: Packer,
@@ -81,7 +81,7 @@ impl Desk {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(conn: &'a mut SqliteConnection, desk: &'a mut Desk, batch: &Batch) -> Self {
+    pub(super) fn new(trip: Trip<'a>, desk: &'a mut Desk, batch: &Batch) -> Self {
         Work {
             now: batch.now,
             numbers: desk.numbers,
@@ -97,12 +97,12 @@ impl<'a> Work<'a> {
             calls_ended: Vec::new(),
             due_changed: false,
             save_numbers: false,
-            conn,
+            trip,
             desk,
         }
     }
 
-    /// Does everything but the commit itself. Boxed: the compiler cannot see through this many borrowing futures that
+    /// Does everything, durably. Boxed: the compiler cannot see through this many borrowing futures that
     /// they may move between threads.
     pub(super) fn apply(self, batch: Batch) -> BoxFuture<'a, Result<(Committed, Learned), Error>> {
         Box::pin(self.apply_parts(batch))
@@ -125,11 +125,15 @@ impl<'a> Work<'a> {
         self.end_runs().await?;
         self.save_counts().await?;
         let whats = std::mem::take(&mut self.packer).finish();
-        done.events = self.log(whats).await?;
+        done.events = self.log(whats);
         if self.save_numbers {
-            self.save_meta().await?;
+            self.save_meta();
         }
-        done.next_due = if self.due_changed { desk::next_due(self.conn).await? } else { self.desk.next_due };
+        done.next_due = match self.due_changed {
+            true => desk::earliest(&self.trip.read(sql::NEXT_DUE, &[]).await?)?,
+            false => self.desk.next_due,
+        };
+        self.trip.commit().await?;
         let flows: Vec<Flow> = self.flows.into_values().collect();
         done.flows = flows.iter().filter(|flow| self.touched.contains(&flow.id)).cloned().collect();
         let learned = Learned {
@@ -159,8 +163,7 @@ impl<'a> Work<'a> {
             runs.extend(self.flows.get(&id).map(|flow| flow.key.run));
         }
         if !missing.is_empty() {
-            let rows = sqlx::query(sql::FLOWS_BY_ID).bind(json(missing)).fetch_all(&mut *self.conn).await;
-            for flow in rows.map_err(error::of)? {
+            for flow in self.trip.read(sql::FLOWS_BY_ID, &[json(missing).into()]).await? {
                 let flow = row::flow(&flow)?;
                 runs.insert(flow.key.run);
                 self.flows.insert(flow.id, flow);
@@ -174,8 +177,7 @@ impl<'a> Work<'a> {
         if missing.is_empty() {
             return Ok(());
         }
-        let rows = sqlx::query(sql::RUNS_BY_SEQ).bind(json(missing)).fetch_all(&mut *self.conn).await;
-        for run in rows.map_err(error::of)? {
+        for run in self.trip.read(sql::RUNS_BY_SEQ, &[json(missing).into()]).await? {
             let run = row::run(&run)?;
             self.runs.insert(run.id.seq, run);
         }
@@ -225,10 +227,10 @@ impl<'a> Work<'a> {
             }
         }
         for (status, seqs) in delivered {
-            let deliver = sqlx::query(sql::DELIVER_JOBS).bind(json(seqs)).bind(status.map(i64::from)).bind(self.now.0);
-            deliver.execute(&mut *self.conn).await.map_err(error::of)?;
+            let values = [json(seqs).into(), status.map(i64::from).into(), self.now.0.into()];
+            self.trip.write(sql::DELIVER_JOBS, &values);
         }
-        sql::bulk().update_jobs.of(&cores, fill_core).run(self.conn).await?;
+        sql::bulk().update_jobs.write(&mut self.trip, &cores, fill_core).await?;
         self.release(freed).await
     }
 
@@ -244,9 +246,8 @@ impl<'a> Work<'a> {
         if freed.is_empty() {
             return Ok(());
         }
-        let rows = sqlx::query(sql::RELEASED).bind(json(freed)).fetch_all(&mut *self.conn).await;
         let mut released = Vec::new();
-        for old in rows.map_err(error::of)? {
+        for old in self.trip.read(sql::RELEASED, &[json(freed).into()]).await? {
             let old = row::core(&old)?;
             let mut new = old.clone();
             new.release(self.now);
@@ -278,8 +279,7 @@ impl<'a> Work<'a> {
 
     /// Changes a run's state, and with it whether its flows are held.
     pub(super) async fn set_run_state(&mut self, seq: i64, state: RunState) -> Result<(), Error> {
-        let rows = sqlx::query(sql::RUN_FLOWS).bind(seq).bind(0i64).bind(i64::MAX).fetch_all(&mut *self.conn).await;
-        for flow in rows.map_err(error::of)? {
+        for flow in self.trip.read(sql::RUN_FLOWS, &[seq.into(), 0.into(), i64::MAX.into()]).await? {
             let flow = row::flow(&flow)?;
             self.flows.entry(flow.id).or_insert(flow);
         }
@@ -296,7 +296,7 @@ impl<'a> Work<'a> {
     }
 
     async fn save_counts(&mut self) -> Result<(), Error> {
-        let bulk = sql::bulk();
+        let (bulk, now) = (sql::bulk(), self.now);
         let flows: Vec<&Flow> = self.touched.iter().map(|id| &self.flows[id]).collect();
         let fill = |cells: &mut Cells<'_>, flow: &&Flow| {
             cells.int(flow.id.0);
@@ -307,34 +307,34 @@ impl<'a> Work<'a> {
             cells.int(flow.key.run);
             fill_counts(cells, &flow.counts);
             cells.int(i64::from(rules::hot(&flow.counts) > 0));
+            cells.int(now.0);
         };
-        bulk.save_flows.of(&flows, fill).run(self.conn).await?;
+        bulk.save_flows.write(&mut self.trip, &flows, fill).await?;
         let tallies: Vec<Tally> = self.tallies.iter().map(|(operation, counts)| tally(operation, counts)).collect();
         let fill = |cells: &mut Cells<'_>, tally: &Tally| {
             cells.str(tally.provider.as_str());
             cells.str(tally.operation.as_str());
             fill_counts(cells, &tally.counts);
         };
-        bulk.save_tallies.of(&tallies, fill).run(self.conn).await?;
+        bulk.save_tallies.write(&mut self.trip, &tallies, fill).await?;
         let runs: Vec<&Run> = self.runs_changed.iter().map(|seq| &self.runs[seq]).collect();
-        bulk.save_runs.of(&runs, |cells, run| fill_run(cells, run)).run(self.conn).await
+        bulk.save_runs.write(&mut self.trip, &runs, |cells, run| fill_run(cells, run)).await
     }
 
-    async fn log(&mut self, whats: Vec<What>) -> Result<Vec<Event>, Error> {
+    fn log(&mut self, whats: Vec<What>) -> Vec<Event> {
         if whats.is_empty() {
-            return Ok(Vec::new());
+            return Vec::new();
         }
         let (first, count) = (self.numbers.event, whats.len() as i64);
         self.numbers.event += count;
         let data = serde_json::to_string(&whats).expect("events have string keys only");
-        let insert = sqlx::query(sql::INSERT_EVENTS).bind(first).bind(count).bind(self.now.0).bind(data);
-        insert.execute(&mut *self.conn).await.map_err(error::of)?;
-        Ok((first..).zip(whats).map(|(seq, what)| Event { seq, at: self.now, what }).collect())
+        self.trip.write(sql::INSERT_EVENTS, &[first.into(), count.into(), self.now.0.into(), data.into()]);
+        (first..).zip(whats).map(|(seq, what)| Event { seq, at: self.now, what }).collect()
     }
 
-    async fn save_meta(&mut self) -> Result<(), Error> {
-        let save = sqlx::query(sql::SAVE_META).bind(self.steady_floor.0).bind(self.numbers.seq).bind(self.numbers.call);
-        save.execute(&mut *self.conn).await.map(drop).map_err(error::of)
+    fn save_meta(&mut self) {
+        let values = [self.steady_floor.0.into(), self.numbers.seq.into(), self.numbers.call.into()];
+        self.trip.write(sql::SAVE_META, &values);
     }
 }
 

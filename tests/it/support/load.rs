@@ -42,6 +42,7 @@ impl Load {
                 number,
                 dice: Dice::new(seed ^ (number << 32)),
                 versions: vec![0; RECORDS as usize],
+                steps: vec![0; RECORDS as usize],
                 events: 0,
                 accepted: VecDeque::new(),
                 said: Arc::clone(&said),
@@ -76,6 +77,8 @@ struct Client {
     dice: Dice,
     /// Newest version handed in, per record.
     versions: Vec<i64>,
+    /// The same of the records whose changes do not coalesce, so that many of one wait in line.
+    steps: Vec<i64>,
     events: i64,
     accepted: VecDeque<String>,
     said: Arc<Mutex<Vec<Entry>>>,
@@ -120,20 +123,25 @@ impl Client {
         }
     }
 
-    /// The next change: mostly of a record, sometimes an event that must never be sent twice.
+    /// The next change: mostly of a record, newest wins; sometimes a step, of which each counts and in order; sometimes an
+    /// event, that must never be sent twice.
     fn next_job(&mut self) -> (Change, pb::JobSpec) {
-        let is_event = self.dice.falls(0.2);
-        let (record, version) = if is_event {
+        let (is_event, is_step) = (self.dice.falls(0.2), self.dice.falls(0.25));
+        let (operation, record, version) = if is_event {
             self.events += 1;
-            (format!("e{}-{}", self.number, self.events), 1)
+            ("post_event", format!("e{}-{}", self.number, self.events), 1)
         } else {
             let i = self.dice.below(RECORDS);
-            self.versions[i as usize] += 1;
-            (format!("u{}-{i}", self.number), self.versions[i as usize])
+            let (operation, kind, versions) = match is_step {
+                true => ("log_step", "s", &mut self.steps),
+                false => ("sync_user", "u", &mut self.versions),
+            };
+            versions[i as usize] += 1;
+            (operation, format!("{kind}{}-{i}", self.number), versions[i as usize])
         };
         let spec = pb::JobSpec {
             provider: "crm".to_owned(),
-            operation: if is_event { "post_event" } else { "sync_user" }.to_owned(),
+            operation: operation.to_owned(),
             key: if is_event { String::new() } else { record.clone() },
             payload: format!(r#"{{"id":"{record}","n":{version},"name":"{:x}"}}"#, self.dice.next_u64()),
             ..pb::JobSpec::default()

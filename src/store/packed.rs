@@ -32,6 +32,16 @@ pub(super) fn unpack(bytes: &[u8]) -> Option<Vec<i64>> {
     (shift == 0).then_some(seqs)
 }
 
+/// For `unhex()` in SQL, which has no lists of bytes.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
