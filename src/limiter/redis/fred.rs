@@ -1,14 +1,17 @@
 //! [`Link`] by the crate `fred`. It never sends a command twice and never keeps one for a better day: whoever asked hears
 //! at once, or after the timeout, that the answer is lost. Must never know: limits. Next: `link.rs`.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use fred::prelude::*;
-use fred::types::config::UnresponsiveConfig;
-use fred::types::{ClusterHash, CustomCommand};
-use tokio::sync::watch;
+
+use fred::types::config::{Server, UnresponsiveConfig};
+use fred::types::{ClusterHash, ClusterStateChange, CustomCommand};
+use tokio::sync::broadcast::error::TryRecvError;
+use tokio::sync::{broadcast, watch};
 
 use super::link::{Link, LinkError, Script};
 
@@ -21,7 +24,29 @@ const RECONNECT_MAX_MS: u32 = 2_000;
 pub struct FredLink {
     client: Client,
     options: Options,
-    made: watch::Sender<u64>,
+    news: Mutex<News>,
+    /// Wakes who waits for news.
+    stir: watch::Sender<()>,
+}
+
+/// What fred tells of its connections. It tells before it sends the first command over a new one, so whoever has an
+/// answer and finds no news here knows which connection it came over.
+struct News {
+    made: u64,
+    connections: broadcast::Receiver<Server>,
+    topology: broadcast::Receiver<Vec<ClusterStateChange>>,
+}
+
+impl News {
+    fn read(&mut self) -> u64 {
+        let is_news =
+            |heard: Result<(), TryRecvError>| !matches!(heard, Err(TryRecvError::Empty | TryRecvError::Closed));
+        // One that came too often to be kept counts too.
+        while is_news(self.connections.try_recv().map(drop)) || is_news(self.topology.try_recv().map(drop)) {
+            self.made += 1;
+        }
+        self.made
+    }
 }
 
 impl std::fmt::Debug for FredLink {
@@ -50,20 +75,21 @@ impl FredLink {
             .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2))
             .build()
             .map_err(|e| LinkError::NotSent(e.to_string()))?;
-        let made = watch::Sender::new(0);
-        let tell = made.clone();
+        let (connections, topology) = (client.reconnect_rx(), client.cluster_change_rx());
+        let news = Mutex::new(News { made: 0, connections, topology });
+        let stir = watch::Sender::new(());
+        let (one, other) = (stir.clone(), stir.clone());
         client.on_reconnect(move |_| {
-            tell.send_modify(|n| *n += 1);
+            one.send_replace(());
             async { Ok(()) }
         });
-        let tell = made.clone();
         client.on_cluster_change(move |_| {
-            tell.send_modify(|n| *n += 1);
+            other.send_replace(());
             async { Ok(()) }
         });
         client.connect();
         let options = Options { max_attempts: Some(1), timeout: Some(timeout), fail_fast: true, ..Options::default() };
-        Ok(FredLink { client, options, made })
+        Ok(FredLink { client, options, news, stir })
     }
 
     fn ready(&self) -> Result<(), LinkError> {
@@ -158,13 +184,19 @@ impl Link for FredLink {
     }
 
     fn generation(&self) -> u64 {
-        *self.made.borrow()
+        self.news.lock().unwrap_or_else(PoisonError::into_inner).read()
     }
 
     async fn changed(&self, generation: u64) -> u64 {
-        let mut made = self.made.subscribe();
-        // The sender lives as long as self.
-        made.wait_for(|n| *n != generation).await.map_or(generation, |n| *n)
+        let mut stir = self.stir.subscribe();
+        loop {
+            let now = self.generation();
+            if now != generation {
+                return now;
+            }
+            // The sender lives as long as self.
+            let _ = stir.changed().await;
+        }
     }
 
     fn is_up(&self) -> bool {

@@ -46,7 +46,8 @@ pub trait Link: Send + Sync + std::fmt::Debug {
     async fn info(&self, section: &str) -> Result<Vec<String>, LinkError>;
     /// A setting, once per server that holds keys. `None`: the server does not tell.
     async fn setting(&self, name: &str) -> Result<Vec<Option<String>>, LinkError>;
-    /// Counts connections made so far. 0: none yet.
+    /// Counts connections made so far. 0: none yet. Never behind an answer: one that came over a new connection comes
+    /// after the count went up.
     fn generation(&self) -> u64;
     /// Returns when [`Link::generation`] is another than this.
     async fn changed(&self, generation: u64) -> u64;

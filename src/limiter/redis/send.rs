@@ -100,27 +100,27 @@ impl RedisLimiter {
     }
 
     async fn call_trusted(&self, script: &Script, keys: &[Bytes], args: Vec<Bytes>) -> Result<Bytes, Failure> {
-        self.recognise().await?;
-        match self.link.run(script, false, keys, args.clone()).await {
-            Err(LinkError::NoScript) => {}
-            other => return Ok(other?),
-        }
-        self.recognised.store(0, Ordering::SeqCst);
-        self.recognise().await?;
-        let generation = self.link.generation();
-        let answer = self.link.run(script, true, keys, args).await?;
+        let mut generation = self.recognise().await?;
+        let answer = match self.link.run(script, false, keys, args.clone()).await {
+            Err(LinkError::NoScript) => {
+                self.recognised.store(0, Ordering::SeqCst);
+                generation = self.recognise().await?;
+                self.link.run(script, true, keys, args).await?
+            }
+            other => other?,
+        };
         if self.link.generation() != generation {
-            // The text taught a server that nobody has looked at.
+            // It may come from a server that nobody has looked at.
             return Err(LinkError::Lost("the connection changed meanwhile".to_owned()).into());
         }
         Ok(answer)
     }
 
-    /// Is the process at the other end the one whose counts are trusted?
-    async fn recognise(&self) -> Result<(), Failure> {
+    /// Is the process at the other end the one whose counts are trusted? Tells over which connection.
+    async fn recognise(&self) -> Result<u64, Failure> {
         let generation = self.link.generation();
         if generation != 0 && self.recognised.load(Ordering::SeqCst) == generation {
-            return Ok(());
+            return Ok(generation);
         }
         let run_id = self.read_run_id().await?;
         let is_trusted = lock(&self.trusted).as_deref() == Some(run_id.as_str());
@@ -128,7 +128,7 @@ impl RedisLimiter {
             return Err(Failure::Restarted(run_id));
         }
         self.recognised.store(generation, Ordering::SeqCst);
-        Ok(())
+        Ok(generation)
     }
 
     pub(super) async fn read_run_id(&self) -> Result<String, LinkError> {
