@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::clock::{Clock, Timestamp};
 use crate::engine::Handle;
 use crate::model::job::PAYLOAD_BYTES_MAX;
+use crate::telemetry::Metrics;
 
 pub mod admin;
 pub mod bulk;
@@ -59,6 +60,7 @@ struct Inner {
     started_at: Timestamp,
     names: names::Names,
     repeats: repeat::Repeats,
+    readers: feed::Readers,
 }
 
 impl Api {
@@ -70,6 +72,7 @@ impl Api {
             started_at,
             names: names::Names::default(),
             repeats: repeat::Repeats::default(),
+            readers: feed::Readers::default(),
         }))
     }
 
@@ -79,6 +82,17 @@ impl Api {
 
     pub fn clock(&self) -> &Clock {
         self.0.engine.clock()
+    }
+
+    /// Where the edges count what they do.
+    pub fn metrics(&self) -> &Metrics {
+        self.0.engine.metrics()
+    }
+
+    /// Live readers of the event log, and how many events the slowest has not read yet.
+    pub async fn event_lag(&self) -> Result<(usize, u64)> {
+        let (_, last) = self.engine().store().event_bounds().await?;
+        Ok(self.0.readers.lag(last))
     }
 
     /// True once shutdown began.

@@ -11,10 +11,12 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod admin;
+pub mod again;
 pub mod args;
 pub mod bench;
 pub mod check_config;
 pub mod connect;
+pub mod context;
 pub mod demo;
 pub mod doctor;
 pub mod enqueue;
@@ -51,8 +53,8 @@ pub struct Global {
     /// `name` as ids alone, one per line, to feed into another command.
     #[arg(short, long, global = true, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     pub output: Format,
-    /// Where the daemon listens: http://host:port, or unix:/path. Default: the daemon's socket if it is there, else
-    /// http://127.0.0.1:7070.
+    /// Where the daemon listens: http://host:port, or unix:/path. Default: the context in use, else the daemon's socket
+    /// if it is there, else http://127.0.0.1:7070.
     #[arg(long, global = true, env = "TIDEGATE_ADDR", value_name = "ADDRESS")]
     pub addr: Option<String>,
 }
@@ -88,7 +90,10 @@ pub enum Ask {
     /// The daemon: version, store, and its supervised tasks with the reasons of their restarts.
     ///
     /// Example: `tidegate workers -o wide`
-    Workers,
+    Workers {
+        #[command(flatten)]
+        again: again::Again,
+    },
     /// Read the configuration files again and put them in force, whole or not at all. Ends with 78, and nothing has
     /// changed, when they are wrong.
     ///
@@ -115,6 +120,9 @@ pub enum Command {
     Init(init::Init),
     CheckConfig(check_config::CheckConfig),
     Doctor(doctor::Doctor),
+    /// Names for daemons, and which one to talk to.
+    #[command(subcommand)]
+    Context(context::Verb),
     /// Print a completion script for a shell.
     ///
     /// Example: `tidegate completions bash > /etc/bash_completion.d/tidegate`
@@ -158,6 +166,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Error> {
         Command::Init(init) => return init.run(output),
         Command::CheckConfig(check) => return check.run(output),
         Command::Doctor(doctor) => return threaded(doctor.run(cli.global.addr.as_deref(), output)),
+        Command::Context(verb) => return context::run(verb, output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "tidegate", &mut script);
@@ -184,8 +193,9 @@ fn threaded(command: impl Future<Output = Result<Exit, Error>>) -> Result<Exit, 
 /// Runs a command that asks the daemon. One thread is enough for one connection.
 fn client(ask: Ask, global: &Global, output: &Output) -> Result<Exit, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let in_use = if global.addr.is_none() { context::address_in_use()? } else { None };
     let result = runtime.block_on(async {
-        let daemon = &Daemon::connect(global.addr.as_deref()).await?;
+        let daemon = &Daemon::connect(global.addr.as_deref().or(in_use.as_deref())).await?;
         match ask {
             Ask::Enqueue(enqueue) => enqueue.run(daemon, output).await,
             Ask::Jobs(verb) => jobs::run(verb, daemon, output).await,
@@ -195,7 +205,7 @@ fn client(ask: Ask, global: &Global, output: &Output) -> Result<Exit, Error> {
             Ask::Breakers(verb) => limits::breakers(verb, daemon, output).await,
             Ask::Dead(verb) => admin::dead(verb, daemon, output).await,
             Ask::Events(verb) => admin::events(verb, daemon, output).await,
-            Ask::Workers => admin::workers(daemon, output).await,
+            Ask::Workers { again } => again.show(output, async || admin::workers(daemon, output).await).await,
             Ask::Reload => admin::reload(daemon, output).await,
             Ask::Drain { yes } => admin::drain(yes, daemon, output).await,
         }

@@ -10,6 +10,7 @@ mod admin_service;
 pub mod convert;
 mod job_service;
 pub mod listener;
+mod meter;
 mod provider_service;
 mod run_service;
 pub mod server;

@@ -113,7 +113,7 @@ impl Api {
         };
         let mut events = store.events(after, size).await?;
         if events.is_empty() && !ask.wait.is_zero() && after >= last {
-            let mut feed = Feed::start(self.engine(), Some(last)).await?;
+            let mut feed = Feed::start(self, Some(last)).await?;
             events = feed.next(self.clock().steady() + ask.wait).await?;
             events.retain(|event| event.seq > after);
         }

@@ -3,11 +3,13 @@
 //! Nothing is buffered per watcher beyond one chunk: a slow reader simply reads the log later, so it can neither grow
 //! memory nor hold up the writer. Must never know: what a watcher makes of the events. Next: `api/watch`.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 
+use super::Api;
 use super::error::{Code, Error, Result};
 use crate::clock::Timestamp;
 use crate::engine::Handle;
@@ -18,18 +20,44 @@ const EVENTS_READ: usize = 500;
 /// Job changes after which a chunk is closed; one event may go beyond it by its own length.
 pub(super) const CHANGES_MAX: usize = 4_096;
 
+/// Where every live feed stands, for measuring how far behind they are.
+#[derive(Debug, Default)]
+pub(super) struct Readers(Mutex<Vec<Weak<AtomicI64>>>);
+
+impl Readers {
+    /// A place for a new feed. Those of feeds that are gone are given up here.
+    fn enter(&self, after: i64) -> Arc<AtomicI64> {
+        let place = Arc::new(AtomicI64::new(after));
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|place| place.strong_count() > 0);
+        places.push(Arc::downgrade(&place));
+        place
+    }
+
+    /// How many there are, and how many events before `last` the slowest has not handed out.
+    pub(super) fn lag(&self, last: i64) -> (usize, u64) {
+        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = places.iter().filter_map(|place| Some(place.upgrade()?.load(Ordering::Relaxed)));
+        let (readers, slowest) = at.fold((0, last), |(n, slowest), at| (n + 1, slowest.min(at)));
+        (readers, u64::try_from(last - slowest).unwrap_or(0))
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Feed {
     engine: Handle,
     live: broadcast::Receiver<Arc<Vec<Event>>>,
     after: i64,
+    /// `after` as of the last chunk that was handed out.
+    place: Arc<AtomicI64>,
     /// The log has events that `live` did not bring.
     behind: bool,
 }
 
 impl Feed {
     /// Reads on after event `after`, or from now on.
-    pub(super) async fn start(engine: &Handle, after: Option<i64>) -> Result<Self> {
+    pub(super) async fn start(api: &Api, after: Option<i64>) -> Result<Self> {
+        let engine = api.engine();
         // Subscribed first, so that nothing falls between the end of the log and the live events.
         let live = engine.events();
         let (first, last) = engine.store().event_bounds().await?;
@@ -37,7 +65,8 @@ impl Feed {
         if after + 1 < first || after > last {
             return Err(gone(first));
         }
-        Ok(Feed { engine: engine.clone(), live, after, behind: after < last })
+        let place = api.0.readers.enter(after);
+        Ok(Feed { engine: engine.clone(), live, after, place, behind: after < last })
     }
 
     /// The last event handed out.
@@ -48,6 +77,8 @@ impl Feed {
     /// What happened next; empty when the steady line reached `until` first. Ends with UNAVAILABLE at shutdown.
     pub(super) async fn next(&mut self, until: Timestamp) -> Result<Vec<Event>> {
         let engine = self.engine.clone();
+        // Who asks again is done with what it got before.
+        self.place.store(self.after, Ordering::Relaxed);
         loop {
             if engine.is_draining() {
                 return Err(Error::draining());

@@ -127,7 +127,7 @@ impl Api {
         let list = page::fingerprint("watch-jobs", &filter::to_text(&filter));
         let stamp = token::Stamp { list, epoch: self.engine().store().info().await?.epoch };
         let after = stamp.read(&ask.resume_token)?;
-        let feed = Feed::start(self.engine(), after).await.map_err(|e| stamp.with_earliest(e))?;
+        let feed = Feed::start(self, after).await.map_err(|e| stamp.with_earliest(e))?;
         let snapshot = ask.snapshot.then_some(Snapshot { before: None, left: SNAPSHOT_MAX, pages: SNAPSHOT_PAGES });
         let bookmark_at = self.clock().steady() + BOOKMARK_EVERY;
         let (raws, ready) = (VecDeque::new(), VecDeque::new());

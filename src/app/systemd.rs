@@ -5,7 +5,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 
 use crate::engine::Handle;
-use crate::engine::supervisor::Beat;
+use crate::engine::supervisor::{BEAT_EVERY, Beat};
 
 /// STATUS is refreshed this often where no watchdog asks for more.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
@@ -46,6 +46,13 @@ pub async fn watch(handle: Handle, beat: Beat) -> Result<(), String> {
     let every = sd_notify::watchdog_enabled().map_or(STATUS_EVERY, |limit| limit / 3);
     loop {
         beat.beat();
+        if std::env::var_os("NOTIFY_SOCKET").is_none() {
+            // Nobody listens: no need to look into the store every few seconds.
+            tokio::select! {
+                () = beat.stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(BEAT_EVERY) => continue,
+            }
+        }
         let line = status_line(&handle).await;
         match handle.supervisor().hung() {
             // Fed only while gates, writer and sweeper have beaten recently.
@@ -57,7 +64,7 @@ pub async fn watch(handle: Handle, beat: Beat) -> Result<(), String> {
         }
         tokio::select! {
             () = beat.stop.cancelled() => return Ok(()),
-            () = handle.clock().sleep_until(handle.clock().steady() + every.min(crate::engine::supervisor::BEAT_EVERY)) => {}
+            () = handle.clock().sleep_until(handle.clock().steady() + every.min(BEAT_EVERY)) => {}
         }
     }
 }

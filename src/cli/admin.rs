@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use tonic_types::StatusExt;
 
+use super::again::Again;
 use super::args;
 use super::connect::Daemon;
 use super::exit::{Error, Exit};
@@ -49,6 +50,8 @@ pub enum DeadVerb {
         /// How many at most.
         #[arg(short = 'n', long, default_value_t = 50, value_name = "N")]
         limit: usize,
+        #[command(flatten)]
+        again: Again,
     },
     /// Bring dead letters back to waiting.
     ///
@@ -65,8 +68,9 @@ pub enum DeadVerb {
 pub async fn dead(verb: DeadVerb, daemon: &Daemon, output: &Output) -> Result<Exit, Error> {
     let and = |filter: Option<String>| filter.map_or_else(String::new, |f| format!(" AND ({f})"));
     match verb {
-        DeadVerb::List { filter, limit } => {
-            super::jobs::list(format!("state = DEAD{}", and(filter)), limit, daemon, output).await
+        DeadVerb::List { filter, limit, again } => {
+            let filter = format!("state = DEAD{}", and(filter));
+            again.show(output, async || super::jobs::list(filter.clone(), limit, daemon, output).await).await
         }
         DeadVerb::Retry { mut bulk, as_new } => {
             bulk.filter = bulk.filter.map(|f| format!("state = DEAD{}", and(Some(f))));

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::exit::{Error, Exit};
 use super::output::Output;
-use crate::config::{LoadOptions, SecretCheck, load};
+use crate::config::{DEFAULT_TOML, LoadOptions, SecretCheck, load};
 
 /// Check a configuration with its providers, and say everything that is wrong, with file, line and column.
 ///
@@ -21,6 +21,9 @@ pub struct CheckConfig {
     /// Print every setting in force and where it came from. Secrets are shown as references.
     #[arg(long)]
     explain: bool,
+    /// Print the manual: every key with its meaning, unit, bounds and default, and check nothing.
+    #[arg(long, conflicts_with = "explain")]
+    manual: bool,
     /// Do not look whether secrets are there: for checking on another machine than the daemon's.
     #[arg(long)]
     without_secrets: bool,
@@ -28,18 +31,24 @@ pub struct CheckConfig {
 
 impl CheckConfig {
     pub fn run(self, output: &Output) -> Result<Exit, Error> {
+        if self.manual {
+            output.raw(DEFAULT_TOML.as_bytes())?;
+            return Ok(Exit::Done);
+        }
         let secrets = if self.without_secrets { SecretCheck::Skipped } else { SecretCheck::Required };
         let options = LoadOptions { secrets, ..LoadOptions::from_process(Some(self.file.clone())) };
         let loaded = load(&options).map_err(|problems| {
             let n = problems.len();
             output.say(&problems.render(output.color));
-            Error::new(Exit::BadConfig, format!("{}: {n} problems", self.file.display()))
+            let problems = if n == 1 { "problem" } else { "problems" };
+            Error::new(Exit::BadConfig, format!("{}: {n} {problems}", self.file.display()))
         })?;
         if self.explain {
             output.raw(loaded.explain().as_bytes())?;
         }
-        let providers = loaded.config.providers.len();
-        output.say(&format!("{} is good: {providers} providers", self.file.display()));
+        let n = loaded.config.providers.len();
+        let providers = if n == 1 { "provider" } else { "providers" };
+        output.say(&format!("{} is good: {n} {providers}", self.file.display()));
         Ok(Exit::Done)
     }
 }

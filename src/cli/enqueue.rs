@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::args::{self, Priority, Target};
+use super::args::{self, Priority, State, Target};
 use super::connect::Daemon;
 use super::exit::{Error, Exit};
 use super::jobs::{self, Until};
@@ -51,12 +51,13 @@ pub struct Enqueue {
     /// Check everything and store nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Wait until the job is settled. Ends with 0 when it was delivered, 6 when the time was up, 7 when it ended
-    /// otherwise.
-    #[arg(long)]
-    wait: bool,
-    #[command(flatten)]
-    until: Until,
+    /// Wait until the job is settled, or has reached a state: `--wait=calling`. Ends with 0 when it was delivered or got
+    /// there, 6 when the time was up, 7 when it ended otherwise.
+    #[arg(long, value_enum, value_name = "STATE", num_args = 0..=1, require_equals = true)]
+    wait: Option<Option<State>>,
+    /// How long to wait at most, as 90s, 10m or 2d.
+    #[arg(long, default_value = "10m", value_parser = args::duration, value_name = "TIME")]
+    timeout: Duration,
 }
 
 impl Enqueue {
@@ -88,8 +89,11 @@ impl Enqueue {
         let request =
             pb::EnqueueJobRequest { job: Some(self.spec()?), request_id: String::new(), validate_only: self.dry_run };
         let answer = daemon.jobs().enqueue_job(request).await?.into_inner();
-        if self.wait && !self.dry_run {
-            return jobs::wait(vec![answer.job_id], self.until, daemon, output).await;
+        if let Some(state) = self.wait
+            && !self.dry_run
+        {
+            let until = Until { state, timeout: self.timeout };
+            return jobs::wait(vec![answer.job_id], until, daemon, output).await;
         }
         if output.message("EnqueueJobResponse", &answer)? {
             return Ok(Exit::Done);

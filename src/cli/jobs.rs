@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
+use super::again::Again;
 use super::args::{self, Priority, State, Which};
 use super::connect::Daemon;
 use super::exit::{Error, Exit};
@@ -30,6 +31,8 @@ pub enum Verb {
         /// How many at most.
         #[arg(short = 'n', long, default_value_t = 50, value_name = "N")]
         limit: usize,
+        #[command(flatten)]
+        again: Again,
     },
     /// Show one job with its payload, its result and the calls that carried it.
     ///
@@ -142,7 +145,9 @@ pub struct Edit {
 
 pub async fn run(verb: Verb, daemon: &Daemon, output: &Output) -> Result<Exit, Error> {
     match verb {
-        Verb::List { which, limit } => list(which.filter(), limit, daemon, output).await,
+        Verb::List { which, limit, again } => {
+            again.show(output, async || list(which.filter(), limit, daemon, output).await).await
+        }
         Verb::Get { id } => get(id, daemon, output).await,
         Verb::Watch { which, resume, snapshot } => watch::run(which.filter(), resume, snapshot, daemon, output).await,
         Verb::Wait { ids, until } => wait(ids, until, daemon, output).await,

@@ -4,6 +4,7 @@
 
 use clap::Subcommand;
 
+use super::again::Again;
 use super::connect::Daemon;
 use super::exit::{Error, Exit};
 use super::output::Output;
@@ -19,6 +20,8 @@ pub enum Verb {
     List {
         /// Only limits of this provider.
         provider: Option<String>,
+        #[command(flatten)]
+        again: Again,
     },
     /// Say when each provider's backlog is through, and which limit decides it.
     ///
@@ -26,6 +29,8 @@ pub enum Verb {
     Forecast {
         /// Only this provider.
         provider: Option<String>,
+        #[command(flatten)]
+        again: Again,
     },
 }
 
@@ -34,7 +39,10 @@ pub enum BreakerVerb {
     /// List the breakers of all providers.
     ///
     /// Example: `tidegate breakers list`
-    List,
+    List {
+        #[command(flatten)]
+        again: Again,
+    },
     /// Close the breaker of a provider by hand.
     ///
     /// Example: `tidegate breakers reset crm`
@@ -45,30 +53,37 @@ pub enum BreakerVerb {
 }
 
 pub async fn run(verb: Verb, daemon: &Daemon, output: &Output) -> Result<Exit, Error> {
-    match verb {
-        Verb::List { provider } => {
-            let statuses = statuses(provider, daemon).await?;
-            output.list(("ProviderStatus", "statuses"), &statuses, |s| s.name.clone(), table)?;
-        }
-        Verb::Forecast { provider } => {
-            let statuses = statuses(provider, daemon).await?;
-            output.list(("ProviderStatus", "statuses"), &statuses, |s| s.name.clone(), forecast)?;
-        }
-    }
-    Ok(Exit::Done)
+    let (provider, again, rows): (_, _, fn(&[pb::ProviderStatus], bool) -> Rows) = match verb {
+        Verb::List { provider, again } => (provider, again, table),
+        Verb::Forecast { provider, again } => (provider, again, forecast),
+    };
+    let look = async || {
+        let statuses = statuses(provider.clone(), daemon).await?;
+        output.list(("ProviderStatus", "statuses"), &statuses, |s| s.name.clone(), rows)?;
+        Ok(Exit::Done)
+    };
+    again.show(output, look).await
 }
 
 pub async fn breakers(verb: BreakerVerb, daemon: &Daemon, output: &Output) -> Result<Exit, Error> {
-    if let BreakerVerb::Reset { provider } = verb {
-        let request = pb::ResetBreakerRequest { name: provider.clone() };
-        let breaker = daemon.providers().reset_breaker(request).await?.into_inner().breaker.unwrap_or_default();
-        if !output.message("Breaker", &breaker)? {
-            output.say(&format!("the breaker of {provider} is {}", state(&breaker)));
-        }
-        return Ok(Exit::Done);
+    let again = match verb {
+        BreakerVerb::List { again } => again,
+        BreakerVerb::Reset { provider } => return reset(provider, daemon, output).await,
+    };
+    let look = async || {
+        let statuses = statuses(None, daemon).await?;
+        output.list(("ProviderStatus", "statuses"), &statuses, |s| s.name.clone(), breaker_table)?;
+        Ok(Exit::Done)
+    };
+    again.show(output, look).await
+}
+
+async fn reset(provider: String, daemon: &Daemon, output: &Output) -> Result<Exit, Error> {
+    let request = pb::ResetBreakerRequest { name: provider.clone() };
+    let breaker = daemon.providers().reset_breaker(request).await?.into_inner().breaker.unwrap_or_default();
+    if !output.message("Breaker", &breaker)? {
+        output.say(&format!("the breaker of {provider} is {}", state(&breaker)));
     }
-    let statuses = statuses(None, daemon).await?;
-    output.list(("ProviderStatus", "statuses"), &statuses, |s| s.name.clone(), breaker_table)?;
     Ok(Exit::Done)
 }
 

@@ -4,6 +4,7 @@
 
 use clap::Subcommand;
 
+use super::again::Again;
 use super::args;
 use super::connect::Daemon;
 use super::exit::{Error, Exit};
@@ -16,7 +17,10 @@ pub enum Verb {
     /// List providers by name.
     ///
     /// Example: `tidegate providers list -o wide`
-    List,
+    List {
+        #[command(flatten)]
+        again: Again,
+    },
     /// Show the declaration of a provider, as it is in force.
     ///
     /// Example: `tidegate providers get crm > providers.d/crm.toml`
@@ -87,8 +91,14 @@ pub enum Verb {
 
 pub async fn run(verb: Verb, daemon: &Daemon, output: &Output) -> Result<Exit, Error> {
     let mut providers = daemon.providers();
-    let changed = match verb {
-        Verb::List => Some(all(daemon).await?),
+    let changed: Option<Vec<pb::Provider>> = match verb {
+        Verb::List { again } => {
+            let look = async || {
+                output.list(("Provider", "providers"), &all(daemon).await?, |p| p.name.clone(), table)?;
+                Ok(Exit::Done)
+            };
+            return again.show(output, look).await;
+        }
         Verb::Get { name } => return get(name, daemon, output).await,
         Verb::Apply { files, dry_run, etag } => return apply(files, dry_run, etag, daemon, output).await,
         Verb::Delete { name, force } => {

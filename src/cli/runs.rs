@@ -4,6 +4,7 @@
 
 use clap::Subcommand;
 
+use super::again::Again;
 use super::connect::Daemon;
 use super::exit::{Error, Exit};
 use super::jobs::bulk::confirm;
@@ -31,6 +32,8 @@ pub enum Verb {
         /// How many at most.
         #[arg(short = 'n', long, default_value_t = 50, value_name = "N")]
         limit: usize,
+        #[command(flatten)]
+        again: Again,
     },
     /// Show one run with its progress and forecast.
     ///
@@ -83,7 +86,9 @@ pub async fn run(verb: Verb, daemon: &Daemon, output: &Output) -> Result<Exit, E
     let mut runs = daemon.runs();
     let after = match verb {
         Verb::Create(create) => return create.run(daemon, output).await,
-        Verb::List { limit } => return list(limit, daemon, output).await,
+        Verb::List { limit, again } => {
+            return again.show(output, async || list(limit, daemon, output).await).await;
+        }
         Verb::Watch { id } => return progress::watch(&id, daemon, output).await,
         Verb::Get { id } => runs.get_run(pb::GetRunRequest { run_id: id }).await?.into_inner().run,
         Verb::Pause { id } => runs.pause_run(pb::PauseRunRequest { run_id: id }).await?.into_inner().run,

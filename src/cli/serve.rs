@@ -61,7 +61,8 @@ pub async fn run(args: Args, output: &Output) -> Result<Exit, Error> {
         output.say(&format!("tidegate: gRPC on {}, HTTP on {}", at(app.address()), at(app.http_address())));
     })
     .await;
-    telemetry.flush(FLUSH_MAX);
+    // On a thread of its own: the runtime's must be free to carry the spans away. One that panicked has said so.
+    let _ = tokio::task::spawn_blocking(move || telemetry.flush(FLUSH_MAX)).await;
     match served {
         Ok(()) => Ok(Exit::Done),
         Err(ServeError::Start(e @ StartError::Declaration { .. })) => Err(Error::new(Exit::BadConfig, e.to_string())),

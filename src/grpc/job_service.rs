@@ -4,14 +4,15 @@
 
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
 
 use super::convert::jobs as to;
 use super::convert::{is_full, state, time};
 use super::pb;
-use super::server::{traceparent, unary};
+use super::server::{handing_in, unary};
 use super::streams::{Numbers, Told, answer, tell};
 use crate::api::bulk::Action;
-use crate::api::enqueue::How;
+use crate::api::enqueue::{How, is_traceparent};
 use crate::api::jobs::Waits;
 use crate::api::watch::WatchJobs;
 use crate::api::{Api, Result};
@@ -29,15 +30,21 @@ impl pb::job_service_server::JobService for Jobs {
         &self,
         request: Request<pb::EnqueueJobRequest>,
     ) -> Result<Response<pb::EnqueueJobResponse>, Status> {
-        let trace = traceparent(request.metadata()).map(str::to_owned);
+        let own = request.get_ref().job.as_ref().map(|job| job.traceparent.as_str());
+        let (span, trace) = handing_in("enqueue job", request.metadata(), own);
         let pb::EnqueueJobRequest { job, request_id, validate_only } = request.into_inner();
         let how = How { request_id: &request_id, validate_only, run: None };
-        let spec = to::spec(job.unwrap_or_default(), trace.as_deref()).map_err(|e| e.under("job"))?;
+        let mut spec = to::spec(job.unwrap_or_default(), None).map_err(|e| e.under("job"))?;
+        // What a job brought and is none is left as it is, for `api` to refuse.
+        if let Some(trace) = trace.filter(|_| spec.traceparent.is_empty() || is_traceparent(&spec.traceparent)) {
+            spec.traceparent = trace;
+        }
         unary(async {
             let done = self.api.enqueue_job(spec, how).await.map_err(|e| e.under("job"))?;
             let (job_id, acceptance) = to::outcome(done);
             Ok(pb::EnqueueJobResponse { job_id, acceptance: acceptance as i32 })
         })
+        .instrument(span)
         .await
     }
 
@@ -45,7 +52,7 @@ impl pb::job_service_server::JobService for Jobs {
         &self,
         request: Request<pb::EnqueueJobsRequest>,
     ) -> Result<Response<pb::EnqueueJobsResponse>, Status> {
-        let trace = traceparent(request.metadata()).map(str::to_owned);
+        let (span, trace) = handing_in("enqueue jobs", request.metadata(), None);
         let pb::EnqueueJobsRequest { jobs, request_id, validate_only } = request.into_inner();
         let how = How { request_id: &request_id, validate_only, run: None };
         unary(async {
@@ -53,6 +60,7 @@ impl pb::job_service_server::JobService for Jobs {
             let (results, accepted_count) = to::results(all);
             Ok(pb::EnqueueJobsResponse { results, accepted_count })
         })
+        .instrument(span)
         .await
     }
 
@@ -62,7 +70,7 @@ impl pb::job_service_server::JobService for Jobs {
         &self,
         request: Request<Streaming<pb::EnqueueStreamRequest>>,
     ) -> Result<Response<Self::EnqueueStreamStream>, Status> {
-        let trace = traceparent(request.metadata()).map(str::to_owned);
+        let (_span, trace) = handing_in("enqueue stream", request.metadata(), None);
         let api = self.api.clone();
         let mut numbers = Numbers::default();
         let answers = answer(request.into_inner(), self.stop.clone(), move |message: pb::EnqueueStreamRequest| {

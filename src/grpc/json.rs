@@ -10,6 +10,11 @@ use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageD
 static POOL: LazyLock<DescriptorPool> =
     LazyLock::new(|| DescriptorPool::decode(super::pb::DESCRIPTORS).expect("the build wrote a sound descriptor set"));
 
+/// Every message and service of `tidegate.v1`.
+pub(super) fn pool() -> &'static DescriptorPool {
+    &POOL
+}
+
 fn descriptor(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("tidegate.v1.{name}")).expect("callers name messages of tidegate.v1")
 }

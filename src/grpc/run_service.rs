@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::convert::jobs::{results, specs};
 use super::convert::runs as to;
 use super::pb;
-use super::server::{traceparent, unary};
+use super::server::{handing_in, unary};
 use super::streams::{Numbers, Told, answer, tell};
 use crate::api::enqueue::How;
 use crate::api::{Api, Error, Result};
@@ -61,7 +61,7 @@ impl pb::run_service_server::RunService for Runs {
         &self,
         request: Request<Streaming<pb::AddRunJobsRequest>>,
     ) -> Result<Response<Self::AddRunJobsStream>, Status> {
-        let trace = traceparent(request.metadata()).map(str::to_owned);
+        let (_span, trace) = handing_in("enqueue run", request.metadata(), None);
         let api = self.api.clone();
         let mut numbers = Numbers::default();
         let mut target: Option<Arc<Target>> = None;

@@ -19,6 +19,7 @@ use tonic_health::server::HealthReporter;
 
 use super::admin_service::Admin;
 use super::job_service::Jobs;
+use super::meter::Meter;
 use super::pb::admin_service_server::{AdminServiceServer, SERVICE_NAME as ADMIN};
 use super::pb::job_service_server::{JobServiceServer, SERVICE_NAME as JOBS};
 use super::pb::provider_service_server::{ProviderServiceServer, SERVICE_NAME as PROVIDERS};
@@ -27,6 +28,7 @@ use super::provider_service::Providers;
 use super::run_service::Runs;
 use super::{listener, pb};
 use crate::api::{Api, Code, Error, Result, enqueue};
+use crate::telemetry::trace;
 
 /// Longest unary call but for those that wait on purpose.
 pub const UNARY_MAX: Duration = Duration::from_secs(30);
@@ -91,6 +93,7 @@ pub async fn serve(
     let cut = CancellationToken::new();
     let connections = listener::connections(tcp, unix, limits.connections_max, cut.clone());
     let serving = Server::builder()
+        .layer(Meter::new(api.clock().clone(), api.metrics().clone()))
         .max_concurrent_streams(limits.streams_max)
         .concurrency_limit_per_connection(limits.streams_max as usize)
         // A connection above its limit is told so at once; its calls do not queue in our memory.
@@ -179,7 +182,24 @@ pub(super) async fn unary<T>(work: impl Future<Output = Result<T>>) -> Result<Re
     }
 }
 
+/// The span of a request that hands jobs in, and the trace context that its jobs go on with: the span's where traces are
+/// made, else the caller's own. `own`: what a single job brought, which goes before the request's.
+pub(super) fn handing_in(
+    what: &'static str,
+    metadata: &MetadataMap,
+    own: Option<&str>,
+) -> (tracing::Span, Option<String>) {
+    let given = own.filter(|text| enqueue::is_traceparent(text)).or_else(|| traceparent(metadata));
+    if !trace::is_on() {
+        return (tracing::Span::none(), given.map(str::to_owned));
+    }
+    let span = trace::producer_span(what);
+    trace::adopt(&span, given);
+    let goes_on = trace::traceparent(&span).or_else(|| given.map(str::to_owned));
+    (span, goes_on)
+}
+
 /// The caller's trace context. A malformed one is ignored, as the standard demands.
-pub(super) fn traceparent(metadata: &MetadataMap) -> Option<&str> {
+fn traceparent(metadata: &MetadataMap) -> Option<&str> {
     metadata.get("traceparent")?.to_str().ok().filter(|text| enqueue::is_traceparent(text))
 }

@@ -14,6 +14,9 @@ use crate::telemetry::scrape::{CONTENT_TYPE, LimitGauges, ProviderGauges};
 pub(super) async fn scrape(State(shared): State<Shared>) -> Response {
     let statuses = shared.api.provider_statuses().await;
     let clock = shared.api.clock();
+    if let Ok((readers, lag)) = shared.api.event_lag().await {
+        shared.metrics.event_log(readers, lag);
+    }
     let gauges: Vec<ProviderGauges> = statuses.iter().map(|status| gauges(status, clock)).collect();
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], shared.metrics.scrape(&gauges)).into_response()
 }

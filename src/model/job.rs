@@ -134,6 +134,8 @@ pub struct ClaimedJob {
     pub key: Option<Key>,
     pub payload: Payload,
     pub version: u32,
+    /// When it was to leave at the earliest.
+    pub due_at: Timestamp,
     /// Including the one that begins now.
     pub attempts: u32,
     pub crashes: u32,

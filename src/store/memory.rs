@@ -86,6 +86,8 @@ struct World {
     flows: BTreeMap<FlowId, (FlowKey, FlowCounts)>,
     flow_ids: BTreeMap<FlowKey, FlowId>,
     tallies: BTreeMap<(ProviderName, OperationName), FlowCounts>,
+    /// When a flow was touched last, by the latest wall time seen.
+    touched_at: BTreeMap<FlowId, Timestamp>,
     runs: BTreeMap<i64, Run>,
     calls: BTreeMap<CallId, Call>,
     idempotency: BTreeMap<(Tenant, IdempotencyKey), ([u8; 32], JobId)>,
@@ -97,6 +99,7 @@ struct World {
     limiter_run: Option<String>,
     steady_floor: Timestamp,
     last_seq: i64,
+    last_flow: i64,
     last_run: i64,
     last_call: i64,
     last_event: i64,
@@ -131,6 +134,10 @@ impl World {
         }
         work.end_runs();
         let (whats, touched) = (work.packer.finish(), work.touched);
+        for id in &touched {
+            let at = self.touched_at.entry(*id).or_insert(batch.now);
+            *at = batch.now.max(*at);
+        }
         done.flows = touched.into_iter().filter_map(|id| self.flow(id)).collect();
         done.events = self.log(batch.now, whats);
         done.next_due = self.next_due();
@@ -152,7 +159,7 @@ impl World {
     fn flow(&self, id: FlowId) -> Option<Flow> {
         let (key, counts) = self.flows.get(&id)?;
         let held = key.run != 0 && self.runs.get(&key.run).is_none_or(|r| r.state.holds_jobs());
-        Some(Flow { id, key: key.clone(), counts: counts.clone(), held })
+        Some(Flow { id, key: key.clone(), counts: counts.clone(), held, version: 0 })
     }
 
     fn next_due(&self) -> Timestamp {

@@ -27,7 +27,8 @@ const RECORDS: [f64; 11] = [1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0
 const COMMIT_SECONDS: [f64; 12] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5];
 
 type Counters<L> = Bounded<L, Counter>;
-type Gauges<L> = Bounded<L, Gauge<f64, std::sync::atomic::AtomicU64>>;
+type GaugeF = Gauge<f64, std::sync::atomic::AtomicU64>;
+type Gauges<L> = Bounded<L, GaugeF>;
 /// Counters of seconds.
 type Seconds<L> = Bounded<L, Counter<f64, std::sync::atomic::AtomicU64>>;
 type Histograms<L> = Bounded<L, Histogram, fn() -> Histogram>;
@@ -53,6 +54,8 @@ pub(super) struct Inner {
     http_client: Histograms<HttpCall>,
     rpc_server: Histograms<RpcCall>,
     store_commit: Histogram,
+    event_readers: GaugeF,
+    event_lag: GaugeF,
     pub queue_jobs: Gauges<ByState>,
     pub queue_oldest: Gauges<ByProvider>,
     pub drain_forecast: Gauges<ByProvider>,
@@ -87,6 +90,8 @@ impl Metrics {
             http_client: Bounded::with_constructor(|| Histogram::new(CALL_SECONDS)),
             rpc_server: Bounded::with_constructor(|| Histogram::new(CALL_SECONDS)),
             store_commit: Histogram::new(COMMIT_SECONDS),
+            event_readers: GaugeF::default(),
+            event_lag: GaugeF::default(),
             queue_jobs: Bounded::default(),
             queue_oldest: Bounded::default(),
             drain_forecast: Bounded::default(),
@@ -126,14 +131,21 @@ impl Metrics {
         self.inner.wait_seconds.with(&ByCause::of(provider, cause), |c| c.inc_by(time.as_secs_f64()));
     }
 
-    /// Time of one job from its due time to the start of its first call.
-    pub fn job_waited(&self, provider: &str, operation: &str, time: Duration) {
-        self.inner.job_wait.with(&ByOperation::of(provider, operation), |h| h.observe(time.as_secs_f64()));
+    /// Times of jobs from their due times to the start of their first call.
+    pub fn jobs_waited(&self, provider: &str, operation: &str, times: impl Iterator<Item = Duration>) {
+        let mut times = times.peekable();
+        if times.peek().is_some() {
+            let of = ByOperation::of(provider, operation);
+            self.inner.job_wait.with(&of, |h| times.for_each(|time| h.observe(time.as_secs_f64())));
+        }
     }
 
-    /// Time of one job from its creation to its end.
-    pub fn job_done(&self, provider: &str, operation: &str, time: Duration) {
-        self.inner.job_total.with(&ByOperation::of(provider, operation), |h| h.observe(time.as_secs_f64()));
+    /// Times of jobs from their creation to the call that delivered them or that they gave up with.
+    pub fn jobs_done(&self, provider: &str, operation: &str, times: &[Duration]) {
+        if !times.is_empty() {
+            let of = ByOperation::of(provider, operation);
+            self.inner.job_total.with(&of, |h| times.iter().for_each(|time| h.observe(time.as_secs_f64())));
+        }
     }
 
     /// Jobs that left in one batch call.
@@ -147,9 +159,15 @@ impl Metrics {
         self.inner.http_client.with(&HttpCall::of(provider, method, &status), |h| h.observe(time.as_secs_f64()));
     }
 
-    /// One call answered by this daemon; `method` as `tidegate.v1.JobService/EnqueueJob`, `status` as `OK`.
-    pub fn rpc_call(&self, method: &str, status: &str, time: Duration) {
-        self.inner.rpc_server.with(&RpcCall::of(method, status), |h| h.observe(time.as_secs_f64()));
+    /// One call answered by this daemon; method as `tidegate.v1.JobService/EnqueueJob`, status as `OK`.
+    pub fn rpc_call(&self, call: &RpcCall, time: Duration) {
+        self.inner.rpc_server.with(call, |h| h.observe(time.as_secs_f64()));
+    }
+
+    /// Readers of the event log, and how many events the slowest of them has not read yet.
+    pub fn event_log(&self, readers: usize, lag: u64) {
+        self.inner.event_readers.set(readers as f64);
+        self.inner.event_lag.set(lag as f64);
     }
 
     /// One durable commit of the store.
@@ -176,7 +194,11 @@ impl Inner {
         to.register("tidegate_actor_restarts", "Restarts of supervised tasks", self.actor_restarts.share());
         let help = "Seconds from a job's due time to the start of its first call";
         to.register("tidegate_job_wait_seconds", help, self.job_wait.share());
-        to.register("tidegate_job_total_seconds", "Seconds from a job's creation to its end", self.job_total.share());
+        to.register(
+            "tidegate_job_total_seconds",
+            "Seconds from a job's creation to its delivery or death",
+            self.job_total.share(),
+        );
         to.register("tidegate_batch_records", "Jobs in one batch call", self.batch_records.share());
         let help = "Seconds of a call to a provider";
         to.register("http_client_request_duration_seconds", help, self.http_client.share());
@@ -184,6 +206,9 @@ impl Inner {
         to.register("rpc_server_call_duration_seconds", help, self.rpc_server.share());
         let help = "Seconds of one durable commit of the store";
         to.register("tidegate_store_commit_seconds", help, self.store_commit.clone());
+        to.register("tidegate_event_readers", "Watches that read the event log", self.event_readers.clone());
+        let help = "Events that the slowest watch has not read yet";
+        to.register("tidegate_event_lag_events", help, self.event_lag.clone());
         to.register("tidegate_queue_jobs", "Jobs by state", self.queue_jobs.share());
         to.register("tidegate_queue_oldest_seconds", "Age of the oldest ready job", self.queue_oldest.share());
         let help = "Seconds until the present backlog is through; absent when it cannot be said";

@@ -98,6 +98,7 @@ impl super::metrics::Inner {
 mod tests {
     use std::time::Duration;
 
+    use super::super::family::RpcCall;
     use super::*;
 
     fn crm() -> ProviderGauges {
@@ -128,7 +129,7 @@ mod tests {
         m.waited("crm", "core", Duration::from_millis(1_500));
         m.batch_records("crm", "sync_user", 1_000);
         m.http_call("crm", "POST", Some(200), Duration::from_millis(20));
-        m.rpc_call("tidegate.v1.JobService/EnqueueJob", "OK", Duration::from_millis(2));
+        m.rpc_call(&RpcCall::of("tidegate.v1.JobService/EnqueueJob", "OK"), Duration::from_millis(2));
         m.actor_restarted("gate/crm");
         let text = m.scrape(&[]);
         let expected = [

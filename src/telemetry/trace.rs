@@ -1,22 +1,32 @@
 //! Traces by OTLP, and the W3C `traceparent` that a job carries from its client to its provider.
 //!
-//! Shape: `send` where a job is accepted, `process` per call, the HTTP client span within; a batch call has a trace of
-//! its own with a link to every job's. Never `baggage`: it could carry anything. Next: `engine/caller`.
+//! Shape: a producer span where jobs are handed in, a consumer span per call, the HTTP client's span within; a batch
+//! call has a trace of its own with a link to every job's. Never `baggage`: it could carry anything. Next: `engine/caller`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState, TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
-use tracing::Subscriber;
+use tracing::{Level, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::Error;
 
 /// A collector that does not answer is given up after this time; the spans of that export are lost.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Are traces made at all? Spans that serve nothing else are left out when not.
+static ON: AtomicBool = AtomicBool::new(false);
+
+pub fn is_on() -> bool {
+    ON.load(Ordering::Relaxed)
+}
 
 pub(super) fn provider(endpoint: &str) -> Result<SdkTracerProvider, Error> {
     let exporter = SpanExporter::builder()
@@ -25,6 +35,7 @@ pub(super) fn provider(endpoint: &str) -> Result<SdkTracerProvider, Error> {
         .with_timeout(EXPORT_TIMEOUT)
         .build()
         .map_err(|e| Error::Otlp { endpoint: endpoint.to_owned(), reason: e.to_string() })?;
+    ON.store(true, Ordering::Relaxed);
     Ok(SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
         // Who sent the job decides about its trace; without a word of theirs it is kept.
@@ -37,7 +48,44 @@ pub(super) fn layer<S>(provider: &SdkTracerProvider) -> impl tracing_subscriber:
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    tracing_opentelemetry::layer().with_tracer(provider.tracer("tidegate")).with_location(false).with_threads(false)
+    // Our own spans alone: those of the libraries below would flood a collector, and the exporter's own connection
+    // would be traced while it sends traces.
+    let ours = Targets::new().with_target("tidegate", Level::INFO);
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("tidegate"));
+    layer.with_location(false).with_threads(false).with_filter(ours)
+}
+
+/// The span of a request that hands jobs in, as the sender of messages.
+pub fn producer_span(what: &'static str) -> tracing::Span {
+    tracing::info_span!("enqueue", otel.name = what, otel.kind = "producer", messaging.system = "tidegate")
+}
+
+/// The span of one HTTP request to a provider, after OpenTelemetry's conventions. The path stays out: it may carry what
+/// a key says.
+pub fn client_span(method: &http::Method, url: &url::Url) -> tracing::Span {
+    tracing::info_span!(
+        "http",
+        otel.name = method.as_str(),
+        otel.kind = "client",
+        http.request.method = method.as_str(),
+        server.address = url.host_str().unwrap_or_default(),
+        server.port = url.port_or_known_default(),
+        http.response.status_code = tracing::field::Empty,
+        otel.status_code = tracing::field::Empty,
+        otel.status_description = tracing::field::Empty,
+    )
+}
+
+pub fn answered(span: &tracing::Span, status: u16) {
+    span.record("http.response.status_code", status);
+    if status >= 400 {
+        span.record("otel.status_code", "ERROR");
+    }
+}
+
+pub fn failed(span: &tracing::Span, reason: &str) {
+    span.record("otel.status_code", "ERROR");
+    span.record("otel.status_description", reason);
 }
 
 /// Reads a `traceparent` of version 00; `None` when it is not one (a wrong header must never cost a job).

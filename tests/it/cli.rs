@@ -84,6 +84,8 @@ fn check(out: &Output, args: &[&str], code: i32, said: &str) {
 fn command(folder: &Path) -> Command {
     let mut command = Command::new(TIDEGATE);
     command.current_dir(folder).env_remove("XDG_RUNTIME_DIR").env_remove("TIDEGATE_ADDR").stdin(Stdio::null());
+    // Contexts of the person at this machine are none of ours.
+    command.env("XDG_CONFIG_HOME", folder);
     command
 }
 
@@ -136,6 +138,69 @@ fn data_goes_to_stdout_in_the_form_asked_for() {
     assert!(house.good(&["workers"]).contains("synchronous"));
     let events = house.good(&["events", "tail", "--no-follow", "-o", "jsonl"]);
     assert!(events.lines().all(|l| serde_json::from_str::<serde_json::Value>(l).is_ok()) && events.contains(&id));
+}
+
+#[test]
+fn a_wait_names_the_state_that_it_is_for() {
+    let house = House::open();
+    let args = ["enqueue", "crm/sync", "--key", "a", "--delay", "1h", "--wait=waiting", "-o", "name"];
+    let id = house.good(&args);
+    assert!(house.good(&["jobs", "get", &id]).contains("waiting"));
+    let never = ["enqueue", "crm/sync", "--key", "b", "--delay", "1h", "--wait", "--timeout", "100ms"];
+    house.check(&never, 6, "the time was up");
+    house.check(&["enqueue", "crm/sync", "--wait=gone"], 2, "possible values");
+}
+
+#[test]
+fn a_named_daemon_is_asked_without_its_address() {
+    let house = House::open();
+    let here = |args: &[&str]| command(house.folder.path()).args(args).output().unwrap();
+    let named = |args: &[&str]| String::from_utf8(here(args).stdout).unwrap().trim_end().to_owned();
+    assert_eq!(here(&["context", "set", "ours", &house.address]).status.code(), Some(0));
+    check(&here(&["context", "use", "theirs"]), &["context", "use"], 3, "there are: ours");
+    assert_eq!(here(&["context", "use", "ours"]).status.code(), Some(0));
+    assert_eq!(named(&["context", "list", "-o", "name"]), "ours");
+    assert_eq!(named(&["providers", "list", "-o", "name"]), "crm");
+    // An address that is given goes before the context.
+    check(&here(&["--addr", "127.0.0.1:1", "jobs", "list"]), &["jobs", "list"], 5, "no daemon answers");
+    assert_eq!(here(&["context", "delete", "ours"]).status.code(), Some(0));
+    assert_eq!(named(&["context", "list", "-o", "json"]), "{\n  \"contexts\": []\n}");
+}
+
+#[test]
+fn what_is_watched_is_shown_again() {
+    let house = House::open();
+    let mut watch = command(house.folder.path())
+        .env("TIDEGATE_ADDR", &house.address)
+        .args(["providers", "list", "--watch", "-o", "name"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(watch.stdout.take().unwrap());
+    let _watch = Running(watch);
+    assert_eq!((line(&mut said), line(&mut said)), ("crm".to_owned(), "crm".to_owned()));
+}
+
+#[test]
+fn a_short_demo_loses_nothing_and_is_refused_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["demo", "--json", "--updates", "2000", "--users", "1500", "--window", "3"];
+    let out = command(folder.path()).args(args).output().unwrap();
+    check(&out, &args, 0, "provider: ");
+    let report: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!((report["lost"].as_u64(), report["refused"].as_u64()), (Some(0), Some(0)), "{report:#}");
+    assert!(report["records_delivered"].as_u64() > Some(1_000), "{report:#}");
+}
+
+#[test]
+fn the_manual_has_every_key_and_is_a_good_configuration_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let manual = command(folder.path()).args(["check-config", "--manual"]).output().unwrap();
+    assert!(manual.status.success());
+    std::fs::write(folder.path().join("tidegate.toml"), &manual.stdout).unwrap();
+    std::fs::create_dir(folder.path().join("providers.d")).unwrap();
+    let args = ["check-config", "tidegate.toml"];
+    check(&command(folder.path()).args(args).output().unwrap(), &args, 0, "is good");
 }
 
 #[test]

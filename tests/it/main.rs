@@ -1,13 +1,18 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
+mod app;
 mod checker;
 mod cli;
+mod cluster;
 mod config_files;
+mod engine;
 mod grpc;
 mod hostile;
 mod limits;
+mod metrics;
 mod mutants;
 mod outbound;
 mod powercut;
+mod python;
 mod readme;
 mod simulation;
 mod simulator;
@@ -15,4 +20,6 @@ mod store;
 mod support;
 mod systemd;
 mod torture;
+mod torture_clock;
 mod torture_limits;
+mod traces;

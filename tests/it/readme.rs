@@ -19,7 +19,7 @@ fn script(document: &str, buf: bool) -> String {
         match line.strip_prefix("```") {
             Some("sh test") => inside = true,
             Some("sh test buf") if buf => inside = true,
-            Some("sh test buf") => eprintln!("{document}: a block is left out, buf is not installed (`make tools`)"),
+            Some("sh test buf") => crate::support::left_out(&format!("{document}: a block, as buf is not installed")),
             Some(_) => inside = false,
             None if inside => script.extend([line, "\n"]),
             None => {}

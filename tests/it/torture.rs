@@ -17,9 +17,13 @@ use crate::support::process::{Daemon, Place, Provider};
 
 /// Windows of the torture: short, so that each is used many times between two kills.
 const WINDOW: Duration = Duration::from_secs(2);
-/// Batch calls, single calls and events per window.
-const LIMITS: [(&str, u32, &str); 3] =
-    [("batch", 10, "POST /users/batch"), ("single", 100, "PUT /users/*"), ("events", 100, "POST /events")];
+/// Batch calls, single calls, events and steps per window.
+const LIMITS: [(&str, u32, &str); 4] = [
+    ("batch", 10, "POST /users/batch"),
+    ("single", 100, "PUT /users/*"),
+    ("events", 100, "POST /events"),
+    ("steps", 200, "PUT /steps/*"),
+];
 /// Jobs per second of the load: about half of what the limits allow.
 const LOAD: f64 = 200.0;
 /// How long a daemon lives before it is killed.
@@ -51,6 +55,12 @@ size = 50
 limits = [{{ name = "batch", max = 10, per = "2s" }}]
 result = {{ each = "$.results[*]", key = "/id", failed_if = "/error" }}
 
+[providers.crm.operations.log_step]
+request = "PUT /steps/{{key}}"
+body = "{{payload}}"
+limits = [{{ name = "steps", max = 200, per = "2s" }}]
+retry = {{ base = "100ms", cap = "1s", attempts = 12 }}
+
 [providers.crm.operations.post_event]
 request = "POST /events"
 body = "{{payload}}"
@@ -77,6 +87,7 @@ pub fn declared() -> Declared {
         repeat_safe: true,
         coalesce: true,
         one_shot: vec!["e".to_owned()],
+        every_change: vec!["s".to_owned()],
         attempts_max: 12,
         give_up_us: 5_000_000,
         // Three processes read one machine's clock; a busy machine may stamp late.
@@ -85,7 +96,6 @@ pub fn declared() -> Declared {
     }
 }
 
-/// What was seen by all, brought together: waits for the drain, stops everybody, reads what the daemon has.
 pub async fn judge(
     folder: &Path,
     daemon: Daemon,
@@ -93,6 +103,18 @@ pub async fn judge(
     entries: Vec<Entry>,
     drain_max: Duration,
 ) -> (Findings, Report) {
+    let (history, report) = gather(folder, daemon, provider, entries, drain_max).await;
+    (check(&history), report)
+}
+
+/// What was seen by all, brought together: waits for the drain, stops everybody, reads what the daemon has.
+pub async fn gather(
+    folder: &Path,
+    daemon: Daemon,
+    provider: Provider,
+    entries: Vec<Entry>,
+    drain_max: Duration,
+) -> (History, Report) {
     let mut history = History::new(declared());
     history.entries.extend(entries);
     if let Err(left) = daemon.drained("crm", drain_max).await {
@@ -109,7 +131,7 @@ pub async fn judge(
     let report = provider.stop().await;
     history.add_arrivals(&folder.join("arrivals.jsonl")).unwrap();
     history.write(&folder.join("history.jsonl")).unwrap();
-    (check(&history), report)
+    (history, report)
 }
 
 fn row(job: &tidegate::grpc::pb::Job) -> JobRow {
@@ -121,6 +143,11 @@ fn row(job: &tidegate::grpc::pb::Job) -> JobRow {
         attempts: job.attempts.try_into().unwrap_or(0),
         finished_at_us: job.finish_time.as_ref().map(micros),
     }
+}
+
+/// Some milliseconds between two bounds.
+pub fn between((least, most): (u64, u64), dice: &mut Dice) -> Duration {
+    Duration::from_millis(least + dice.below(most - least))
 }
 
 pub fn number(name: &str, default: u64) -> u64 {
@@ -141,7 +168,7 @@ async fn nothing_is_lost_repeated_or_overrun_when_the_daemon_is_killed_under_loa
     let (rounds, seed) = (number("TIDEGATE_TORTURE_ROUNDS", 15), number("TIDEGATE_TORTURE_SEED", 1));
     let (folder, clock, mut dice) = (tempfile::tempdir().unwrap(), Clock::system(), Dice::new(seed));
     let provider =
-        provider(folder.path(), &["--errors", "0.01", "--resets", "0.02", "--record-failures", "0.01"]).await;
+        provider(folder.path(), &["--errors", "0.03", "--resets", "0.02", "--record-failures", "0.01"]).await;
     let place = Place::new(folder.path(), folder.path(), &declaration(&provider.base_url));
     let (load, mut entries) = (Load::start(seed, LOAD), Vec::new());
     let mut slowest = Duration::ZERO;

@@ -76,3 +76,24 @@ fn every_key_of_the_configuration_is_in_its_manual() {
     let findings = missing.map(|(path, key)| format!("{path}: {key}")).collect();
     holds("describe the key in src/config/default.toml, with unit, bounds and default", findings);
 }
+
+/// Names in backquotes that read like a test's: a sentence of four words or more.
+fn tests_named(text: &str) -> Vec<&str> {
+    let is_name = |word: &str| {
+        word.matches('_').count() >= 3 && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    text.split('`').skip(1).step_by(2).filter(|word| is_name(word)).collect()
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let text = std::fs::read_to_string("docs/guarantees.md").expect("docs/guarantees.md is part of the repository");
+    let sources: Vec<String> = rust_files("tests").into_iter().chain(rust_files("src")).map(|f| f.text).collect();
+    let exists = |name: &str| sources.iter().any(|source| source.contains(&format!("fn {name}(")));
+    let missing = tests_named(&text).into_iter().filter(|name| !exists(name)).map(str::to_owned).collect();
+    holds("docs/guarantees.md names tests that exist", missing);
+    let promises: Vec<&str> = text.split("\n**P").skip(1).map(|p| p.split("\n\n").next().unwrap_or("")).collect();
+    assert_eq!(promises.len(), 9, "nine promises, each in a paragraph of its own that begins with **P");
+    let bare = promises.iter().filter(|p| tests_named(p).is_empty()).map(|p| p.lines().next().unwrap_or("").to_owned());
+    holds("a promise without a test is a wish: name one", bare.collect());
+}

@@ -42,7 +42,7 @@ impl Api {
         let list = page::fingerprint("watch-run", &run.to_string());
         let stamp = token::Stamp { list, epoch: self.engine().store().info().await?.epoch };
         let after = stamp.read(resume_token)?;
-        let feed = Feed::start(self.engine(), after).await.map_err(|e| stamp.with_earliest(e))?;
+        let feed = Feed::start(self, after).await.map_err(|e| stamp.with_earliest(e))?;
         let now = self.run(run).await?;
         // A run that has ended is told at once: nothing more would come.
         let changed = after.is_none() || now.run.state.is_final();

@@ -102,21 +102,34 @@ async fn follow(
     output: &Output,
 ) -> Result<Option<pb::Run>, tonic::Status> {
     let mut stream = daemon.runs().watch_run(request.clone()).await?.into_inner();
-    while let Some(message) = stream.message().await? {
+    let mut seen: Option<pb::Run> = None;
+    loop {
+        let message = tokio::select! {
+            message = stream.message() => message?,
+            // Nothing changes, as while a limit holds everything back: say so again, or it looks hung.
+            () = tokio::time::sleep(LINE_EVERY) => {
+                seen.iter().for_each(|run| tell(meter, run));
+                continue;
+            }
+        };
+        let Some(message) = message else { return Ok(None) };
         *failures = 0;
         request.resume_token.clone_from(&message.resume_token);
         let Some(Item::Run(run)) = &message.item else { continue };
         if matches!(output.format, Format::Json | Format::Jsonl) {
             output.json_line("WatchRunResponse", &message).map_err(|e| tonic::Status::cancelled(e.message))?;
         }
-        let done = run.job_count - super::left(run);
-        let whole = |n: i64| u64::try_from(n).unwrap_or(0);
-        meter.tell(whole(done), whole(run.job_count), &note(run), || sentence(run));
+        tell(meter, run);
         if is_over(run) {
             return Ok(Some(run.clone()));
         }
+        seen = Some(run.clone());
     }
-    Ok(None)
+}
+
+fn tell(meter: &mut Meter, run: &pb::Run) {
+    let whole = |n: i64| u64::try_from(n).unwrap_or(0);
+    meter.tell(whole(run.job_count - super::left(run)), whole(run.job_count), &note(run), || sentence(run));
 }
 
 fn is_over(run: &pb::Run) -> bool {

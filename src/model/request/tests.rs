@@ -16,6 +16,7 @@ fn job(key: Option<&str>, payload: &str) -> ClaimedJob {
         key: key.map(|k| Key::new(k).unwrap()),
         payload: payload.into(),
         version: 1,
+        due_at: Timestamp::from_secs(1_763_769_600),
         attempts: 1,
         crashes: 0,
         throttles: 0,

@@ -31,6 +31,7 @@ fn provider() -> Provider {
         allow_private: false,
         response_bytes_max: 1 << 20,
         propagate_trace: false,
+        tenants: Default::default(),
     }
 }
 
@@ -76,6 +77,7 @@ fn job(key: &str) -> ClaimedJob {
         key: Some(Key::new(key).unwrap()),
         payload: "1".into(),
         version: 1,
+        due_at: NOW,
         attempts: 1,
         crashes: 0,
         throttles: 0,

@@ -47,9 +47,12 @@ impl Work<'_> {
             }
             Change::Prune { finished_before, dead_before, calls_before, events_before, limit } => {
                 let limit = limit as usize;
-                let jobs = self.prune_jobs(finished_before, dead_before, limit);
+                let (jobs, no_more) = self.prune_jobs(finished_before, dead_before, limit);
                 let calls = self.prune_calls(calls_before, limit);
-                Ok(Changed::Count(jobs + calls + self.prune_events(events_before, limit)))
+                let events = self.prune_events(events_before, limit);
+                let before = finished_before.min(dead_before);
+                let ended = if no_more { self.prune_flows(before, limit) + self.prune_runs(before, limit) } else { 0 };
+                Ok(Changed::Count(jobs + calls + events + ended))
             }
             Change::Note { what } => {
                 self.packer.note(what);

@@ -99,8 +99,9 @@ impl Work<'_> {
     }
 
     fn flow_id(&mut self, key: FlowKey) -> FlowId {
-        let next = FlowId(self.world.flows.len() as i64 + 1);
+        let next = FlowId(self.world.last_flow + 1);
         let id = *self.world.flow_ids.entry(key.clone()).or_insert(next);
+        self.world.last_flow = self.world.last_flow.max(id.0);
         self.world.flows.entry(id).or_insert_with(|| (key, Default::default()));
         id
     }

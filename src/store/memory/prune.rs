@@ -1,13 +1,21 @@
 //! Forgetting what is old. Next: `read`.
 
+use std::collections::BTreeSet;
+
 use super::{Row, Work};
 use crate::clock::Timestamp;
 use crate::model::call::Ending;
-use crate::model::id::CallId;
-use crate::store::rules::Stand;
+use crate::model::id::{CallId, FlowId};
+use crate::store::rules::{self, Stand};
 
 impl Work<'_> {
-    pub(super) fn prune_jobs(&mut self, finished_before: Timestamp, dead_before: Timestamp, limit: usize) -> u64 {
+    /// Returns how many went, and whether no old one is left.
+    pub(super) fn prune_jobs(
+        &mut self,
+        finished_before: Timestamp,
+        dead_before: Timestamp,
+        limit: usize,
+    ) -> (u64, bool) {
         let dead = self.oldest_final(dead_before, limit, |stand| stand == Stand::Dead);
         let done = self.oldest_final(finished_before, limit, |stand| stand != Stand::Dead);
         for seq in dead.iter().chain(&done) {
@@ -15,7 +23,43 @@ impl Work<'_> {
         }
         let jobs = &self.world.jobs;
         self.world.idempotency.retain(|_, (_, id)| jobs.contains_key(&id.seq));
-        (dead.len() + done.len()) as u64
+        ((dead.len() + done.len()) as u64, dead.len() < limit && done.len() < limit)
+    }
+
+    /// Flows that nothing can name any more: their jobs are gone, and so are the events about them.
+    pub(super) fn prune_flows(&mut self, before: Timestamp, limit: usize) -> u64 {
+        let before = self.before_events(before);
+        let idle = self.world.flows.iter().filter(|(id, (_, counts))| {
+            rules::hot(counts) == 0 && self.world.touched_at[*id] < before && !self.touched.contains(id)
+        });
+        let mut idle: Vec<(Timestamp, FlowId)> = idle.map(|(id, _)| (self.world.touched_at[id], *id)).collect();
+        idle.sort_unstable();
+        idle.truncate(limit);
+        for (_, id) in &idle {
+            let (key, _) = self.world.flows.remove(id).expect("it was just found");
+            self.world.flow_ids.remove(&key);
+            self.world.touched_at.remove(id);
+        }
+        idle.len() as u64
+    }
+
+    /// Ended runs without a flow. After the flows.
+    pub(super) fn prune_runs(&mut self, before: Timestamp, limit: usize) -> u64 {
+        let before = self.before_events(before);
+        let named: BTreeSet<i64> = self.world.flows.values().map(|(key, _)| key.run).collect();
+        let over = self.world.runs.values().filter(|run| run.state.is_final() && !named.contains(&run.id.seq));
+        let over = over.filter_map(|run| Some((run.finished_at.filter(|at| *at < before)?, run.id.seq)));
+        let mut over: Vec<(Timestamp, i64)> = over.collect();
+        over.sort_unstable();
+        over.truncate(limit);
+        for (_, seq) in &over {
+            self.world.runs.remove(seq);
+        }
+        over.len() as u64
+    }
+
+    fn before_events(&self, before: Timestamp) -> Timestamp {
+        self.world.events.front().map_or(before, |oldest| before.min(oldest.at))
     }
 
     fn oldest_final(&self, before: Timestamp, limit: usize, which: impl Fn(Stand) -> bool) -> Vec<i64> {

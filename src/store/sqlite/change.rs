@@ -8,7 +8,7 @@ use super::sql;
 use super::work::Work;
 use crate::clock::Timestamp;
 use crate::model::event::What;
-use crate::model::id::{JobId, RunId};
+use crate::model::id::{FlowId, JobId, RunId};
 use crate::model::name::ProviderName;
 use crate::model::run::{NewRun, Run, RunState, RunWish};
 use crate::model::state::Event;
@@ -335,10 +335,11 @@ impl Work<'_> {
         events_before: Timestamp,
         limit: u32,
     ) -> Result<u64, Error> {
-        let limit = i64::from(limit);
-        let mut old = Vec::new();
+        let (limit, mut old, mut no_more) = (i64::from(limit), Vec::new(), true);
         for (query, before) in [(sql::OLD_DEAD, dead_before), (sql::OLD_DONE, finished_before)] {
-            for row in self.trip.read(query, &[before.0.into(), limit.into()]).await? {
+            let rows = self.trip.read(query, &[before.0.into(), limit.into()]).await?;
+            no_more &= (rows.len() as i64) < limit;
+            for row in rows {
                 old.push(Columns::of(&row).int()?);
             }
         }
@@ -353,8 +354,32 @@ impl Work<'_> {
             self.trip.write(query, &[before.0.into(), limit.into()]);
             pruned += self.trip.flush().await?;
         }
-        // The rows with the highest numbers may be among those that went.
-        self.save_numbers = true;
+        if no_more {
+            pruned += self.prune_ended(finished_before.min(dead_before), limit).await?;
+        }
+        // The rows with the highest numbers may be among those that went. Nothing went: nothing to flush, so an idle
+        // daemon leaves the disk alone.
+        self.save_numbers |= pruned > 0;
         Ok(pruned)
+    }
+
+    /// Flows and runs that nothing names any more. What this commit has in hand stays, whatever its row still says.
+    async fn prune_ended(&mut self, before: Timestamp, limit: i64) -> Result<u64, Error> {
+        let mut gone = BTreeSet::new();
+        let in_hand = json(self.touched.iter().map(|id| id.0));
+        for row in self.trip.read(sql::PRUNE_FLOWS, &[before.0.into(), limit.into(), in_hand.into()]).await? {
+            gone.insert(FlowId(Columns::of(&row).int()?));
+        }
+        if !gone.is_empty() {
+            self.flows.retain(|id, _| !gone.contains(id));
+            // A cache: forgetting is right even if this commit fails.
+            self.desk.forget_flows();
+        }
+        let in_hand = json(self.runs_changed.iter().copied());
+        let runs = self.trip.read(sql::PRUNE_RUNS, &[before.0.into(), limit.into(), in_hand.into()]).await?;
+        for row in &runs {
+            self.runs.remove(&Columns::of(row).int()?);
+        }
+        Ok((gone.len() + runs.len()) as u64)
     }
 }

@@ -74,6 +74,12 @@ impl Desk {
         self.flows.put(flow.id, flow);
     }
 
+    /// Some flows are gone for good: those still in use are read again.
+    pub(super) fn forget_flows(&mut self) {
+        self.flows = Recent::default();
+        self.flow_ids = Recent::default();
+    }
+
     pub(super) fn keep_calling(&mut self, core: Core) {
         if self.calling.len() < CALLING_KEPT {
             self.calling.insert(core.id.seq, core);

@@ -1,10 +1,10 @@
 -- Flows as a commit left them, new ones included. The tuple is repeated; rows of nulls fill up. By primary key.
 insert into flow (
-  id, provider, operation, account, tenant, run, ready_urgent, ready_normal, ready_bulk, later, behind, calling, unknown, delivered, dead, cancelled, busy
+  id, provider, operation, account, tenant, run, ready_urgent, ready_normal, ready_bulk, later, behind, calling, unknown, delivered, dead, cancelled, busy, touched_at
 )
 select *
 from (
-  values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 )
 where column1 is not null
 on conflict (id) do update
@@ -19,4 +19,5 @@ set
   delivered = excluded.delivered,
   dead = excluded.dead,
   cancelled = excluded.cancelled,
-  busy = excluded.busy
+  busy = excluded.busy,
+  touched_at = max(touched_at, excluded.touched_at)

@@ -296,7 +296,7 @@ impl<'a> Work<'a> {
     }
 
     async fn save_counts(&mut self) -> Result<(), Error> {
-        let bulk = sql::bulk();
+        let (bulk, now) = (sql::bulk(), self.now);
         let flows: Vec<&Flow> = self.touched.iter().map(|id| &self.flows[id]).collect();
         let fill = |cells: &mut Cells<'_>, flow: &&Flow| {
             cells.int(flow.id.0);
@@ -307,6 +307,7 @@ impl<'a> Work<'a> {
             cells.int(flow.key.run);
             fill_counts(cells, &flow.counts);
             cells.int(i64::from(rules::hot(&flow.counts) > 0));
+            cells.int(now.0);
         };
         bulk.save_flows.write(&mut self.trip, &flows, fill).await?;
         let tallies: Vec<Tally> = self.tallies.iter().map(|(operation, counts)| tally(operation, counts)).collect();

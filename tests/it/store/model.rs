@@ -124,6 +124,8 @@ impl Known {
             Part::Begin { flow, class, count, batch: lane, spends } => {
                 let spends: Arc<[_]> =
                     if spends { Arc::from([(LimitKey(Arc::from("crm/a:60s")), 1)]) } else { Arc::from([]) };
+                let keyed: Arc<[_]> =
+                    if count % 2 == 1 { Arc::from([(Arc::from("crm/k:60s@/"), 2)]) } else { Arc::from([]) };
                 let flow = FlowId(i64::from(flow) + 1);
                 let takes = Class::ALL.map(|class| Take { flow, class, count: u32::from(count) });
                 let mut begin = Begin {
@@ -135,6 +137,7 @@ impl Known {
                     calls_max: u32::from(count),
                     bytes_max: 20,
                     permit: Permit { spends, granted_at: batch.steady, epoch: 0 },
+                    keyed,
                     lease_until: batch.steady + Duration::from_secs(3),
                     shard: 0,
                     fence: 0,
@@ -166,6 +169,7 @@ impl Known {
                     status: (ending == Ending::Answered).then_some(200),
                     error: None,
                     outcomes: outcomes.collect(),
+                    spends: (next % 5 == 0).then(|| Arc::from([(LimitKey(Arc::from("crm/k:60s@/x")), 3)])),
                 });
             }
             Part::Jobs { first, second, what } => {
@@ -240,6 +244,9 @@ async fn same_reads(a: &dyn Store, b: &dyn Store, known: &Known) {
     let since = tidegate::clock::Timestamp(factory::START.0 + 5_000_000);
     assert_eq!(a.journal(since, CallId(0), 100).await.unwrap(), b.journal(since, CallId(0), 100).await.unwrap());
     assert_eq!(a.events(0, 1_000).await.unwrap(), b.events(0, 1_000).await.unwrap());
+    for flow in (1..20).map(FlowId) {
+        assert_eq!(a.flow(flow).await.unwrap(), b.flow(flow).await.unwrap());
+    }
     for (call, _) in &known.calls {
         assert_eq!(a.call(*call).await.unwrap(), b.call(*call).await.unwrap());
         assert_eq!(a.claimed(*call).await.unwrap(), b.claimed(*call).await.unwrap());

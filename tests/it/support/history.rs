@@ -41,6 +41,8 @@ pub struct Declared {
     pub coalesce: bool,
     /// Records whose id begins with one of these are neither safe to repeat nor coalesced.
     pub one_shot: Vec<String>,
+    /// Records whose id begins with one of these are safe to repeat, but every change of them is sent.
+    pub every_change: Vec<String>,
     /// Sends per job; 0: not checked.
     pub attempts_max: u32,
     /// After this time without an answer the daemon gives a call up, so that its answer is lost; 0: never.
@@ -61,7 +63,8 @@ impl Declared {
     }
 
     pub fn coalesces(&self, record: &str) -> bool {
-        self.coalesce && !self.is_one_shot(record)
+        let every = self.every_change.iter().any(|prefix| record.starts_with(prefix.as_str()));
+        self.coalesce && !every && !self.is_one_shot(record)
     }
 }
 

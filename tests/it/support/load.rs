@@ -35,13 +35,24 @@ pub struct Load {
 impl Load {
     /// Starts clients that make about `per_second` jobs together; they wait until a daemon is named.
     pub fn start(seed: u64, per_second: f64) -> Load {
+        Load::of(seed, per_second, |_| String::new())
+    }
+
+    /// The same, each client for an account of its own.
+    pub fn with_accounts(seed: u64, per_second: f64) -> Load {
+        Load::of(seed, per_second, |number| format!("account-{number}"))
+    }
+
+    fn of(seed: u64, per_second: f64, account: impl Fn(u64) -> String) -> Load {
         let (daemon, named) = watch::channel(None);
         let (said, stopping, mut clients) = (Arc::default(), CancellationToken::new(), JoinSet::new());
         for number in 0..CLIENTS {
             let client = Client {
                 number,
+                account: account(number),
                 dice: Dice::new(seed ^ (number << 32)),
                 versions: vec![0; RECORDS as usize],
+                steps: vec![0; RECORDS as usize],
                 events: 0,
                 accepted: VecDeque::new(),
                 said: Arc::clone(&said),
@@ -73,9 +84,12 @@ const MEAN_JOBS: f64 = (1.0 + BATCH as f64) / 2.0;
 
 struct Client {
     number: u64,
+    account: String,
     dice: Dice,
     /// Newest version handed in, per record.
     versions: Vec<i64>,
+    /// The same of the records whose changes do not coalesce, so that many of one wait in line.
+    steps: Vec<i64>,
     events: i64,
     accepted: VecDeque<String>,
     said: Arc<Mutex<Vec<Entry>>>,
@@ -120,20 +134,26 @@ impl Client {
         }
     }
 
-    /// The next change: mostly of a record, sometimes an event that must never be sent twice.
+    /// The next change: mostly of a record, newest wins; sometimes a step, of which each counts and in order; sometimes an
+    /// event, that must never be sent twice.
     fn next_job(&mut self) -> (Change, pb::JobSpec) {
-        let is_event = self.dice.falls(0.2);
-        let (record, version) = if is_event {
+        let (is_event, is_step) = (self.dice.falls(0.2), self.dice.falls(0.25));
+        let (operation, record, version) = if is_event {
             self.events += 1;
-            (format!("e{}-{}", self.number, self.events), 1)
+            ("post_event", format!("e{}-{}", self.number, self.events), 1)
         } else {
             let i = self.dice.below(RECORDS);
-            self.versions[i as usize] += 1;
-            (format!("u{}-{i}", self.number), self.versions[i as usize])
+            let (operation, kind, versions) = match is_step {
+                true => ("log_step", "s", &mut self.steps),
+                false => ("sync_user", "u", &mut self.versions),
+            };
+            versions[i as usize] += 1;
+            (operation, format!("{kind}{}-{i}", self.number), versions[i as usize])
         };
         let spec = pb::JobSpec {
             provider: "crm".to_owned(),
-            operation: if is_event { "post_event" } else { "sync_user" }.to_owned(),
+            operation: operation.to_owned(),
+            account: self.account.clone(),
             key: if is_event { String::new() } else { record.clone() },
             payload: format!(r#"{{"id":"{record}","n":{version},"name":"{:x}"}}"#, self.dice.next_u64()),
             ..pb::JobSpec::default()

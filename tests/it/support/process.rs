@@ -92,6 +92,8 @@ pub struct Place {
     pub folder: PathBuf,
     pub config: PathBuf,
     pub port: u16,
+    /// Environment of the daemon, beside our own.
+    pub env: Vec<(String, String)>,
 }
 
 impl Place {
@@ -104,7 +106,20 @@ impl Place {
             data.join("tidegate.db")
         );
         std::fs::write(&config, text).unwrap();
-        Place { folder: folder.to_owned(), config, port }
+        Place { folder: folder.to_owned(), config, port, env: Vec::new() }
+    }
+
+    /// One of many: a database and a Redis that others use too. Each has a folder of its own.
+    pub fn shared(folder: &Path, name: &str, database: &str, redis: &str, provider: &str) -> Place {
+        let (config, port) = (folder.join("tidegate.toml"), free_port());
+        let text = format!(
+            "[server]\nlisten = \"127.0.0.1:{port}\"\nsocket = \"none\"\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n\
+             [store]\nkind = \"postgres\"\nurl = \"{database}\"\n\n[limiter]\nkind = \"redis\"\nurl = \"{redis}\"\n\n\
+             [cluster]\nname = \"{name}\"\n\n{provider}"
+        );
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(&config, text).unwrap();
+        Place { folder: folder.to_owned(), config, port, env: Vec::new() }
     }
 
     fn log(&self) -> PathBuf {
@@ -118,6 +133,7 @@ impl Place {
         let log = std::fs::File::options().create(true).append(true).open(self.log()).unwrap();
         let mut command = Command::new(TIDEGATE);
         command.args(["serve", "--config"]).arg(&self.config).kill_on_drop(true);
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let mut child = command.spawn().expect("the binary was built");
         let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{}", self.port)).unwrap();
@@ -159,6 +175,16 @@ impl Daemon {
         let at = clock.steady();
         self.child.kill().await.expect("the daemon was running");
         at
+    }
+
+    /// SIGSTOP: the process stands still, and the world goes on.
+    pub async fn freeze(&self) {
+        signal(&self.child, "STOP").await;
+    }
+
+    /// SIGCONT.
+    pub async fn thaw(&self) {
+        signal(&self.child, "CONT").await;
     }
 
     /// SIGTERM and the end of the process; true when it said that all went well.
