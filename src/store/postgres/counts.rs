@@ -58,7 +58,7 @@ impl Work<'_> {
     async fn add_to_flows(&mut self, deltas: &BTreeMap<FlowId, Delta>) -> Step<()> {
         let ids: Vec<i64> = deltas.keys().map(|id| id.0).collect();
         let values: Vec<Delta> = deltas.values().copied().collect();
-        let save = bind_deltas(sqlx::query(sql::SAVE_FLOWS).bind(ids), &values);
+        let save = bind_deltas(sqlx::query(sql::SAVE_FLOWS).bind(ids), &values).bind(self.now.0);
         let rows = save.fetch_all(&mut *self.conn).await?;
         if rows.len() != deltas.len() {
             return Err(Trouble::Again("a flow went away while it was used".to_owned()));
@@ -79,7 +79,7 @@ impl Work<'_> {
         for run in runs {
             self.end_run(run).await?;
         }
-        Ok(())
+        self.flush().await
     }
 
     /// Ends a run that has nothing left to do; its counters are up to date and its row is locked.
@@ -100,6 +100,8 @@ impl Work<'_> {
         self.packer.note(What::run(run.id, state));
         for flow in self.flows_of_run(seq).await? {
             self.flows.insert(flow.id, flow.key.clone());
+            // It is touched too: the next `flush` notes when.
+            self.deltas.entry(flow.id).or_default();
             self.saved.insert(flow.id, flow);
         }
         Ok(())

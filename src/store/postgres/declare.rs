@@ -8,7 +8,7 @@ use super::sql;
 use super::work::{Step, Work};
 use crate::clock::Timestamp;
 use crate::model::event::What;
-use crate::model::id::CallId;
+use crate::model::id::{CallId, FlowId};
 use crate::model::name::ProviderName;
 use crate::store::rules;
 use crate::store::{AppliedProvider, Changed, Refusal};
@@ -119,9 +119,12 @@ impl Work<'_> {
         limit: u32,
     ) -> Step<u64> {
         let limit = i64::from(limit);
-        let mut old: Vec<i64> = Vec::new();
+        let before_all = jobs.iter().map(|(_, before)| *before).min().unwrap_or(Timestamp::ZERO);
+        let (mut old, mut no_more): (Vec<i64>, bool) = (Vec::new(), true);
         for (query, before) in jobs {
-            for row in sqlx::query(query).bind(before.0).bind(limit).fetch_all(&mut *self.conn).await? {
+            let rows = sqlx::query(query).bind(before.0).bind(limit).fetch_all(&mut *self.conn).await?;
+            no_more &= (rows.len() as i64) < limit;
+            for row in rows {
                 old.push(Columns::of(&row).int()?);
             }
         }
@@ -135,6 +138,24 @@ impl Work<'_> {
             let gone = sqlx::query(query).bind(before.0).bind(limit).execute(&mut *self.conn).await?;
             pruned += gone.rows_affected();
         }
+        if no_more {
+            pruned += self.prune_ended(before_all, limit).await?;
+        }
         Ok(pruned)
+    }
+
+    /// Flows and runs that nothing names any more. What this commit has in hand stays, whatever its row still says.
+    async fn prune_ended(&mut self, before: Timestamp, limit: i64) -> Step<u64> {
+        let in_hand: Vec<i64> = self.deltas.keys().chain(self.saved.keys()).map(|id| id.0).collect();
+        let gone = sqlx::query(sql::PRUNE_FLOWS).bind(before.0).bind(limit).bind(in_hand);
+        let gone = gone.fetch_all(&mut *self.conn).await?;
+        for row in &gone {
+            self.flows.remove(&FlowId(Columns::of(row).int()?));
+        }
+        let mut in_hand: Vec<i64> = self.runs.keys().copied().collect();
+        in_hand.extend(self.deltas.keys().filter_map(|id| Some(self.flows.get(id)?.run)));
+        let runs = sqlx::query(sql::PRUNE_RUNS).bind(before.0).bind(limit).bind(in_hand);
+        let runs = runs.execute(&mut *self.conn).await?.rows_affected();
+        Ok(gone.len() as u64 + runs)
     }
 }

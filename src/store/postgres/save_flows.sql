@@ -1,4 +1,5 @@
 -- What a commit adds to and takes from the counters of flows (array $1, sorted). By primary key, locked in that order.
+-- $12 is now.
 -- Answers with the flows as they stand, and with the earliest due time of all jobs.
 with held as materialized (
   select id
@@ -19,7 +20,8 @@ set
   delivered = f.delivered + d.delivered,
   dead = f.dead + d.dead,
   cancelled = f.cancelled + d.cancelled,
-  version = f.version + 1
+  version = f.version + 1,
+  touched_at = greatest(f.touched_at, $12)
 from held
 join unnest(
     $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
