@@ -85,6 +85,8 @@ create table flow (
   delivered bigint not null default 0,
   dead bigint not null default 0,
   cancelled bigint not null default 0,
+  -- Grows with every change: tells old news of a flow from new ones.
+  version bigint not null default 0,
   busy boolean not null generated always as (
     ready_urgent + ready_normal + ready_bulk + later + behind + calling + unknown > 0
   ) stored

@@ -159,7 +159,7 @@ impl World {
     fn flow(&self, id: FlowId) -> Option<Flow> {
         let (key, counts) = self.flows.get(&id)?;
         let held = key.run != 0 && self.runs.get(&key.run).is_none_or(|r| r.state.holds_jobs());
-        Some(Flow { id, key: key.clone(), counts: counts.clone(), held })
+        Some(Flow { id, key: key.clone(), counts: counts.clone(), held, version: 0 })
     }
 
     fn next_due(&self) -> Timestamp {

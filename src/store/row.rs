@@ -223,9 +223,10 @@ impl<'r, R: Cells> Columns<'r, R> {
 
     pub(super) fn flow(&mut self) -> Read<Flow> {
         let (id, key, counts) = (FlowId(self.int()?), self.flow_key()?, self.counts()?);
+        let version = self.int()?;
         let state = self.opt_int()?.and_then(|n| RunState::from_u8(u8::try_from(n).ok()?));
         let held = key.run != 0 && state.is_none_or(RunState::holds_jobs);
-        Ok(Flow { id, key, counts, held })
+        Ok(Flow { id, key, counts, held, version })
     }
 
     fn permit(&mut self) -> Read<Permit> {

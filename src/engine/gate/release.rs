@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::LEASE_MARGIN;
+use super::super::cluster::Hold;
 use super::actor::{AWAY_WAIT, Gate};
 use super::group::GroupKey;
 use crate::clock::Timestamp;
@@ -24,6 +25,9 @@ use crate::store::{Begin, Take};
 const BEGIN_CALLS_MAX: u32 = 256;
 /// Turns taken in one transaction.
 const TURNS_MAX: usize = 64;
+
+/// Begins nothing, in any store.
+const NO_HOLD: Hold = Hold { shard: 0, fence: -1 };
 
 /// Wait before the next turn when one released nothing.
 const TURN_AGAIN: Duration = Duration::from_millis(1);
@@ -273,6 +277,7 @@ impl Gate {
             Err(e) => {
                 // Hold: waiting costs a durable queue only time.
                 tracing::warn!(provider = %self.current.provider.name, error = %e, "holding");
+                self.parts.doubts.raise(&e);
                 self.held_until = now + AWAY_WAIT;
                 None
             }
@@ -290,6 +295,8 @@ impl Gate {
     ) -> Planned {
         let lease_until = self.now() + self.current.provider.timeouts.total + LEASE_MARGIN;
         let provider = self.current.provider.clone();
+        // A lease that was lost in this very moment begins nothing: no partition has this fence.
+        let hold = self.parts.owned.hold(&self.current.provider.name, &key.account).unwrap_or(NO_HOLD);
         let group = self.groups.entry(key.clone()).or_default();
         group.planned(&shares);
         let slot = &mut group.keyed[lane as usize];
@@ -306,8 +313,8 @@ impl Gate {
             permit,
             keyed: by_key.iter().map(|k| (k.prefix.clone(), k.limit.cost)).collect(),
             lease_until,
-            shard: 0,
-            fence: 0,
+            shard: hold.shard,
+            fence: hold.fence,
         };
         Planned { group: key.clone(), operation: operation.clone(), begin, keyed: by_key, probe: false }
     }

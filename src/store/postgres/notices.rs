@@ -145,7 +145,7 @@ mod tests {
             tenant: Tenant::default(),
             run: 0,
         };
-        Flow { id: FlowId(id), key, counts: Default::default(), held: false }
+        Flow { id: FlowId(id), key, counts: Default::default(), held: false, version: 0 }
     }
 
     #[test]

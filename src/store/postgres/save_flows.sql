@@ -18,7 +18,8 @@ set
   unknown = f.unknown + d.unknown,
   delivered = f.delivered + d.delivered,
   dead = f.dead + d.dead,
-  cancelled = f.cancelled + d.cancelled
+  cancelled = f.cancelled + d.cancelled,
+  version = f.version + 1
 from held
 join unnest(
     $1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
@@ -29,7 +30,7 @@ join unnest(
 where f.id = held.id
 returning
   f.id, f.provider, f.operation, f.account, f.tenant, f.run, f.ready_urgent, f.ready_normal, f.ready_bulk, f.later, f.behind,
-  f.calling, f.unknown, f.delivered, f.dead, f.cancelled,
+  f.calling, f.unknown, f.delivered, f.dead, f.cancelled, f.version,
   (
     select r.state
     from run as r
