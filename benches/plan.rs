@@ -1,4 +1,5 @@
-//! How long updates wait under two lanes: 50 batches of 1,000 and 3,600 singles an hour, in virtual time.
+//! How long updates wait under two lanes: 50 batches of 1,000 and 3,600 singles an hour, in virtual time; and what a
+//! turn costs among many (`plan/turns.rs`).
 //!
 //! `cargo bench --bench plan` prints the table of docs/limits.md for the tide rule, "batch when full" and "linger", as
 //! `name value unit` lines. The limits and the rule are the real ones; the world around them is `plan/world.rs`, which
@@ -7,9 +8,13 @@
 #[path = "../tests/it/limits/world.rs"]
 mod world;
 
+#[path = "plan/turns.rs"]
+mod turns;
+
 use world::{Load, Policy, World};
 
 fn main() {
+    turns::print();
     let loads = [
         ("40000/h", Load::steady(40_000.0, 4.0)),
         ("52000/h", Load::steady(52_000.0, 4.0)),

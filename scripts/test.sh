@@ -46,5 +46,10 @@ if [ "$what" = lint ]; then
   step "laws of the house" cargo test --quiet --test tidy
   exit 0
 fi
+# The servers that the tests start are ours to stop, whatever happens.
+trap 'scripts/servers.sh stop' EXIT
 step "tests" tests
 count
+export TIDEGATE_REDIS_SERVER=$PWD/target/tools/valkey-server
+step "the shared limiter on Valkey" cargo test --quiet --test it -- \
+  limits::suite::redis limits::vectors limits::same limits::loss limits::redis

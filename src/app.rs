@@ -20,18 +20,18 @@ use crate::config::{Config, LoadOptions, Loaded};
 use crate::engine::dice::Dice;
 use crate::engine::{self, Declared, EngineError, Handle};
 use crate::grpc;
-use crate::limiter::{Limiter, LocalLimiter};
 use crate::model::name::ProviderName;
 use crate::outbound::RealConnect;
-use crate::store::sqlite::{SqliteOptions, SqliteStore};
 use crate::store::{self, Store};
 use crate::telemetry::metrics::Metrics;
 
+mod base;
 mod reload;
 mod serve;
 mod systemd;
 
 pub use crate::outbound::install_crypto;
+pub use base::reveal;
 pub use reload::{Reload, ReloadError, Reloaded};
 pub use serve::{ServeError, serve};
 
@@ -44,6 +44,9 @@ pub enum StartError {
     Engine(#[from] EngineError),
     #[error("cannot listen on {what}: {source}")]
     Listen { what: String, source: std::io::Error },
+    /// The servers that daemons share: where they are, or what is wrong with them.
+    #[error("{0}")]
+    Shared(String),
     /// A declaration in the store that this version cannot read any more.
     #[error("provider {name} is in the store with a declaration that cannot be read: {reason}")]
     Declaration { name: ProviderName, reason: String },
@@ -75,9 +78,7 @@ impl App {
         let config = loaded.config;
         let clock = Clock::system();
         let metrics = Arc::new(Metrics::new());
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(SqliteOptions::new(&config.store.path)).await?);
-        let epoch = store.info().await?.epoch;
-        let limiter: Arc<dyn Limiter> = Arc::new(LocalLimiter::new(epoch));
+        let base::Base { store, limiter, cluster } = base::open(&config, &clock).await?;
         let parts = engine::Parts {
             clock: clock.clone(),
             store: store.clone(),
@@ -91,6 +92,7 @@ impl App {
                 events: config.retention.events,
                 ..engine::Retention::default()
             },
+            cluster,
         };
         // Addresses first: a port that is taken should be known before calls leave.
         let tcp = listen(config.server.listen).await?;

@@ -140,6 +140,14 @@ impl Clock {
         }
     }
 
+    /// Puts the steady line where others have it, as told by the clock that all of them share. Once, at start: from then on
+    /// it goes by this machine's own time since boot, whatever anybody does to a wall clock.
+    pub fn align_steady(&self, shared_now: Timestamp) {
+        if let Source::System { steady_offset_us } = &*self.0 {
+            steady_offset_us.store(shared_now.0 - boot_us(), Ordering::Relaxed);
+        }
+    }
+
     /// Moves a manual clock forward; does nothing on the others.
     pub fn advance(&self, d: Duration) {
         if let Source::Manual(us) = &*self.0 {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::model::provider::Provider;
+use crate::model::provider::{Provider, SecretRef};
 
 mod explain;
 mod file;
@@ -38,6 +38,8 @@ pub struct Config {
     pub server: Server,
     pub http: Http,
     pub store: Store,
+    pub limiter: Limiter,
+    pub cluster: Cluster,
     pub engine: Engine,
     pub retention: Retention,
     pub log: Log,
@@ -74,10 +76,36 @@ pub struct Http {
     pub listen: SocketAddr,
 }
 
+/// Where jobs are kept. Only pairs that keep their promises are accepted: [`Store::File`] with [`Limiter::Local`], and
+/// [`Store::Postgres`] with [`Limiter::Redis`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Store {
-    /// File of the embedded database.
-    pub path: PathBuf,
+pub enum Store {
+    /// File of the embedded database: one daemon.
+    File(PathBuf),
+    /// A database that many daemons share.
+    Postgres { url: Address, connections_max: u32 },
+}
+
+/// Where permits are counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Limiter {
+    Local,
+    Redis { url: Address },
+}
+
+/// The URL of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// Without a password.
+    Plain(String),
+    /// A secret that is the URL, because there is a password in it.
+    Secret(SecretRef),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// This daemon's name, as the others see it.
+    pub name: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

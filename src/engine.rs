@@ -13,8 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, Timestamp};
 use crate::limiter::{Limiter, Seed};
 use crate::model::event::What;
-use crate::model::flow::Flow;
-use crate::model::id::{CallId, FlowId};
+use crate::model::id::CallId;
 use crate::model::name::ProviderName;
 use crate::model::provider::Provider;
 use crate::outbound::Connect;
@@ -22,6 +21,7 @@ use crate::store::{Change, JournalEntry, PAGE_MAX, Store};
 use crate::telemetry::metrics::Metrics;
 
 pub mod caller;
+pub mod cluster;
 pub mod dice;
 pub mod gate;
 pub mod handle;
@@ -37,6 +37,7 @@ pub mod writer;
 
 pub use handle::{EngineError, Handle};
 
+use cluster::{Cluster, Owned};
 use dice::Dice;
 use gate::GateParts;
 use registry::Registry;
@@ -74,6 +75,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub dice: Dice,
     pub retention: Retention,
+    /// What an engine among many has beside; `None`: this process is alone and owns everything.
+    pub cluster: Option<Cluster>,
 }
 
 /// A declaration to start with.
@@ -98,11 +101,16 @@ pub(crate) fn latest_arrival(now: Timestamp, granted_at: Timestamp, total_timeou
 /// Brings the engine up: takes the steady line up again, rebuilds the limits from the journal, judges what a dead
 /// process left open, applies declarations that changed, and opens the gates. When it returns, jobs leave.
 pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, EngineError> {
-    let Parts { clock, store, limiter, connect, metrics, dice, retention } = parts;
+    let Parts { clock, store, limiter, connect, metrics, dice, retention, cluster } = parts;
     let info = store.info().await?;
-    clock.resume_steady(info.steady.as_ref().map(|(b, o)| (b.as_str(), *o)), info.steady_floor);
-    let (boot, offset) = clock.boot();
-    store.remember_steady(&boot, offset).await?;
+    match info.db_now {
+        Some(shared) => clock.align_steady(shared),
+        None => {
+            clock.resume_steady(info.steady.as_ref().map(|(b, o)| (b.as_str(), *o)), info.steady_floor);
+            let (boot, offset) = clock.boot();
+            store.remember_steady(&boot, offset).await?;
+        }
+    }
 
     let supervisor = Supervisor::new(clock.clone(), metrics.clone());
     let signals = Arc::new(Signals::new());
@@ -128,9 +136,11 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         dice,
         metrics,
         open_calls: Arc::default(),
+        owned: if cluster.is_some() { Owned::nothing() } else { Owned::everything() },
+        doubts: Default::default(),
     };
 
-    if !crate::mutant::on("forgotten-seed") {
+    if cluster.is_none() && !crate::mutant::on("forgotten-seed") {
         seed_limits(&clock, &store, &limiter, &declared).await?;
     }
     // Gates are made before the dead process's calls are judged, because judging needs the operations' rules; they
@@ -143,7 +153,6 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
     }));
     let current: BTreeMap<ProviderName, crate::store::AppliedProvider> =
         store.providers().await?.into_iter().map(|p| (p.name.clone(), p)).collect();
-    let flows = all_flows(&store).await?;
     for Declared { provider, source, actor } in declared {
         let name = provider.name.clone();
         let known = current.get(&name);
@@ -160,29 +169,39 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
                 revision = applied.revision;
             }
         }
-        let box_of_gate = handle.0.parts.signals.flow_box(&name);
-        flows.iter().filter(|f| f.key.provider == name).for_each(|f| box_of_gate.put(f.clone()));
         let memory = known.and_then(|k| k.memory.clone());
         handle.open_gate(provider, revision, known.is_some_and(|k| k.paused), transport, memory, true);
     }
-    let crashed = recover::recover_all(&store, &writer, &registry, &clock).await?;
+    // Among many, what a dead daemon left open is judged when its lease is over.
+    let crashed = match cluster {
+        None => recover::recover_all(&store, &writer, &registry, &clock).await?,
+        Some(cluster) => {
+            join_cluster(&handle, cluster);
+            0
+        }
+    };
     let what = What::Daemon { kind: "started".to_owned(), detail: format!("{crashed} calls were left open") };
     handle.change(Change::Note { what }).await?;
     handle.0.registry.all().values().for_each(|e| e.gate.open());
     Ok(handle)
 }
 
-async fn all_flows(store: &Arc<dyn Store>) -> Result<Vec<Flow>, EngineError> {
-    let (mut flows, mut after) = (Vec::new(), FlowId(0));
-    loop {
-        let page = store.flows(after, PAGE_MAX).await?;
-        let short = page.len() < PAGE_MAX;
-        after = page.last().map_or(after, |f| f.id);
-        flows.extend(page);
-        if short {
-            return Ok(flows);
-        }
-    }
+/// Starts what makes a daemon one of many.
+fn join_cluster(handle: &Handle, cluster: Cluster) {
+    let parts = &handle.0.parts;
+    let (clock, registry) = (parts.clock.clone(), handle.0.registry.clone());
+    let truth = cluster::truth::Truth {
+        clock: clock.clone(),
+        store: parts.store.clone(),
+        limiter: cluster.limiter.clone(),
+        registry: registry.clone(),
+        doubts: parts.doubts.clone(),
+        said: Default::default(),
+    };
+    truth.start(&parts.supervisor);
+    cluster::relay::Relay { handle: handle.clone(), cluster: cluster.clone() }.start(&parts.supervisor);
+    let (owned, draining) = (parts.owned.clone(), handle.0.draining.clone());
+    cluster::members::Members { clock, cluster, registry, owned, draining }.start(&parts.supervisor);
 }
 
 /// Rebuilds the limits from the journal. What was settled counts from its answer; what was left open may have arrived

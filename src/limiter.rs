@@ -1,4 +1,5 @@
-//! Leave to make calls: one trait over the place where the counts live. `local` keeps them in this process.
+//! Leave to make calls: one trait over the place where the counts live. `local` keeps them in this process, `redis`
+//! shares them between many.
 //!
 //! A decision is over several limits at once, all or nothing. Refusal is a value that says when to come back; the
 //! caller sleeps until then and never polls. See docs/limits.md for the guarantee. Must never know: jobs, stores,
@@ -16,10 +17,12 @@ use crate::model::provider::Limit;
 pub mod key;
 pub mod local;
 mod memo;
+pub mod redis;
 
 pub use crate::limit::LimitView;
 pub use key::{provider_spends, spends};
 pub use local::LocalLimiter;
+pub use redis::RedisLimiter;
 
 /// One limit as spent by one call.
 #[derive(Clone, Debug)]
@@ -83,6 +86,17 @@ pub enum Error {
     /// Hold: waiting costs a durable queue only time.
     #[error("the limiter is not available: {reason}")]
     Unavailable { reason: String },
+    /// The shared counts are gone, or are those of another epoch: hold, and seed them from the journal. Never a fresh
+    /// quota.
+    #[error(
+        "the limits of provider {provider} are not seeded for epoch {epoch} (found: {found:?}); \
+         seed them from the journal"
+    )]
+    Unseeded { provider: String, epoch: i64, found: Option<i64> },
+    /// Another server process answers than the one whose counts were accepted, so counts may be missing: compare the run
+    /// id with the one on record, raise the epoch if it differs, and seed.
+    #[error("the limiter's server is another process now, run id {run_id}; its counts are not trusted yet")]
+    Restarted { run_id: String },
 }
 
 #[async_trait]

@@ -15,5 +15,6 @@ pub mod name;
 pub mod provider;
 pub mod request;
 pub mod run;
+pub mod shard;
 pub mod state;
 pub mod verdict;

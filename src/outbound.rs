@@ -24,6 +24,7 @@ mod stack;
 mod wire;
 
 pub use guard::{Lookup, SystemLookup};
+pub use secret::resolve as read_secret;
 pub use stack::{RealConnect, install_crypto};
 
 /// Sends one request to a provider, once.

@@ -1,4 +1,5 @@
-//! The whole durable contract, as one trait. `memory` is the reference model, `sqlite` the embedded form.
+//! The whole durable contract, as one trait. `memory` is the reference model, `sqlite` the embedded form, `postgres`
+//! the form that many daemons share.
 //!
 //! One method writes: [`Store::commit`] takes everything that arrived since the last commit and makes it durable in
 //! ONE transaction; nothing of a batch is visible before all of it is, and an `Ok` means that it survives a power cut.
@@ -17,14 +18,19 @@ use crate::model::call::{Call, Ending, Lane, Permit};
 use crate::model::event::{Event, What};
 use crate::model::filter::Filter;
 use crate::model::flow::{Class, Flow, FlowCounts};
-use crate::model::id::{CallId, FlowId, JobId, RunId};
-use crate::model::job::{ClaimedJob, Job, NewJob, Payload};
+use crate::model::id::{CallId, DaemonId, FlowId, JobId, RunId};
+use crate::model::job::{ClaimedJob, Job, Labels, NewJob, Payload};
 use crate::model::name::{Account, OperationName, ProviderName};
 use crate::model::run::{NewRun, Run, RunWish};
 use crate::model::state::State;
 
+mod filter;
+pub mod leases;
 pub mod memory;
+mod packed;
 mod packer;
+pub mod postgres;
+mod row;
 mod rules;
 pub mod sqlite;
 
@@ -38,6 +44,11 @@ pub const LIST_SCAN_MAX: usize = 10_000;
 /// A page size within bounds.
 fn page(limit: usize) -> usize {
     limit.clamp(1, PAGE_MAX)
+}
+
+/// Labels as stored: `None` when there are none.
+fn labels_text(labels: &Labels) -> Option<String> {
+    (!labels.is_empty()).then(|| serde_json::to_string(labels).expect("texts are JSON"))
 }
 
 /// Everything that one transaction does. The parts are applied in the order of the fields: outcomes first, because
@@ -111,7 +122,10 @@ pub struct Begin {
     pub permit: Permit,
     /// Steady time until which the calls belong to this daemon.
     pub lease_until: Timestamp,
-    /// The holder's partition lease; a stale fence begins nothing. Embedded stores have one partition and fence 0.
+    /// Partition of the account ([`crate::model::shard`]); embedded stores have one, 0.
+    pub shard: u16,
+    /// The holder's lease of the partition ([`leases::Leases::claim`]); a stale fence begins nothing. Embedded stores
+    /// have one partition and fence 0, which is also the fence of a partition that nobody ever claimed.
     pub fence: i64,
 }
 
@@ -401,6 +415,44 @@ pub struct StoreInfo {
     pub steady: Option<(String, i64)>,
     pub steady_floor: Timestamp,
     pub size_bytes: u64,
+    /// The database's own time, where several daemons share it: they align their steady lines to it, and it ends leases.
+    pub db_now: Option<Timestamp>,
+    /// This opening of the store among all that share it.
+    pub daemon: Option<DaemonId>,
+    /// Run id of the limiter's server that the epoch stands for ([`Store::bump_epoch`]).
+    pub limiter_run: Option<String>,
+}
+
+/// Which open calls to read. A store that one process owns knows neither daemons nor a time of its own, and gives all:
+/// whoever asks compares the leases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Anyone,
+    /// Begun by this daemon.
+    Daemon(DaemonId),
+    /// Their lease is over by the database's clock: nobody will finish them.
+    Nobody,
+}
+
+/// News of another daemon's commits on the same database. A hint, never the truth: look at what it names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    Changed(Touched),
+    /// Something may have been missed: look at everything.
+    Everything,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    pub flows: Vec<FlowId>,
+    /// Named in place of their flows where those would have been too many.
+    pub providers: Vec<ProviderName>,
+    /// The event log has grown.
+    pub events: bool,
+    /// A provider's declaration was applied, deleted, paused or resumed.
+    pub declarations: bool,
+    /// A job came to or left `Place::Later`.
+    pub due: bool,
 }
 
 /// See the module documentation for what all methods promise.
@@ -412,6 +464,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn info(&self) -> Result<StoreInfo, Error>;
     /// Remembers the boot and steady offset in use. Once, at start.
     async fn remember_steady(&self, boot: &str, offset_us: i64) -> Result<(), Error>;
+    /// Moves the epoch from `expect` to the next and notes the limiter's server that it stands for. Permits of an older
+    /// epoch cannot be journaled afterwards. Answers with the epoch now in force: when it was no longer `expect`,
+    /// nothing was changed, and [`Store::info`] tells for which server somebody else moved it.
+    async fn bump_epoch(&self, expect: i64, limiter_run: &str) -> Result<i64, Error>;
+    /// News of what others commit, from now on; `None` for a store that one process owns. Bounded: a slow reader gets
+    /// [`Notice::Everything`] in place of what did not fit, and so does everybody after a lost connection. One reader:
+    /// asking again ends the former one's channel.
+    async fn notices(&self) -> Result<Option<tokio::sync::mpsc::Receiver<Notice>>, Error> {
+        Ok(None)
+    }
 
     /// `None` for an id that does not exist or whose creation time does not match.
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error>;
@@ -429,7 +491,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn call(&self, id: CallId) -> Result<Option<Call>, Error>;
     async fn calls(&self, ids: &[CallId]) -> Result<Vec<Call>, Error>;
     /// Calls without an end, oldest first, above `after`.
-    async fn open_calls(&self, after: CallId, limit: usize) -> Result<Vec<Call>, Error>;
+    async fn open_calls(&self, whose: Whose, after: CallId, limit: usize) -> Result<Vec<Call>, Error>;
     /// Claimed jobs of an open call, for judging it after a crash.
     async fn claimed(&self, call: CallId) -> Result<Vec<ClaimedJob>, Error>;
     /// Journal entries above `after` that spent limits and were open or settled at `since` (steady) or later.

@@ -11,6 +11,7 @@ use super::show::Rows;
 use crate::config::{LoadOptions, SecretCheck, load};
 
 mod checks;
+mod shared;
 
 /// Check what the promises rest on: configuration, credentials, disk, limits of the system, clock, addresses.
 ///
@@ -72,7 +73,7 @@ impl Doctor {
             checks::credentials(&options),
         ];
         let daemon = checks::daemon(addr).await;
-        findings.extend(checks::store(&config.store.path, daemon.as_ref()).await);
+        findings.extend(checks::base(config, daemon.as_ref()).await);
         findings.push(checks::file_limit(config));
         findings.push(checks::clock());
         findings.extend(checks::addresses(config, daemon.is_some()).await);

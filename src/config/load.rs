@@ -12,7 +12,7 @@ use super::problem::{At, Found, Problem, Problems, Source};
 use super::reader::Reader;
 use super::tree::{self, Entry, Table, Value};
 use super::values;
-use super::{Config, DEFAULT_TOML, DeclaredProvider, provider, server};
+use super::{Address, Config, DEFAULT_TOML, DeclaredProvider, Limiter, Store, provider, server};
 use crate::model::provider::{Auth, SecretRef};
 
 /// Variables that are settings begin so; the rest of the name are the keys, with two underlines between.
@@ -156,6 +156,34 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
     let server = server::server(&reader, &options.env);
     let http = server::http(&reader);
     let store = server::store(&reader, &options.env);
+    let limiter = server::limiter(&reader);
+    let cluster = server::cluster(&reader);
+    if let (Some(store), Some(limiter)) = (&store, &limiter) {
+        server::fits(&reader, store, limiter);
+    }
+    if options.secrets == SecretCheck::Required {
+        let urls = [
+            (
+                "store",
+                store.as_ref().and_then(|s| match s {
+                    Store::Postgres { url, .. } => Some(url),
+                    _ => None,
+                }),
+            ),
+            (
+                "limiter",
+                limiter.as_ref().and_then(|l| match l {
+                    Limiter::Redis { url } => Some(url),
+                    _ => None,
+                }),
+            ),
+        ];
+        for (section, url) in urls {
+            if let (Some(Address::Secret(secret)), Some(node)) = (url, reader.node(section)) {
+                reference_leads_somewhere(secret, &node.at, options, found);
+            }
+        }
+    }
     let engine = server::engine(&reader);
     let retention = server::retention(&reader);
     let log = server::log(&reader);
@@ -179,6 +207,8 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
         server: server?,
         http: http?,
         store: store?,
+        limiter: limiter?,
+        cluster: cluster?,
         engine: engine?,
         retention: retention?,
         log: log?,
@@ -196,12 +226,20 @@ fn all_from(node: &tree::Node, source: &Arc<Source>) -> bool {
         }
 }
 
-/// The reference's name is shown, its value never read.
 fn secret_is_there(auth: &Auth, entry: &Entry, options: &LoadOptions, found: &Found) {
     let reference = match auth {
         Auth::None => return,
         Auth::Bearer(secret) | Auth::Basic { password: secret, .. } | Auth::Header { value: secret, .. } => secret,
     };
+    let at = match &entry.node.value {
+        Value::Table(table) => table.get("auth").map_or(&entry.key_at, |auth| &auth.node.at),
+        _ => &entry.key_at,
+    };
+    reference_leads_somewhere(reference, at, options, found);
+}
+
+/// The reference's name is shown, its value never read.
+fn reference_leads_somewhere(reference: &SecretRef, at: &At, options: &LoadOptions, found: &Found) {
     let missing = match reference {
         SecretRef::Env(name) => (!options.env.contains_key(name)).then(|| format!("the variable {name} is not set")),
         SecretRef::File(path) => (!path.is_file()).then(|| format!("there is no file {}", path.display())),
@@ -214,10 +252,6 @@ fn secret_is_there(auth: &Auth, entry: &Entry, options: &LoadOptions, found: &Fo
         },
     };
     if let Some(missing) = missing {
-        let at = match &entry.node.value {
-            Value::Table(table) => table.get("auth").map_or(&entry.key_at, |auth| &auth.node.at),
-            _ => &entry.key_at,
-        };
         let help = "put the secret there, or check without secrets";
         found.add(Problem::new(format!("a secret is missing: {missing}")).at(at).help(help));
     }

@@ -15,9 +15,10 @@ use super::tree::{self, Entry, Node, Value};
 use super::values::{self, expected};
 use crate::model::address;
 use crate::model::backoff::Backoff;
-use crate::model::name::ProviderName;
+use crate::model::name::{ProviderName, Tenant};
 use crate::model::provider::{Auth, BreakerPolicy, Provider, Scope, Timeouts};
 use crate::model::request::Site;
+use crate::plan::fairness::WEIGHT_MAX;
 
 /// Providers in one text.
 const PROVIDERS_MAX: usize = 10_000;
@@ -26,6 +27,8 @@ pub const SOURCE_BYTES_MAX: usize = 256 * 1024;
 /// Calls on the wire at one time when nothing else is declared.
 pub const IN_FLIGHT: u32 = 64;
 const IN_FLIGHT_MAX: u32 = 4_096;
+/// Tenants with a weight of their own.
+const TENANTS_MAX: usize = 1_000;
 const RESPONSE_BYTES: usize = 1 << 20;
 const RESPONSE_BYTES_MAX: usize = 64 << 20;
 
@@ -105,6 +108,7 @@ fn read(found: &Found, name: &str, entry: &Entry) -> Option<Provider> {
             .get("response_bytes_max", values::size(1_024..=RESPONSE_BYTES_MAX))
             .unwrap_or(RESPONSE_BYTES),
         propagate_trace: reader.get("propagate_trace", values::boolean).unwrap_or(false),
+        tenants: reader.node("tenants").map(|n| tenants(found, n)).unwrap_or_default(),
     };
     reader.finish();
     (found.count() == before && checked.is_some() && base_url.is_some()).then_some(provider)
@@ -120,6 +124,23 @@ fn one_meaning_per_name(found: &Found, placed: &[Placed]) {
             found.add(Problem::new(said).at(place).also(first, "the first one").help("give one of them another name"));
         }
     }
+}
+
+/// `{ big = 3 }`: how many turns a tenant has to another's one.
+fn tenants(found: &Found, node: &Node) -> BTreeMap<Tenant, u32> {
+    let mut weights = BTreeMap::new();
+    let Some(reader) = Reader::of(found, node) else { return weights };
+    let entries = reader.entries();
+    if entries.len() > TENANTS_MAX {
+        found.add(Problem::new(format!("expected at most {TENANTS_MAX} tenants, got {}", entries.len())).at(&node.at));
+    }
+    for (name, entry) in entries.into_iter().take(TENANTS_MAX) {
+        let tenant = Tenant::new(name).map_err(|e| Problem::new(e.to_string()));
+        let tenant = reader.note(&entry.key_at, tenant);
+        let weight = reader.note(&entry.node.at, values::whole(1..=WEIGHT_MAX)(&entry.node));
+        weights.extend(tenant.zip(weight));
+    }
+    weights
 }
 
 fn base_url(node: &Node, allow_private: bool) -> Result<url::Url, Unfit> {

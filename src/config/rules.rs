@@ -59,10 +59,10 @@ pub fn auth(found: &Found, node: &Node) -> Option<Auth> {
     bearer.or(basic).or(header)
 }
 
-const HOW: &str =
+pub const HOW: &str =
     "name where the secret is: { credential = \"x\" } (systemd), { file = \"/path\" } or { env = \"NAME\" }";
 
-fn secret(found: &Found, node: &Node) -> Option<SecretRef> {
+pub fn secret(found: &Found, node: &Node) -> Option<SecretRef> {
     let Value::Table(table) = &node.value else {
         let said = format!("expected a reference to a secret, got {}", node.value.kind());
         found.add(Problem::new(said).at(&node.at).help(HOW));

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use super::problem::Problem;
 use super::reader::{Reader, Unfit};
-use super::tree::Node;
+use super::rules;
+use super::tree::{Node, Value};
 use super::values::{self, expected};
-use super::{Engine, Http, Log, LogFormat, Retention, Server, Store, Telemetry};
+use super::{Address, Cluster, Engine, Http, Limiter, Log, LogFormat, Retention, Server, Store, Telemetry};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -46,10 +47,95 @@ pub fn http(reader: &Reader<'_>) -> Option<Http> {
 
 pub fn store(reader: &Reader<'_>, env: &BTreeMap<String, String>) -> Option<Store> {
     section(reader, "store", |r| {
-        let path = r.get("path", values::text)?;
-        let path = if path.is_empty() { state(env).join("tidegate.db") } else { PathBuf::from(path) };
-        Some(Store { path })
+        let kind = r.get("kind", values::choice(&[("sqlite", false), ("postgres", true)]));
+        let path = r.get("path", values::text);
+        let url = r.node("url").map(|node| address(r, node, &["postgres", "postgresql"]));
+        let connections = r.get("connections_max", values::whole(2..=1_000));
+        if !kind? {
+            let path = path?;
+            let path = if path.is_empty() { state(env).join("tidegate.db") } else { PathBuf::from(path) };
+            return Some(Store::File(path));
+        }
+        Some(Store::Postgres { url: named(r, "store", url??)?, connections_max: connections? })
     })
+}
+
+pub fn limiter(reader: &Reader<'_>) -> Option<Limiter> {
+    section(reader, "limiter", |r| {
+        let kind = r.get("kind", values::choice(&[("local", false), ("redis", true)]));
+        let schemes = ["redis", "rediss", "redis-cluster", "rediss-cluster"];
+        let url = r.node("url").map(|node| address(r, node, &schemes));
+        if !kind? {
+            return Some(Limiter::Local);
+        }
+        Some(Limiter::Redis { url: named(r, "limiter", url??)? })
+    })
+}
+
+/// Daemons that share jobs must share counts, and counts that are shared are rebuilt from a journal that is shared.
+pub fn fits(reader: &Reader<'_>, store: &Store, limiter: &Limiter) -> Option<()> {
+    let (said, help) = match (store, limiter) {
+        (Store::File(_), Limiter::Local) | (Store::Postgres { .. }, Limiter::Redis { .. }) => return Some(()),
+        (Store::Postgres { .. }, Limiter::Local) => (
+            "expected limiter.kind = \"redis\" with store.kind = \"postgres\", got \"local\": two daemons would each use \
+             the whole of every limit",
+            "set limiter.kind and limiter.url, or store.kind = \"sqlite\"",
+        ),
+        (Store::File(_), Limiter::Redis { .. }) => (
+            "expected store.kind = \"postgres\" with limiter.kind = \"redis\", got \"sqlite\": the counts of many daemons \
+             cannot be rebuilt from the journal of one",
+            "set store.kind and store.url, or limiter.kind = \"local\"",
+        ),
+    };
+    let at = reader.node("limiter").map_or(reader.at, |node| &node.at);
+    reader.found.add(Problem::new(said).at(at).help(help));
+    None
+}
+
+pub fn cluster(reader: &Reader<'_>) -> Option<Cluster> {
+    section(reader, "cluster", |r| {
+        let name = r.get("name", |n| match values::text(n)? {
+            "" => Ok(host_name()),
+            text if text.len() <= 64 && text.chars().all(|c| c.is_ascii_graphic()) => Ok(text.to_owned()),
+            _ => Err(expected("at most 64 letters, digits and signs", n)),
+        });
+        Some(Cluster { name: name? })
+    })
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// A URL in plain text, or where the secret is that holds it. Inner `None`: an empty text.
+fn address(reader: &Reader<'_>, node: &Node, schemes: &[&str]) -> Option<Option<Address>> {
+    if let Value::Table(_) = &node.value {
+        return rules::secret(reader.found, node).map(|secret| Some(Address::Secret(secret)));
+    }
+    let read = values::text(node).and_then(|text| {
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let like = format!("{}://host:port/name", schemes[0]);
+        let url = url::Url::parse(text).ok().filter(|url| schemes.contains(&url.scheme()));
+        // The text is not shown: there may be a password in it.
+        let url = url.ok_or_else(|| Problem::new(format!("expected a URL like {like}")))?;
+        if url.password().is_some() {
+            let said = "a password must not stand in a configuration";
+            return Err(Problem::new(said).help(rules::HOW.replace("the secret", "the whole URL")));
+        }
+        Ok(Some(Address::Plain(text.to_owned())))
+    });
+    reader.note(&node.at, read)
+}
+
+/// The address that this kind cannot do without.
+fn named(reader: &Reader<'_>, section: &str, url: Option<Address>) -> Option<Address> {
+    if url.is_none() {
+        let said = format!("expected {section}.url, the address of the server, got \"\"");
+        reader.found.add(Problem::new(said).at(reader.at).help(rules::HOW.replace("the secret", "the URL")));
+    }
+    url
 }
 
 pub fn engine(reader: &Reader<'_>) -> Option<Engine> {

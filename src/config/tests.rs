@@ -38,6 +38,7 @@ fn the_manuals_example_is_a_good_provider() {
     assert_eq!(crm.limits.len(), 7);
     assert_eq!(crm.limits[1].reserve, Reserve { urgent: 5, normal: 10 });
     assert_eq!(crm.limits[1].methods.len(), 6);
+    assert_eq!(crm.tenants.iter().map(|(t, w)| (t.as_str(), *w)).collect::<Vec<_>>(), [("big", 3)]);
     assert_eq!(crm.timeouts, Timeouts::default());
     assert_eq!(crm.breaker, BreakerPolicy::default());
     let op = crm.operations.values().next().unwrap();
@@ -157,6 +158,9 @@ fn every_mistake_is_said_with_what_to_do() {
         (with("pagination = \"link\""), &["unknown key `pagination`"]),
         (with("cache = \"etag\""), &["unknown key `cache`"]),
         (with("in_flight_max = 0"), &["expected a whole number from 1 to 4096, got 0"]),
+        (with("tenants = { big = 0 }"), &["expected a whole number from 1 to 1000, got 0"]),
+        (with("tenants = { \"a\\u0000b\" = 2 }"), &["expected a tenant without control"]),
+        (with("tenants = [\"big\"]"), &["expected a table"]),
         (with("timeouts = { total = \"0s\" }"), &["expected a time from 10ms to 15m"]),
         (with("breaker = { failure_share = 2.0 }"), &["expected a share above 0"]),
         (with("breaker = { open_base = \"1h\", open_max = \"1m\" }"), &["expected open_base of at most open_max"]),

@@ -247,14 +247,8 @@ impl Caller {
 fn search(errand: &Errand, answer: &Result<Answer, Failure>, judgement: &mut Judgement) {
     let mut splitter = errand.splitter.lock().expect("no panic while held");
     let jobs = errand.call.jobs.len() as u32;
+    // A refusal of the whole is one of its only job, or sends all of them back, to be tried in halves.
     let refused = judgement.verdicts.iter().any(|v| matches!(v, Verdict::Split { .. }));
-    if refused && !splitter.may_split(jobs) {
-        for verdict in &mut judgement.verdicts {
-            if let Verdict::Split { reason } = verdict {
-                *verdict = Verdict::Rejected { reason: reason.clone(), result: None };
-            }
-        }
-    }
     // What was throttled or lost says nothing about the records.
     if refused || (answer.is_ok() && judgement.health == Health::Good) {
         splitter.ended(jobs, refused);

@@ -11,6 +11,8 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::caller::Completion;
+use super::cluster::Owned;
+use super::cluster::truth::Doubts;
 use super::dice::Dice;
 use super::handle::EngineError;
 use super::open_calls::OpenCalls;
@@ -49,6 +51,10 @@ pub struct GateParts {
     pub dice: Dice,
     pub metrics: Arc<Metrics>,
     pub open_calls: Arc<OpenCalls>,
+    /// Whose accounts this process sends for.
+    pub owned: Owned,
+    /// Where to say that the limiter's counts are in doubt.
+    pub doubts: Doubts,
 }
 
 /// Questions that wait for the gate. More callers than this wait their turn.
@@ -69,6 +75,8 @@ pub(super) struct Shared {
     pub paused: AtomicBool,
     /// Not open yet, or draining: nothing leaves.
     pub held: AtomicBool,
+    /// Flows may have changed unheard: all are to be read again.
+    pub reload: AtomicBool,
     /// Calls begun and not answered, per lane.
     pub in_flight: [AtomicU32; 2],
     /// Ended calls that the gate has not looked at. Bounded by the calls in flight.
@@ -127,6 +135,7 @@ pub(super) fn start(
         current: ArcSwap::from_pointee(current),
         paused: AtomicBool::new(paused),
         held: AtomicBool::new(held),
+        reload: AtomicBool::new(false),
         in_flight: Default::default(),
         completions: Default::default(),
         throttles_in_a_row: Default::default(),
@@ -171,6 +180,17 @@ impl GateHandle {
     /// Nothing more leaves; what is on the wire may finish.
     pub fn hold(&self) {
         self.shared.held.store(true, Ordering::Relaxed);
+    }
+
+    /// Something that the gate looks at has changed.
+    pub fn wake(&self) {
+        self.shared.wake().notify_one();
+    }
+
+    /// Reads all flows again: news of them may have been lost.
+    pub fn reload(&self) {
+        self.shared.reload.store(true, Ordering::Relaxed);
+        self.wake();
     }
 
     pub fn in_flight(&self) -> u32 {

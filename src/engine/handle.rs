@@ -23,7 +23,7 @@ use crate::model::request::Request;
 use crate::model::run::RunWish;
 use crate::model::state::State;
 use crate::outbound::ConnectError;
-use crate::store::{Change, Changed, Enqueued, PAGE_MAX, Refusal, Store};
+use crate::store::{AppliedProvider, Change, Changed, Enqueued, PAGE_MAX, Refusal, Store};
 use crate::telemetry::Metrics;
 
 /// Why the engine could not do what was asked. A [`Refusal`] is for the client; the rest passes.
@@ -88,7 +88,7 @@ impl Handle {
         &self.0.parts.writer
     }
 
-    fn signals(&self) -> &Arc<Signals> {
+    pub(super) fn signals(&self) -> &Arc<Signals> {
         &self.0.parts.signals
     }
 
@@ -175,19 +175,48 @@ impl Handle {
 
     pub async fn delete_provider(&self, name: &ProviderName, force: bool, actor: &str) -> Result<(), EngineError> {
         self.change(Change::DeleteProvider { name: name.clone(), force, actor: actor.to_owned() }).await?;
+        self.forget_provider(name);
+        Ok(())
+    }
+
+    /// Ends the gate of a provider that is declared no more.
+    pub(super) fn forget_provider(&self, name: &ProviderName) {
         self.0.registry.remove(name);
         self.signals().forget(name);
         self.supervisor().end_actor(&super::gate::actor_name(name));
-        Ok(())
+    }
+
+    /// Puts a declaration in force that another daemon applied. One that cannot be used here holds its jobs.
+    pub(super) fn follow(&self, provider: Arc<Provider>, applied: &AppliedProvider) {
+        let transport = self.0.parts.connect.connect(&provider);
+        match (self.0.registry.get(&applied.name), transport) {
+            (Some(entry), Ok(transport)) => {
+                entry.gate.apply(provider.clone(), transport);
+                entry.gate.pause(applied.paused);
+                let (revision, paused) = (applied.revision, applied.paused);
+                self.0.registry.put(Entry { provider, revision, paused, gate: entry.gate });
+            }
+            (Some(_), Err(e)) => {
+                tracing::error!(error = %e, "another daemon's declaration cannot be used here; the former one stays");
+            }
+            (None, transport) => {
+                let memory = applied.memory.clone();
+                self.open_gate(provider, applied.revision, applied.paused, transport, memory, false);
+            }
+        }
     }
 
     pub async fn pause_provider(&self, name: &ProviderName, paused: bool, actor: &str) -> Result<(), EngineError> {
         self.change(Change::PauseProvider { name: name.clone(), paused, actor: actor.to_owned() }).await?;
+        self.set_paused(name, paused);
+        Ok(())
+    }
+
+    pub(super) fn set_paused(&self, name: &ProviderName, paused: bool) {
         if let Some(entry) = self.0.registry.get(name) {
             entry.gate.pause(paused);
             self.0.registry.put(Entry { paused, ..entry });
         }
-        Ok(())
     }
 
     pub async fn reset_breaker(&self, name: &ProviderName, actor: &str) -> Result<(), EngineError> {

@@ -14,7 +14,7 @@ use crate::model::call::{Call, Ending};
 use crate::model::id::CallId;
 use crate::model::job::ClaimedJob;
 use crate::model::verdict::{Failure, Sent, Verdict, judge};
-use crate::store::{FinishCall, JobOutcome, Next, PAGE_MAX, Store};
+use crate::store::{FinishCall, JobOutcome, Next, PAGE_MAX, Store, Whose};
 
 /// Ends every open call: for a start, when no caller can be alive.
 pub async fn recover_all(
@@ -23,7 +23,7 @@ pub async fn recover_all(
     registry: &Registry,
     clock: &Clock,
 ) -> Result<usize, EngineError> {
-    recover(store, writer, registry, clock, |_| true).await
+    recover(store, writer, registry, clock, Whose::Anyone, |_| true).await
 }
 
 /// Ends open calls whose lease is over.
@@ -34,7 +34,8 @@ pub async fn recover_expired(
     clock: &Clock,
 ) -> Result<(), EngineError> {
     let now = clock.steady();
-    let ended = recover(store, writer, registry, clock, |call| call.lease_until < now).await?;
+    let over = |call: &Call| call.lease_until < now;
+    let ended = recover(store, writer, registry, clock, Whose::Nobody, over).await?;
     if ended > 0 {
         tracing::warn!(calls = ended, "calls outlived their lease and were judged as crashed");
     }
@@ -46,12 +47,13 @@ async fn recover(
     writer: &Writer,
     registry: &Registry,
     clock: &Clock,
+    whose: Whose,
     over: impl Fn(&Call) -> bool,
 ) -> Result<usize, EngineError> {
     let away = |e: crate::store::Error| EngineError::Unavailable(e.to_string());
     let (mut after, mut ended) = (CallId(0), 0);
     loop {
-        let page = store.open_calls(after, PAGE_MAX).await.map_err(away)?;
+        let page = store.open_calls(whose, after, PAGE_MAX).await.map_err(away)?;
         let Some(last) = page.last() else { return Ok(ended) };
         after = last.id;
         for call in page.iter().filter(|c| over(c)) {

@@ -89,6 +89,16 @@ impl Signals {
         }
     }
 
+    /// Does anybody watch the events?
+    pub fn is_watched(&self) -> bool {
+        self.events.receiver_count() > 0
+    }
+
+    /// Passes events on that were committed elsewhere. Nobody listening is fine.
+    pub fn broadcast(&self, events: Vec<Event>) {
+        let _ = self.events.send(Arc::new(events));
+    }
+
     pub fn events(&self) -> broadcast::Receiver<Arc<Vec<Event>>> {
         self.events.subscribe()
     }

@@ -47,6 +47,11 @@ pub struct Bucket {
 }
 
 impl Bucket {
+    /// As counted elsewhere.
+    pub fn counted(missing: i128, at: Timestamp, refill: u32) -> Self {
+        Bucket { missing, at, refill }
+    }
+
     /// Refills up to `now`. The other methods expect that this was called with the same `now`.
     pub fn advance(&mut self, rule: Rule, now: Timestamp) {
         // A rate that was raised meanwhile counts from now on only.

@@ -38,6 +38,11 @@ pub struct Calendar {
 }
 
 impl Calendar {
+    /// As counted elsewhere. `slots` are right until `valid_until`.
+    pub fn counted(in_flight: u32, slots: Vec<Slot>, valid_until: Timestamp) -> Self {
+        Calendar { in_flight, slots, valid_until }
+    }
+
     /// Brings the slots up to `now`. The other methods expect that this was called with the same `now`.
     pub fn roll(&mut self, period: CalendarPeriod, zone: &TimeZone, now: Timestamp) {
         if now < self.valid_until {
@@ -123,7 +128,7 @@ impl Calendar {
 }
 
 /// Start and end of the period that holds `at`.
-fn bounds(period: CalendarPeriod, zone: &TimeZone, at: Timestamp) -> (Timestamp, Timestamp) {
+pub fn bounds(period: CalendarPeriod, zone: &TimeZone, at: Timestamp) -> (Timestamp, Timestamp) {
     // Outside of the years that a calendar knows there is one period without an end.
     civil_bounds(period, zone, at).unwrap_or((Timestamp::ZERO, Timestamp::NEVER))
 }

@@ -19,6 +19,11 @@ pub struct Concurrency {
 }
 
 impl Concurrency {
+    /// As counted elsewhere; the ghosts in order.
+    pub fn counted(in_flight: u32, ghosts: Vec<(Timestamp, u32)>) -> Self {
+        Concurrency { in_flight, ghosts }
+    }
+
     /// Frees ghosts whose time has come. The other methods expect that this was called with the same `now`.
     pub fn evict(&mut self, now: Timestamp) {
         if self.ghosts.first().is_some_and(|g| g.0 <= now) {

@@ -24,6 +24,11 @@ pub struct Paced {
 }
 
 impl Paced {
+    /// As counted elsewhere.
+    pub fn counted(next_at: Timestamp) -> Self {
+        Paced { next_at }
+    }
+
     /// 1 or 0: there is no burst. A call that costs more than 1 takes as many intervals.
     pub fn is_open(&self, now: Timestamp) -> bool {
         self.next_at <= now

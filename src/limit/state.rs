@@ -32,9 +32,10 @@ pub struct State {
     blocked_until: Timestamp,
 }
 
+/// The counts of one kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Kind {
+pub enum Kind {
     Window(Window),
     Bucket(Bucket),
     Concurrency(Concurrency),
@@ -62,6 +63,11 @@ impl State {
             LimitKind::Paced { .. } => Kind::Paced(Paced::default()),
         };
         State { kind, blocked_until: Timestamp::ZERO }
+    }
+
+    /// As counted elsewhere.
+    pub fn counted(kind: Kind, blocked_until: Timestamp) -> Self {
+        State { kind, blocked_until }
     }
 
     /// Is this the state of such a limit?

@@ -74,6 +74,12 @@ pub struct Window {
 }
 
 impl Window {
+    /// As counted elsewhere; the clumps apart from each other and in order.
+    pub fn counted(in_flight: u32, clumps: Vec<Clump>, by_send: bool, switched_at: Timestamp) -> Self {
+        let used = clumps.iter().fold(0u32, |sum, c| sum.saturating_add(c.count));
+        Window { in_flight, used, clumps: clumps.into(), ends_from: Timestamp::ZERO, by_send, switched_at }
+    }
+
     /// Frees what has aged enough. The other methods expect that this was called with the same `now`.
     pub fn evict(&mut self, rule: Rule, now: Timestamp) {
         if self.by_send != rule.by_send {

@@ -134,4 +134,6 @@ pub struct Flow {
     pub counts: FlowCounts,
     /// True while the flow's run is paused or ended: nothing may leave.
     pub held: bool,
+    /// Grows with every change where several processes change it, so that old news are told from new ones; else 0.
+    pub version: i64,
 }

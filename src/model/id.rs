@@ -32,6 +32,10 @@ pub struct CallId(pub i64);
 #[serde(transparent)]
 pub struct FlowId(pub i64);
 
+/// One opening of a store that several daemons share; a restarted daemon is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DaemonId(pub Uuid);
+
 impl Id {
     const SEQ_BITS: u32 = 62;
 
@@ -76,6 +80,12 @@ impl FromStr for Id {
     fn from_str(s: &str) -> Result<Self, BadId> {
         let shown = || BadId(s.chars().take(64).collect());
         Uuid::try_parse(s).ok().and_then(Id::from_uuid).ok_or_else(shown)
+    }
+}
+
+impl fmt::Display for DaemonId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
     }
 }
 

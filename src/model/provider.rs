@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::call::Lane;
 use super::job::Coalesce;
-use super::name::{LimitName, OperationName, ProviderName};
+use super::name::{LimitName, OperationName, ProviderName, Tenant};
 use super::request::{BatchResult, Template};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +36,8 @@ pub struct Provider {
     pub response_bytes_max: usize,
     /// Send `traceparent` to the provider.
     pub propagate_trace: bool,
+    /// Weights of tenants in turns; those not named have 1.
+    pub tenants: BTreeMap<Tenant, u32>,
 }
 
 #[derive(Clone, Debug, PartialEq)]

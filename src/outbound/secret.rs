@@ -112,8 +112,8 @@ fn stamp(path: &Path) -> Stamp {
     Some((meta.modified().ok()?, meta.len()))
 }
 
-/// The secret's text without the line end that editors add.
-fn resolve(reference: &SecretRef) -> Result<SecretString, String> {
+/// The secret's text without the line end that editors add. The error names the reference, never the value.
+pub fn resolve(reference: &SecretRef) -> Result<SecretString, String> {
     let unreadable = |e: &dyn std::fmt::Display| format!("secret {}: {e}", name(reference));
     let text = match (reference, path(reference)?) {
         (SecretRef::Env(variable), _) => std::env::var(variable).map_err(|e| match e {

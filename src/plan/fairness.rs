@@ -1,10 +1,16 @@
-//! Whose turn it is: fair turns between tenants, then between the groups (operation, account) of a tenant.
+//! Whose turn it is: fair turns between tenants by weight, then between the groups (operation, account) of a tenant.
 //!
 //! Start-time fair queueing (Goyal, Vin, Cheng 1996): every tenant carries a virtual time that grows by the cost of what
-//! it sent (permits, or records of a batch); the ready tenant with the smallest goes next, so a tenant with a million
-//! jobs takes turns with one that has ten. A tenant that comes back starts at the present virtual time: idling saves
-//! nothing up. A group that has to wait is parked: it leaves the ready set until a time or an event, costs nothing
-//! while it waits and blocks nobody. A turn is O(log n). Pure. Must never know: limits, clocks, stores.
+//! it sent (permits, or records of a batch) divided by its weight; the tenant with the smallest goes next, so one with a
+//! million jobs takes turns with one that has ten. Who comes back, from idling or from waiting for its own limit, starts
+//! at the present virtual time: neither saves anything up. A batch is shared out in the same way by the clock of its
+//! group (`fairness/shelf.rs`).
+//!
+//! A group that has to wait is parked: it costs nothing while it waits and blocks nobody, and neither parking nor
+//! unparking touches its tenants, of which there may be ten thousand. A tenant finds out when its turn meets a parked
+//! group, and then waits at that group; an open group with waiting tenants rings a *bell*, which calls them one by one,
+//! each when its turn has come. So a turn is O(log n), on average over the parkings that caused the waiting. Pure. Must
+//! never know: limits, clocks, stores.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +19,17 @@ use crate::model::flow::Class;
 use crate::model::id::FlowId;
 use crate::model::name::Tenant;
 
+mod shelf;
+#[cfg(test)]
+mod tests;
+
+use shelf::{Shelf, span};
+
 /// Ready jobs per class, most urgent first.
 pub type Ready = [u64; 3];
+
+/// Largest weight of a tenant.
+pub const WEIGHT_MAX: u32 = 1_000;
 
 /// Jobs to take from one flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,51 +50,88 @@ pub struct Turn<G> {
 
 #[derive(Debug)]
 pub struct Turns<G: Ord> {
-    tenants: BTreeMap<Tenant, TenantTurns<G>>,
-    /// Tenants that may have something to send, by virtual time.
-    ready: BTreeSet<(u64, Tenant)>,
-    groups: BTreeMap<G, Members>,
+    tenants: BTreeMap<Tenant, Standing<G>>,
+    /// Tenants that know of an open group, by virtual time.
+    awake: BTreeSet<(u64, Tenant)>,
+    groups: BTreeMap<G, Group>,
+    /// Open groups at which tenants wait to be called, by the smallest virtual time among those.
+    bells: BTreeSet<(u64, G)>,
     /// Groups that have ready jobs and are not parked.
     open: usize,
+    /// Tenants waiting at open groups.
+    uncalled: usize,
     parked: BTreeSet<(Timestamp, G)>,
     soft: BTreeSet<G>,
+    /// Tenants without ready jobs that are ahead of the present.
+    gone: BTreeSet<(u64, Tenant)>,
     /// Virtual time of the latest turn.
+    present: u64,
+    /// As declared.
+    weights: BTreeMap<Tenant, u32>,
+}
+
+/// Where a tenant stands among the tenants.
+#[derive(Debug)]
+struct Standing<G> {
+    at: u64,
+    /// The groups it takes to be open, by what it sent in each.
+    open: BTreeSet<(u64, G)>,
+    /// Groups in which it has ready jobs.
+    groups: usize,
+    /// Virtual time of its latest turn, among its groups.
     present: u64,
 }
 
-#[derive(Debug)]
-struct TenantTurns<G> {
+/// A tenant in a group.
+#[derive(Debug, Default)]
+struct Member {
+    flows: Shelf<FlowId, ()>,
+    /// Virtual time of the group among the groups of the tenant.
     at: u64,
-    /// In `Turns::ready`. False: nothing ready, or all of its groups were found parked.
-    listed: bool,
-    groups: BTreeMap<G, Flows>,
-    /// The group of the last turn; the next turn goes to the one after it.
-    last: Option<G>,
+    place: Place,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// Nothing ready.
+    #[default]
+    Away,
+    /// Among the open groups of the tenant.
+    Open,
+    /// Waiting at the group; the tenant's virtual time when it began to.
+    Waits(u64),
 }
 
 #[derive(Debug, Default)]
-struct Flows {
-    ready: Ready,
-    flows: BTreeMap<FlowId, Ready>,
-}
-
-#[derive(Debug, Default)]
-struct Members {
-    ready: Ready,
-    tenants: BTreeSet<Tenant>,
+struct Group {
+    shelf: Shelf<Tenant, Member>,
+    /// Tenants to be called when the group is open, by virtual time.
+    waiting: BTreeSet<(u64, Tenant)>,
+    /// Its entry in `Turns::bells`.
+    bell: Option<u64>,
     parked_until: Option<Timestamp>,
+}
+
+impl Group {
+    fn is_open(&self) -> bool {
+        any(self.shelf.ready()) && self.parked_until.is_none()
+    }
 }
 
 impl<G: Ord> Default for Turns<G> {
     fn default() -> Self {
         Turns {
             tenants: BTreeMap::new(),
-            ready: BTreeSet::new(),
+            awake: BTreeSet::new(),
             groups: BTreeMap::new(),
+            bells: BTreeSet::new(),
             open: 0,
+            uncalled: 0,
             parked: BTreeSet::new(),
             soft: BTreeSet::new(),
+            gone: BTreeSet::new(),
             present: 0,
+            weights: BTreeMap::new(),
         }
     }
 }
@@ -89,57 +141,43 @@ fn any(ready: &Ready) -> bool {
 }
 
 impl<G: Ord + Clone> Turns<G> {
-    /// Takes in how many jobs of a flow are ready now; absolute numbers. New work unparks nothing: what a group waits
-    /// for is a permit, and more jobs make no permit. (A batch that has become full does: see `unpark`.)
-    pub fn update(&mut self, flow: FlowId, tenant: &Tenant, group: &G, ready: Ready) {
-        let present = self.present;
-        let turns = self.tenants.entry(tenant.clone()).or_insert_with(|| TenantTurns {
-            at: present,
-            listed: false,
-            groups: BTreeMap::new(),
-            last: None,
-        });
-        let flows = turns.groups.entry(group.clone()).or_default();
-        let before = if any(&ready) { flows.flows.insert(flow, ready) } else { flows.flows.remove(&flow) };
-        let before = before.unwrap_or_default();
-        let members = self.groups.entry(group.clone()).or_default();
-        let was_open = any(&members.ready) && members.parked_until.is_none();
-        for class in 0..3 {
-            flows.ready[class] = flows.ready[class] - before[class] + ready[class];
-            members.ready[class] = members.ready[class] - before[class] + ready[class];
-        }
-        if any(&flows.ready) {
-            members.tenants.insert(tenant.clone());
-            if !turns.listed && members.parked_until.is_none() {
-                turns.at = turns.at.max(present);
-                turns.listed = true;
-                self.ready.insert((turns.at, tenant.clone()));
-            }
-        } else {
-            members.tenants.remove(tenant);
-            turns.groups.remove(group);
-        }
-        let is_open = any(&members.ready) && members.parked_until.is_none();
-        self.open = self.open + usize::from(is_open) - usize::from(was_open);
-        if !any(&members.ready) {
-            // A group without work needs no memory; what it waited for is asked again when work comes.
-            if let Some(until) = members.parked_until {
-                self.parked.remove(&(until, group.clone()));
-                self.soft.remove(group);
-            }
-            self.groups.remove(group);
-        }
-        if turns.groups.is_empty() {
-            self.ready.remove(&(turns.at, tenant.clone()));
-            turns.listed = false;
-            // Forgetting a tenant that is behind the present loses nothing: it would start there anyway.
-            if turns.at <= self.present {
-                self.tenants.remove(tenant);
-            }
+    /// Weights in force from the next charge on; 1 for tenants that are not named.
+    pub fn set_weights(&mut self, weights: impl IntoIterator<Item = (Tenant, u32)>) {
+        self.weights = weights.into_iter().map(|(t, w)| (t, w.clamp(1, WEIGHT_MAX))).collect();
+        for group in self.groups.values_mut() {
+            group.shelf.weigh(|tenant| self.weights.get(tenant).copied().unwrap_or(1));
         }
     }
 
-    /// Whose turn it is at `now`, if anybody's. Unparks what is due. The same answer until `charge` or `park`.
+    fn weight(&self, tenant: &Tenant) -> u32 {
+        self.weights.get(tenant).copied().unwrap_or(1)
+    }
+
+    /// Takes in how many jobs of a flow are ready now; absolute numbers. New work unparks nothing: what a group waits
+    /// for is a permit, and more jobs make no permit. (A batch that has become full does: see `unpark`.)
+    pub fn update(&mut self, flow: FlowId, tenant: &Tenant, group: &G, ready: Ready) {
+        if !any(&ready) && !self.groups.contains_key(group) {
+            return;
+        }
+        let weight = self.weight(tenant);
+        let found = self.groups.entry(group.clone()).or_default();
+        let was_open = found.is_open();
+        found.shelf.set(tenant, weight, |member| {
+            member.flows.set(&flow, 1, |()| ready);
+            member.flows.sweep();
+            *member.flows.ready()
+        });
+        self.settle(tenant, group);
+        self.sweep(group, was_open);
+        if self.groups.get(group).is_some_and(|g| !any(g.shelf.ready())) {
+            // A group without work needs no memory; what it waited for is asked again when work comes.
+            self.unpark(group);
+            self.groups.remove(group);
+        }
+    }
+
+    /// Whose turn it is at `now`, if anybody's. Unparks what is due. The same answer until something is taken or
+    /// parked.
     pub fn next(&mut self, now: Timestamp) -> Option<Turn<G>> {
         while let Some((until, group)) = self.parked.first().cloned()
             && until <= now
@@ -147,111 +185,80 @@ impl<G: Ord + Clone> Turns<G> {
             self.unpark(&group);
         }
         while self.open > 0 {
-            let (at, tenant) = self.ready.first().cloned()?;
-            let turns = self.tenants.get_mut(&tenant).expect("a listed tenant exists");
-            let after = turns.last.clone();
-            let open = |(g, flows): &(&G, &Flows)| {
-                any(&flows.ready) && self.groups.get(*g).is_some_and(|m| m.parked_until.is_none())
-            };
-            let group = match &after {
-                Some(last) => {
-                    let behind = (std::ops::Bound::Excluded(last), std::ops::Bound::Unbounded);
-                    let found = turns.groups.range(behind).find(open);
-                    found.or_else(|| turns.groups.range(..=last).find(open))
-                }
-                None => turns.groups.iter().find(open),
-            };
-            let Some(group) = group.map(|(g, _)| g.clone()) else {
-                // All that is left stands in parked groups: listed again when one is unparked or work comes.
-                turns.listed = false;
-                self.ready.remove(&(at, tenant));
+            let first = self.awake.first().map_or(u64::MAX, |(at, _)| *at);
+            if let Some((at, group)) = self.bells.first()
+                && (*at).max(self.present) < first
+            {
+                let group = group.clone();
+                self.call(&group);
                 continue;
-            };
-            self.present = self.present.max(at);
-            let ready = turns.groups[&group].ready;
+            }
+            let (at, tenant) = self.awake.first().cloned()?;
+            let group = self.tenants.get(&tenant)?.open.first()?.1.clone();
+            let found = self.groups.get(&group)?;
+            if found.parked_until.is_some() {
+                self.leave_open(&tenant, &group);
+                self.wait(&tenant, &group);
+                continue;
+            }
+            let ready = found.shelf.ready_of(&tenant);
+            self.advance(at);
             return Some(Turn { tenant, group, ready });
         }
         None
     }
 
-    /// Tenants that may have a turn now: how many a fair share is divided by.
+    /// Tenants that may have a turn now, or a few more: how many a fair share is divided by.
     pub fn tenants_ready(&self) -> usize {
-        self.ready.len().max(1)
+        (self.awake.len() + self.uncalled).max(1)
     }
 
     /// Up to `count` jobs of one class from the tenant whose turn it is, evenly from its flows. Charges the tenant and
     /// moves its turn on.
     pub fn share(&mut self, turn: &Turn<G>, class: Class, count: u32) -> Vec<Share> {
-        let Some(turns) = self.tenants.get_mut(&turn.tenant) else { return Vec::new() };
-        let Some(flows) = turns.groups.get_mut(&turn.group) else { return Vec::new() };
-        let shares = flows.take(class, count);
-        turns.last = Some(turn.group.clone());
+        let Some(group) = self.groups.get_mut(&turn.group) else { return Vec::new() };
+        let was_open = group.is_open();
+        let Some(member) = group.shelf.get_mut(&turn.tenant) else { return Vec::new() };
+        let mut shares = Vec::new();
+        member.flows.deal(class, count, |flow, (), count| shares.push(Share { flow: *flow, class, count }));
+        member.flows.sweep();
         let taken = shares.iter().map(|s| u64::from(s.count)).sum();
-        self.charge(&turn.tenant, taken);
-        self.taken(&turn.group, class, taken);
-        shares
-    }
-
-    /// Up to `count` jobs of the group's tenants for one batch: the most urgent class first, and within a class evenly
-    /// between the tenants. Charges each for its records.
-    pub fn fill(&mut self, group: &G, count: u32) -> Vec<Share> {
-        let Some(members) = self.groups.get(group) else { return Vec::new() };
-        // Who had least so far is asked first, so that rounding favours the small.
-        let mut order: Vec<(u64, Tenant)> =
-            members.tenants.iter().map(|t| (self.tenants.get(t).map_or(0, |s| s.at), t.clone())).collect();
-        order.sort();
-        let (mut shares, mut left) = (Vec::new(), count);
-        for class in Class::ALL {
-            let mut asked = order.clone();
-            while left > 0 && !asked.is_empty() {
-                let each = (left / asked.len() as u32).max(1);
-                asked.retain(|(_, tenant)| {
-                    let flows = self.tenants.get_mut(tenant).and_then(|t| t.groups.get_mut(group));
-                    let Some(flows) = flows.filter(|_| left > 0) else { return false };
-                    let got = flows.take(class, each.min(left));
-                    let taken: u32 = got.iter().map(|s| s.count).sum();
-                    left -= taken;
-                    shares.extend(got);
-                    let more = taken == each;
-                    self.charge(tenant, u64::from(taken));
-                    self.taken(group, class, u64::from(taken));
-                    more
-                });
-            }
-        }
+        group.shelf.charge(&turn.tenant, class, taken);
+        self.charge(&turn.tenant, &turn.group, taken);
+        self.sweep(&turn.group, was_open);
         merge(shares)
     }
 
-    fn charge(&mut self, tenant: &Tenant, cost: u64) {
-        if cost == 0 {
-            return;
+    /// Up to `count` jobs of the group's tenants for one batch: the most urgent class first, and within a class by the
+    /// tenants' weights, who had least of this group so far first. Charges each for its records.
+    pub fn fill(&mut self, group: &G, count: u32) -> Vec<Share> {
+        let Some(found) = self.groups.get_mut(group) else { return Vec::new() };
+        let was_open = found.is_open();
+        let (mut shares, mut taken, mut left) = (Vec::new(), BTreeMap::<Tenant, u64>::new(), count);
+        for class in Class::ALL {
+            let mut got = 0;
+            found.shelf.deal(class, left, |tenant, member, count| {
+                member.flows.deal(class, count, |flow, (), count| shares.push(Share { flow: *flow, class, count }));
+                member.flows.sweep();
+                *taken.entry(tenant.clone()).or_default() += u64::from(count);
+                got += count;
+            });
+            left -= got;
         }
-        if let Some(turns) = self.tenants.get_mut(tenant) {
-            let listed = self.ready.remove(&(turns.at, tenant.clone()));
-            turns.at += cost;
-            if listed {
-                self.ready.insert((turns.at, tenant.clone()));
-            }
+        for (tenant, cost) in taken {
+            self.charge(&tenant, group, cost);
         }
-    }
-
-    /// What was taken is not ready any more, until the next `update` says the truth.
-    fn taken(&mut self, group: &G, class: Class, count: u64) {
-        if let Some(members) = self.groups.get_mut(group) {
-            let was_open = any(&members.ready) && members.parked_until.is_none();
-            members.ready[class as usize] = members.ready[class as usize].saturating_sub(count);
-            let is_open = any(&members.ready) && members.parked_until.is_none();
-            self.open = self.open + usize::from(is_open) - usize::from(was_open);
-        }
+        self.sweep(group, was_open);
+        merge(shares)
     }
 
     /// Nothing of the group may leave before `until`. `soft`: an event may bring it back sooner.
     pub fn park(&mut self, group: &G, until: Timestamp, soft: bool) {
-        let Some(members) = self.groups.get_mut(group) else { return };
-        if let Some(before) = members.parked_until.replace(until) {
-            self.parked.remove(&(before, group.clone()));
-        } else if any(&members.ready) {
-            self.open -= 1;
+        let Some(found) = self.groups.get_mut(group) else { return };
+        let was_open = found.is_open();
+        match found.parked_until.replace(until) {
+            Some(before) => drop(self.parked.remove(&(before, group.clone()))),
+            None => self.uncalled -= found.waiting.len(),
         }
         self.parked.insert((until, group.clone()));
         if soft {
@@ -259,25 +266,19 @@ impl<G: Ord + Clone> Turns<G> {
         } else {
             self.soft.remove(group);
         }
+        self.hang_bell(group);
+        self.recount(group, was_open);
     }
 
     /// The group may be asked again.
     pub fn unpark(&mut self, group: &G) {
         self.soft.remove(group);
-        let Some(members) = self.groups.get_mut(group) else { return };
-        let Some(until) = members.parked_until.take() else { return };
+        let Some(found) = self.groups.get_mut(group) else { return };
+        let Some(until) = found.parked_until.take() else { return };
         self.parked.remove(&(until, group.clone()));
-        if any(&members.ready) {
-            self.open += 1;
-        }
-        for tenant in &members.tenants {
-            if let Some(turns) = self.tenants.get_mut(tenant)
-                && !turns.listed
-            {
-                turns.listed = true;
-                self.ready.insert((turns.at, tenant.clone()));
-            }
-        }
+        self.uncalled += found.waiting.len();
+        self.hang_bell(group);
+        self.recount(group, false);
     }
 
     /// Something happened that softly parked groups may have waited for.
@@ -306,29 +307,156 @@ impl<G: Ord + Clone> Turns<G> {
     pub fn wake_at(&self) -> Timestamp {
         if self.open > 0 { Timestamp::ZERO } else { self.parked.first().map_or(Timestamp::NEVER, |(at, _)| *at) }
     }
-}
 
-impl Flows {
-    /// Up to `count` ready jobs of a class, evenly from the flows; deducts them.
-    fn take(&mut self, class: Class, count: u32) -> Vec<Share> {
-        let (mut shares, mut left) = (Vec::new(), count);
-        let class_at = class as usize;
-        let mut asked: Vec<FlowId> = self.flows.iter().filter(|(_, r)| r[class_at] > 0).map(|(f, _)| *f).collect();
-        while left > 0 && !asked.is_empty() {
-            let each = (left / asked.len() as u32).max(1);
-            asked.retain(|flow| {
-                let Some(ready) = self.flows.get_mut(flow).filter(|_| left > 0) else { return false };
-                let count = u32::try_from(ready[class_at]).unwrap_or(u32::MAX).min(each).min(left);
-                ready[class_at] -= u64::from(count);
-                self.ready[class_at] -= u64::from(count);
-                left -= count;
-                if count > 0 {
-                    shares.push(Share { flow: *flow, class, count });
-                }
-                ready[class_at] > 0
-            });
+    /// Charges a tenant for what it got in a group, among the tenants and among its groups.
+    fn charge(&mut self, tenant: &Tenant, group: &G, cost: u64) {
+        let weight = self.weight(tenant);
+        let Some(standing) = self.tenants.get_mut(tenant).filter(|_| cost > 0) else { return };
+        let Some(member) = self.groups.get_mut(group).and_then(|g| g.shelf.get_mut(tenant)) else { return };
+        let awake = self.awake.remove(&(standing.at, tenant.clone()));
+        // Who was not called yet may be behind the present.
+        standing.at = standing.at.max(self.present).saturating_add(span(cost, weight));
+        if awake {
+            self.awake.insert((standing.at, tenant.clone()));
         }
-        merge(shares)
+        let open = standing.open.remove(&(member.at, group.clone()));
+        standing.present = standing.present.max(member.at);
+        member.at = member.at.saturating_add(cost);
+        if open {
+            standing.open.insert((member.at, group.clone()));
+        }
+        self.settle(tenant, group);
+    }
+
+    /// Puts a tenant where it belongs in a group after what it has ready there has changed.
+    fn settle(&mut self, tenant: &Tenant, group: &G) {
+        let Some(found) = self.groups.get(group) else { return };
+        let (has_work, parked) = (any(&found.shelf.ready_of(tenant)), found.parked_until.is_some());
+        let place = found.shelf.get(tenant).map_or(Place::Away, |m| m.place);
+        match (place, has_work) {
+            (Place::Away, true) => {
+                let present = self.present;
+                let new = || Standing { at: present, open: BTreeSet::new(), groups: 0, present: 0 };
+                let standing = self.tenants.entry(tenant.clone()).or_insert_with(new);
+                self.gone.remove(&(standing.at, tenant.clone()));
+                standing.groups += 1;
+                if parked { self.wait(tenant, group) } else { self.enter_open(tenant, group) }
+            }
+            (Place::Open, false) => {
+                self.leave_open(tenant, group);
+                self.leave_group(tenant);
+            }
+            (Place::Waits(since), false) => {
+                self.leave_waiting(tenant, group, since);
+                self.leave_group(tenant);
+            }
+            _ => {}
+        }
+    }
+
+    /// The tenant takes the group to be open: it has turns.
+    fn enter_open(&mut self, tenant: &Tenant, group: &G) {
+        let Some(standing) = self.tenants.get_mut(tenant) else { return };
+        let Some(member) = self.groups.get_mut(group).and_then(|g| g.shelf.get_mut(tenant)) else { return };
+        if standing.open.is_empty() {
+            standing.at = standing.at.max(self.present);
+            self.awake.insert((standing.at, tenant.clone()));
+        }
+        member.at = member.at.max(standing.present);
+        member.place = Place::Open;
+        standing.open.insert((member.at, group.clone()));
+    }
+
+    fn leave_open(&mut self, tenant: &Tenant, group: &G) {
+        let Some(standing) = self.tenants.get_mut(tenant) else { return };
+        let Some(member) = self.groups.get_mut(group).and_then(|g| g.shelf.get_mut(tenant)) else { return };
+        member.place = Place::Away;
+        standing.open.remove(&(member.at, group.clone()));
+        if standing.open.is_empty() {
+            self.awake.remove(&(standing.at, tenant.clone()));
+        }
+    }
+
+    /// The tenant waits at the group until it is called.
+    fn wait(&mut self, tenant: &Tenant, group: &G) {
+        let Some(at) = self.tenants.get(tenant).map(|s| s.at) else { return };
+        let Some(found) = self.groups.get_mut(group) else { return };
+        found.waiting.insert((at, tenant.clone()));
+        if let Some(member) = found.shelf.get_mut(tenant) {
+            member.place = Place::Waits(at);
+        }
+        self.uncalled += usize::from(found.parked_until.is_none());
+        self.hang_bell(group);
+    }
+
+    fn leave_waiting(&mut self, tenant: &Tenant, group: &G, since: u64) {
+        let Some(found) = self.groups.get_mut(group) else { return };
+        found.waiting.remove(&(since, tenant.clone()));
+        if let Some(member) = found.shelf.get_mut(tenant) {
+            member.place = Place::Away;
+        }
+        self.uncalled -= usize::from(found.parked_until.is_none());
+        self.hang_bell(group);
+    }
+
+    /// Calls the first of those that wait at an open group.
+    fn call(&mut self, group: &G) {
+        let Some((since, tenant)) = self.groups.get(group).and_then(|g| g.waiting.first().cloned()) else { return };
+        self.leave_waiting(&tenant, group, since);
+        self.enter_open(&tenant, group);
+    }
+
+    /// The tenant has nothing ready in the group any more.
+    fn leave_group(&mut self, tenant: &Tenant) {
+        let Some(standing) = self.tenants.get_mut(tenant) else { return };
+        standing.groups -= 1;
+        if standing.groups > 0 {
+            return;
+        }
+        // Forgetting a tenant that is not ahead of the present loses nothing: it would start there anyway.
+        if standing.at <= self.present {
+            self.tenants.remove(tenant);
+        } else {
+            self.gone.insert((standing.at, tenant.clone()));
+        }
+    }
+
+    /// Keeps the group's place among the bells right.
+    fn hang_bell(&mut self, group: &G) {
+        let Some(found) = self.groups.get_mut(group) else { return };
+        let wanted = found.waiting.first().map(|(at, _)| *at).filter(|_| found.parked_until.is_none());
+        if wanted == found.bell {
+            return;
+        }
+        if let Some(at) = std::mem::replace(&mut found.bell, wanted) {
+            self.bells.remove(&(at, group.clone()));
+        }
+        if let Some(at) = wanted {
+            self.bells.insert((at, group.clone()));
+        }
+    }
+
+    /// After a change of what is ready in a group.
+    fn sweep(&mut self, group: &G, was_open: bool) {
+        if let Some(found) = self.groups.get_mut(group) {
+            found.shelf.sweep();
+        }
+        self.recount(group, was_open);
+    }
+
+    fn recount(&mut self, group: &G, was_open: bool) {
+        let is_open = self.groups.get(group).is_some_and(Group::is_open);
+        self.open = self.open + usize::from(is_open) - usize::from(was_open);
+    }
+
+    fn advance(&mut self, present: u64) {
+        self.present = self.present.max(present);
+        while let Some((at, tenant)) = self.gone.first().cloned()
+            && at <= self.present
+        {
+            self.gone.remove(&(at, tenant.clone()));
+            self.tenants.remove(&tenant);
+        }
     }
 }
 
@@ -346,112 +474,4 @@ fn merge(shares: Vec<Share>) -> Vec<Share> {
         }
     }
     merged
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn tenant(name: &str) -> Tenant {
-        Tenant::new(name).unwrap()
-    }
-
-    fn turns(ready: &[(i64, &str, u8, u64)]) -> Turns<u8> {
-        let mut t = Turns::default();
-        for &(flow, name, group, n) in ready {
-            t.update(FlowId(flow), &tenant(name), &group, [0, n, 0]);
-        }
-        t
-    }
-
-    #[test]
-    fn a_hog_takes_turns_with_the_small() {
-        let mut t = turns(&[(1, "hog", 0, 1_000_000), (2, "a", 0, 10), (3, "b", 0, 10)]);
-        let mut order = Vec::new();
-        for _ in 0..30 {
-            let turn = t.next(Timestamp::ZERO).unwrap();
-            assert_eq!(t.share(&turn, Class::Normal, 1).len(), 1);
-            order.push(turn.tenant.to_string());
-        }
-        assert_eq!(order.iter().filter(|t| *t == "a").count(), 10);
-        assert_eq!(order.iter().filter(|t| *t == "b").count(), 10);
-    }
-
-    #[test]
-    fn a_batch_is_filled_evenly_and_the_rest_goes_to_who_has_more() {
-        let mut t = turns(&[(1, "hog", 0, 1_000_000), (2, "a", 0, 10)]);
-        let shares = t.fill(&0, 100);
-        let count = |flow| shares.iter().filter(|s| s.flow == FlowId(flow)).map(|s| s.count).sum::<u32>();
-        assert_eq!((count(2), count(1)), (10, 90));
-    }
-
-    #[test]
-    fn the_urgent_class_goes_into_a_batch_first() {
-        let mut t = Turns::default();
-        t.update(FlowId(1), &tenant("a"), &0u8, [0, 50, 0]);
-        t.update(FlowId(2), &tenant("b"), &0u8, [5, 50, 0]);
-        let shares = t.fill(&0, 5);
-        assert_eq!(shares, [Share { flow: FlowId(2), class: Class::Urgent, count: 5 }]);
-    }
-
-    #[test]
-    fn a_parked_group_blocks_nobody_and_comes_back_in_time() {
-        let mut t = turns(&[(1, "a", 0, 5), (2, "a", 1, 5), (3, "b", 0, 5)]);
-        t.park(&0, Timestamp(50), false);
-        for _ in 0..5 {
-            let turn = t.next(Timestamp(10)).unwrap();
-            assert_eq!(turn.group, 1);
-            t.share(&turn, Class::Normal, 1);
-        }
-        assert_eq!(t.next(Timestamp(10)), None);
-        assert_eq!(t.wake_at(), Timestamp(50));
-        // The one who got nothing so far goes first.
-        assert_eq!(t.next(Timestamp(50)).unwrap().tenant, tenant("b"));
-        t.park(&0, Timestamp(90), true);
-        assert_eq!(t.next(Timestamp(60)), None);
-        t.unpark_soft();
-        assert!(t.next(Timestamp(60)).is_some());
-    }
-
-    proptest! {
-        /// Whatever happens, `next` finds somebody exactly when an unparked group has ready jobs, and shares never
-        /// exceed what is ready.
-        #[test]
-        fn turns_go_on_as_long_as_there_is_open_work(
-            steps in proptest::collection::vec((0u8..5, 0i64..6, 0u8..3, 0u64..4, 0i64..100), 1..200)
-        ) {
-            let mut t: Turns<u8> = Turns::default();
-            let mut ready: BTreeMap<i64, u64> = BTreeMap::new();
-            let mut now = 0;
-            // Flow f belongs to tenant f % 3 and group f % 2 always.
-            for (what, flow, group, n, time) in steps {
-                match what {
-                    0 | 1 => {
-                        t.update(FlowId(flow), &tenant(&(flow % 3).to_string()), &((flow % 2) as u8), [0, n, 0]);
-                        ready.insert(flow, n);
-                    }
-                    2 => t.park(&(group % 2), Timestamp(now + time), time % 2 == 0),
-                    3 => t.unpark_soft(),
-                    _ => {
-                        now += time;
-                        while let Some(turn) = t.next(Timestamp(now)) {
-                            prop_assert!(!t.is_parked(&turn.group));
-                            let shares = t.share(&turn, Class::Normal, 2);
-                            prop_assert!(!shares.is_empty());
-                            for s in shares {
-                                let left = ready.get_mut(&s.flow.0).unwrap();
-                                prop_assert!(u64::from(s.count) <= *left);
-                                *left -= u64::from(s.count);
-                            }
-                        }
-                        for (flow, left) in &ready {
-                            prop_assert!(*left == 0 || t.is_parked(&((flow % 2) as u8)), "flow {} starves", flow);
-                        }
-                    }
-                }
-            }
-        }
-    }
 }

@@ -3,7 +3,8 @@
 //!
 //! A saturated limit repeats itself: what leaves at x in this window comes back at x + W. So the calls that a limit lets
 //! through until t are those free now, plus the used ones that return until t, plus a whole quota per window that has
-//! passed; the moment of the m-th call is found without looking at any job. Two lanes work side by side, and a limit
+//! passed; the moment of the m-th call is found without looking at any job. What is kept back for more urgent classes is
+//! not counted. Two lanes work side by side, and a limit
 //! that both spend counts their sum. Full batches are assumed, since a forecast is asked for when there is a backlog.
 //! Must never know: jobs, limiters. Next: `engine/status`.
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::limit::LimitView;
 use crate::model::call::LimitKey;
+use crate::model::flow::Class;
 
 /// One lane of an operation.
 #[derive(Clone, Debug, Default)]
@@ -37,24 +39,25 @@ pub struct Forecast {
 const HORIZON: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// When the `k`-th waiting job leaves at the latest (1: the next one), if the lanes are used as they may be.
-pub fn departure(now: Timestamp, lanes: &[LaneForecast], k: u64) -> Forecast {
+/// `class` is that of the job: reserves for more urgent ones are out of its reach.
+pub fn departure(now: Timestamp, lanes: &[LaneForecast], class: Class, k: u64) -> Forecast {
     let end = now + HORIZON;
     if k == 0 || lanes.is_empty() {
         return Forecast { at: if k == 0 { now } else { Timestamp::NEVER }, bound_by: None };
     }
-    if sent_until(now, lanes, now) >= k {
+    if sent_until(now, lanes, class, now) >= k {
         return Forecast { at: now, bound_by: None };
     }
-    if sent_until(now, lanes, end) < k {
-        return Forecast { at: Timestamp::NEVER, bound_by: binder(now, lanes, end) };
+    if sent_until(now, lanes, class, end) < k {
+        return Forecast { at: Timestamp::NEVER, bound_by: binder(now, lanes, class, end) };
     }
     // The number that may leave only grows with time.
     let (mut early, mut late) = (now.0, end.0);
     while late - early > 1 {
         let middle = early + (late - early) / 2;
-        if sent_until(now, lanes, Timestamp(middle)) >= k { late = middle } else { early = middle }
+        if sent_until(now, lanes, class, Timestamp(middle)) >= k { late = middle } else { early = middle }
     }
-    Forecast { at: Timestamp(late), bound_by: binder(now, lanes, Timestamp(early)) }
+    Forecast { at: Timestamp(late), bound_by: binder(now, lanes, class, Timestamp(early)) }
 }
 
 /// Where a job stands when flows take turns: the jobs that leave before it or with it, itself included.
@@ -68,25 +71,28 @@ pub fn position(ahead: u64, weight: u32, others: impl IntoIterator<Item = (u64, 
 }
 
 /// Jobs per second that the lanes allow in the long run; `None`: no limit binds.
-pub fn rate(lanes: &[LaneForecast]) -> Option<f64> {
+pub fn rate(lanes: &[LaneForecast], class: Class) -> Option<f64> {
     let mut sum = 0.0;
     for lane in lanes {
-        let slowest = lane.limits.iter().filter_map(|l| long_run(l, lane.call_time)).min_by(f64::total_cmp)?;
+        let slowest = lane.limits.iter().filter_map(|l| long_run(l, class, lane.call_time)).min_by(f64::total_cmp)?;
         sum += slowest * f64::from(lane.size.max(1));
     }
     Some(sum)
 }
 
-fn long_run(limit: &LimitView, call_time: Duration) -> Option<f64> {
+fn long_run(limit: &LimitView, class: Class, call_time: Duration) -> Option<f64> {
     let span = if limit.per.is_zero() { call_time } else { limit.per };
-    (!span.is_zero()).then(|| f64::from(limit.max / limit.cost.max(1)) / span.as_secs_f64())
+    (!span.is_zero()).then(|| {
+        f64::from(limit.max.saturating_sub(limit.kept_by_class[class as usize]) / limit.cost.max(1))
+            / span.as_secs_f64()
+    })
 }
 
 /// Jobs that may have left until `t`.
-fn sent_until(now: Timestamp, lanes: &[LaneForecast], t: Timestamp) -> u64 {
+fn sent_until(now: Timestamp, lanes: &[LaneForecast], class: Class, t: Timestamp) -> u64 {
     let calls: Vec<u64> = lanes
         .iter()
-        .map(|lane| lane.limits.iter().map(|l| calls_until(now, l, lane.call_time, t)).min().unwrap_or(u64::MAX))
+        .map(|lane| lane.limits.iter().map(|l| calls_until(now, l, class, lane.call_time, t)).min().unwrap_or(u64::MAX))
         .collect();
     // The lane that moves more per call takes first from what both spend.
     let mut order: Vec<usize> = (0..lanes.len()).collect();
@@ -98,7 +104,7 @@ fn sent_until(now: Timestamp, lanes: &[LaneForecast], t: Timestamp) -> u64 {
             let shared = |j: &&usize| lanes[**j].limits.iter().any(|l| l.key == limit.key);
             let before = order[..at].iter().filter(shared).fold(0u64, |sum, &j| sum.saturating_add(taken[j]));
             if before > 0 {
-                may = may.min(calls_until(now, limit, lanes[i].call_time, t).saturating_sub(before));
+                may = may.min(calls_until(now, limit, class, lanes[i].call_time, t).saturating_sub(before));
             }
         }
         taken[i] = may;
@@ -107,9 +113,9 @@ fn sent_until(now: Timestamp, lanes: &[LaneForecast], t: Timestamp) -> u64 {
 }
 
 /// The limit that lets the least through in the lane that moves the most.
-fn binder(now: Timestamp, lanes: &[LaneForecast], t: Timestamp) -> Option<LimitKey> {
+fn binder(now: Timestamp, lanes: &[LaneForecast], class: Class, t: Timestamp) -> Option<LimitKey> {
     let least = |lane: &LaneForecast| {
-        lane.limits.iter().map(|l| (calls_until(now, l, lane.call_time, t), l.key.clone())).min_by_key(|c| c.0)
+        lane.limits.iter().map(|l| (calls_until(now, l, class, lane.call_time, t), l.key.clone())).min_by_key(|c| c.0)
     };
     let lanes =
         lanes.iter().filter_map(|lane| least(lane).map(|(n, key)| (n.saturating_mul(u64::from(lane.size)), key)));
@@ -117,13 +123,13 @@ fn binder(now: Timestamp, lanes: &[LaneForecast], t: Timestamp) -> Option<LimitK
 }
 
 /// Calls that one limit lets through from now until `t`.
-fn calls_until(now: Timestamp, limit: &LimitView, call_time: Duration, t: Timestamp) -> u64 {
+fn calls_until(now: Timestamp, limit: &LimitView, class: Class, call_time: Duration, t: Timestamp) -> u64 {
     let opens_at = limit.blocked_until.unwrap_or(now).max(now);
     if t < opens_at {
         return 0;
     }
     let cost = u64::from(limit.cost.max(1));
-    let max = u64::from(limit.max);
+    let max = u64::from(limit.max.saturating_sub(limit.kept_by_class[class as usize]));
     let free = max.saturating_sub(u64::from(limit.used)).saturating_sub(u64::from(limit.in_flight));
     if limit.per.is_zero() {
         // A cap on calls in flight: so many per call time.
@@ -178,17 +184,17 @@ mod tests {
     #[test]
     fn the_jobs_of_a_window_leave_now_and_the_next_one_a_window_later() {
         let lanes = [lane(1, vec![limit("crm/core", 5, 60, &[])])];
-        assert_eq!(departure(NOW, &lanes, 5).at, NOW);
-        let sixth = departure(NOW, &lanes, 6);
+        assert_eq!(departure(NOW, &lanes, Class::Normal, 5).at, NOW);
+        let sixth = departure(NOW, &lanes, Class::Normal, 6);
         assert_eq!(sixth.at, NOW + Duration::from_secs(60));
         assert_eq!(sixth.bound_by.unwrap().0.as_ref(), "crm/core");
-        assert_eq!(departure(NOW, &lanes, 26).at, NOW + Duration::from_secs(300));
+        assert_eq!(departure(NOW, &lanes, Class::Normal, 26).at, NOW + Duration::from_secs(300));
     }
 
     #[test]
     fn used_permits_return_when_the_limiter_says() {
         let lanes = [lane(1, vec![limit("w", 5, 60, &[(1_010, 3), (1_040, 2)])])];
-        let at = |k| departure(NOW, &lanes, k).at;
+        let at = |k| departure(NOW, &lanes, Class::Normal, k).at;
         assert_eq!((at(1), at(3)), (Timestamp::from_secs(1_010), Timestamp::from_secs(1_010)));
         assert_eq!((at(4), at(5)), (Timestamp::from_secs(1_040), Timestamp::from_secs(1_040)));
         assert_eq!(at(6), Timestamp::from_secs(1_070), "the third window begins like the first");
@@ -198,9 +204,9 @@ mod tests {
     fn forty_thousand_updates_need_both_lanes() {
         let both =
             [lane(1_000, vec![limit("batch", 50, 3_600, &[])]), lane(1, vec![limit("single", 3_600, 3_600, &[])])];
-        assert_eq!(departure(NOW, &both, 53_600).at, NOW);
-        assert_eq!(departure(NOW, &both, 53_601).at, NOW + Duration::from_secs(3_600));
-        let per_second = rate(&both).unwrap();
+        assert_eq!(departure(NOW, &both, Class::Normal, 53_600).at, NOW);
+        assert_eq!(departure(NOW, &both, Class::Normal, 53_601).at, NOW + Duration::from_secs(3_600));
+        let per_second = rate(&both, Class::Normal).unwrap();
         assert!((per_second - 53_600.0 / 3_600.0).abs() < 0.01, "{per_second}");
     }
 
@@ -208,8 +214,8 @@ mod tests {
     fn a_limit_that_both_lanes_spend_counts_once() {
         let shared = limit("core", 10, 60, &[]);
         let both = [lane(100, vec![shared.clone(), limit("b", 4, 60, &[])]), lane(1, vec![shared])];
-        assert_eq!(departure(NOW, &both, 406).at, NOW, "four batches and six singles");
-        assert_eq!(departure(NOW, &both, 407).at, NOW + Duration::from_secs(60));
+        assert_eq!(departure(NOW, &both, Class::Normal, 406).at, NOW, "four batches and six singles");
+        assert_eq!(departure(NOW, &both, Class::Normal, 407).at, NOW + Duration::from_secs(60));
     }
 
     #[test]
@@ -223,8 +229,40 @@ mod tests {
     fn a_blocked_limit_opens_when_the_provider_said() {
         let mut blocked = limit("w", 5, 60, &[]);
         blocked.blocked_until = Some(NOW + Duration::from_secs(30));
-        assert_eq!(departure(NOW, &[lane(1, vec![blocked])], 1).at, NOW + Duration::from_secs(30));
-        assert_eq!(departure(NOW, &[lane(1, Vec::new())], 1 << 40), Forecast { at: NOW, bound_by: None });
+        assert_eq!(departure(NOW, &[lane(1, vec![blocked])], Class::Normal, 1).at, NOW + Duration::from_secs(30));
+        assert_eq!(
+            departure(NOW, &[lane(1, Vec::new())], Class::Normal, 1 << 40),
+            Forecast { at: NOW, bound_by: None }
+        );
+    }
+
+    #[test]
+    fn what_is_kept_for_others_is_not_promised() {
+        let mut core = limit("core", 10, 60, &[(1_030, 4)]);
+        core.kept_by_class = [0, 2, 5];
+        let lanes = [lane(1, vec![core])];
+        let at = |class, k| departure(NOW, &lanes, class, k).at.since(NOW).as_secs();
+        assert_eq!((at(Class::Urgent, 6), at(Class::Urgent, 7)), (0, 30));
+        // Two of the six that are free are kept for urgent jobs, five for urgent and normal ones.
+        assert_eq!((at(Class::Normal, 4), at(Class::Normal, 5), at(Class::Normal, 8)), (0, 30, 30));
+        assert_eq!((at(Class::Bulk, 1), at(Class::Bulk, 2), at(Class::Bulk, 5)), (0, 30, 30));
+        // The next windows give what is left of them, each.
+        assert_eq!((at(Class::Normal, 9), at(Class::Bulk, 6)), (60, 60));
+        assert!((rate(&lanes, Class::Bulk).unwrap() - 5.0 / 60.0).abs() < 1e-9);
+        assert_eq!(departure(NOW, &lanes, Class::Bulk, 2).bound_by.unwrap().0.as_ref(), "core");
+    }
+
+    #[test]
+    fn a_reserve_in_both_lanes_leaves_less_of_both() {
+        let reserved = |name, max, kept| {
+            let mut limit = limit(name, max, 3_600, &[]);
+            limit.kept_by_class = [0, kept, kept];
+            limit
+        };
+        let both = [lane(1_000, vec![reserved("batch", 50, 2)]), lane(1, vec![reserved("single", 3_600, 60)])];
+        assert_eq!(departure(NOW, &both, Class::Normal, 48_000 + 3_540).at, NOW);
+        assert_eq!(departure(NOW, &both, Class::Normal, 48_000 + 3_541).at, NOW + Duration::from_secs(3_600));
+        assert_eq!(departure(NOW, &both, Class::Urgent, 50_000 + 3_600).at, NOW);
     }
 
     proptest! {
@@ -235,7 +273,7 @@ mod tests {
             let used = used.min(max);
             let back = i64::try_from(1_000 + per / 2 + 1).unwrap();
             let lanes = [lane(1, vec![limit("w", max, per, &[(back, used)])])];
-            let (one, more) = (departure(NOW, &lanes, k), departure(NOW, &lanes, k + 1));
+            let (one, more) = (departure(NOW, &lanes, Class::Normal, k), departure(NOW, &lanes, Class::Normal, k + 1));
             prop_assert!(one.at <= more.at);
             let windows = (k - 1) / u64::from(max);
             prop_assume!(windows * per < HORIZON.as_secs() - 2 * per);

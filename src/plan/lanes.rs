@@ -10,7 +10,8 @@
 //!    have when a full batch waits and the batch lane has no permit: then both budgets are needed.
 //! 5. Urgent jobs go single first, from the reserve if need be, and never wait for a batch to fill.
 //!
-//! Keys and coalescing (rule 6) live in the store, splitting (rule 7) in `plan/batcher.rs`. Where one limit slows both
+//! Keys and coalescing (rule 6) live in the store, splitting (rule 7) in `plan/batcher.rs`; its parts are partial batches
+//! here, whatever their size. Where one limit slows both
 //! lanes, a single costs as much as a batch, so singles go only for a lone job, and take a credit. A batch lane without
 //! limits fills while its last batch is in flight: what is ready leaves when none is (no lingering), and a lone job goes
 //! single. An operation with a single lane only sends what its limits allow.
@@ -55,6 +56,9 @@ pub struct TideView<'a> {
     pub calls_max: u32,
     /// Batches of this (operation, account) on the wire.
     pub batches_in_flight: u32,
+    /// The next batch is a part of one that was refused as a whole: it takes a credit like a partial one, however full
+    /// it is (rule 7).
+    pub is_part: bool,
 }
 
 /// What should leave now. Ask again right after it left, until nothing should.
@@ -201,7 +205,10 @@ impl Tide {
         let total: u64 = view.ready.iter().sum();
         if batch.free[class as usize] == 0 {
             decision.wake_at = batch.opens_at[class as usize];
-        } else if total >= u64::from(view.size_max) || class == Class::Urgent || self.partial_may_go(view, batch) {
+        } else if (total >= u64::from(view.size_max) && !view.is_part)
+            || class == Class::Urgent
+            || self.partial_may_go(view, batch)
+        {
             decision.batch = Some((clamp(total).min(view.size_max), class));
         } else {
             decision.wake_at = self.credit_at(view.now, batch);
@@ -224,7 +231,7 @@ impl Tide {
         // Urgent jobs that found no single permit go with the next batch, and do not wait for it to fill.
         let stranded = view.ready[0] > u64::from(urgent);
         let batch_class = if stranded { Class::Urgent } else { class };
-        let full = q.rest >= u64::from(view.size_max);
+        let full = q.rest >= u64::from(view.size_max) && !view.is_part;
         if (full || stranded) && batch.free[batch_class as usize] > 0 {
             decision.batch = Some((clamp(q.rest).min(view.size_max), batch_class));
             return decision;

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 
 use super::packer::Packer;
 use super::rules::{self, Core, Stand};
-use super::{AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally};
+use super::{AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose};
 use crate::clock::Timestamp;
 use crate::model::call::Call;
 use crate::model::event::{Event, What};
@@ -95,6 +95,8 @@ struct World {
     events: VecDeque<Group>,
     limits: (BTreeMap<String, String>, CallId),
     steady: Option<(String, i64)>,
+    epoch: i64,
+    limiter_run: Option<String>,
     steady_floor: Timestamp,
     last_seq: i64,
     last_flow: i64,
@@ -157,7 +159,7 @@ impl World {
     fn flow(&self, id: FlowId) -> Option<Flow> {
         let (key, counts) = self.flows.get(&id)?;
         let held = key.run != 0 && self.runs.get(&key.run).is_none_or(|r| r.state.holds_jobs());
-        Some(Flow { id, key: key.clone(), counts: counts.clone(), held })
+        Some(Flow { id, key: key.clone(), counts: counts.clone(), held, version: 0 })
     }
 
     fn next_due(&self) -> Timestamp {
@@ -277,16 +279,28 @@ impl Store for MemoryStore {
             kind: "memory".to_owned(),
             schema_version: 0,
             durability: "none: ends with the process".to_owned(),
-            epoch: 0,
+            epoch: world.epoch,
             steady: world.steady.clone(),
             steady_floor: world.steady_floor,
             size_bytes: 0,
+            db_now: None,
+            daemon: None,
+            limiter_run: world.limiter_run.clone(),
         })
     }
 
     async fn remember_steady(&self, boot: &str, offset_us: i64) -> Result<(), Error> {
         self.world()?.steady = Some((boot.to_owned(), offset_us));
         Ok(())
+    }
+
+    async fn bump_epoch(&self, expect: i64, limiter_run: &str) -> Result<i64, Error> {
+        let mut world = self.world()?;
+        if world.epoch == expect {
+            world.epoch += 1;
+            world.limiter_run = Some(limiter_run.to_owned());
+        }
+        Ok(world.epoch)
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
@@ -323,7 +337,7 @@ impl Store for MemoryStore {
         Ok(ids.iter().take(super::PAGE_MAX).filter_map(|id| world.calls.get(id)).cloned().collect())
     }
 
-    async fn open_calls(&self, after: CallId, limit: usize) -> Result<Vec<Call>, Error> {
+    async fn open_calls(&self, _whose: Whose, after: CallId, limit: usize) -> Result<Vec<Call>, Error> {
         Ok(self.world()?.open_calls(after, limit))
     }
 

@@ -13,17 +13,20 @@ use sqlx::{Connection, SqliteConnection, SqlitePool};
 use tokio::sync::Mutex;
 
 use self::desk::Desk;
-use self::row::Columns;
 use self::trip::Trip;
 use self::work::Work;
-use super::{AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally};
+use super::row::{self, Columns};
+use super::{
+    AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose, labels_text,
+    packed,
+};
 use crate::clock::Timestamp;
 use crate::model::call::Call;
 use crate::model::event::Event;
 use crate::model::filter::Filter;
 use crate::model::flow::Flow;
 use crate::model::id::{CallId, FlowId, JobId, RunId};
-use crate::model::job::{ClaimedJob, Job, Labels};
+use crate::model::job::{ClaimedJob, Job};
 use crate::model::run::Run;
 
 mod begin;
@@ -32,12 +35,9 @@ mod change;
 mod desk;
 mod enqueue;
 mod error;
-mod filter;
 mod finish;
 mod open;
-mod packed;
 mod read;
-mod row;
 mod sql;
 mod trip;
 mod work;
@@ -145,11 +145,6 @@ impl Writer {
     }
 }
 
-/// Labels as stored: `None` when there are none.
-fn labels_text(labels: &Labels) -> Option<String> {
-    (!labels.is_empty()).then(|| serde_json::to_string(labels).expect("texts are JSON"))
-}
-
 #[async_trait]
 impl Store for SqliteStore {
     async fn commit(&self, batch: Batch) -> Result<Committed, Error> {
@@ -166,6 +161,8 @@ impl Store for SqliteStore {
         let mut meta = Columns::of(&meta);
         let _epoch = meta.int()?;
         let steady = meta.opt_str()?.map(str::to_owned).zip(meta.opt_int()?);
+        let (_floor, _seq, _call, _upto) = (meta.int()?, meta.int()?, meta.int()?, meta.int()?);
+        let limiter_run = meta.opt_str()?.map(str::to_owned);
         let mut size_bytes = 0;
         for suffix in ["", "-wal"] {
             let mut name = self.path.as_os_str().to_owned();
@@ -181,6 +178,9 @@ impl Store for SqliteStore {
             steady,
             steady_floor,
             size_bytes,
+            db_now: None,
+            daemon: None,
+            limiter_run,
         })
     }
 
@@ -190,6 +190,19 @@ impl Store for SqliteStore {
         writer.settle().await?;
         let save = sqlx::query(sql::SAVE_STEADY).bind(boot).bind(offset_us);
         save.execute(&mut writer.conn).await.map(drop).map_err(error::of)
+    }
+
+    async fn bump_epoch(&self, expect: i64, limiter_run: &str) -> Result<i64, Error> {
+        let mut writer = self.writer.lock().await;
+        let writer = writer.as_mut().ok_or_else(closed)?;
+        writer.settle().await?;
+        writer.in_doubt = true;
+        let bump = sqlx::query(sql::BUMP_EPOCH).bind(expect).bind(limiter_run);
+        bump.execute(&mut writer.conn).await.map_err(error::of)?;
+        writer.settle().await?;
+        let epoch = writer.desk.epoch;
+        self.facts.write().expect("nothing panics while it holds the facts").epoch = epoch;
+        Ok(epoch)
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
@@ -224,7 +237,7 @@ impl Store for SqliteStore {
         self.read_calls(ids).await
     }
 
-    async fn open_calls(&self, after: CallId, limit: usize) -> Result<Vec<Call>, Error> {
+    async fn open_calls(&self, _whose: Whose, after: CallId, limit: usize) -> Result<Vec<Call>, Error> {
         self.read_open_calls(after, limit).await
     }
 

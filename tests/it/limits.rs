@@ -1,7 +1,13 @@
 //! Limits and planning from outside: the guarantee under fire, shared test vectors, the tide in virtual time.
 
 mod exact;
+mod factory;
 mod guarantee;
+mod lanes;
+mod loss;
+mod redis;
+mod same;
+mod suite;
 mod tide;
 mod utilisation;
 mod vectors;

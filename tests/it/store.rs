@@ -17,14 +17,22 @@ macro_rules! suite {
                 super::$name(crate::store::factory::sqlite().await).await;
             })*
         }
+        mod postgres {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(crate::store::factory::postgres().await).await;
+            })*
+        }
     };
 }
 
 mod calls;
+mod cluster;
 mod filters;
 mod intake;
 mod keys;
 mod model;
+mod postgres;
 mod providers;
 mod retention;
 mod runs;

@@ -10,10 +10,10 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 
-use super::{Finding, Level};
+use super::{Finding, Level, shared};
 use crate::cli::connect::Daemon;
 use crate::clock::{Clock, Timestamp};
-use crate::config::{Config, LoadOptions, load};
+use crate::config::{self, Config, LoadOptions, load};
 use crate::grpc::pb;
 use crate::store::Store;
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -49,8 +49,22 @@ pub async fn daemon(addr: Option<&str>) -> Option<pb::Daemon> {
     daemon.admin().get_daemon(pb::GetDaemonRequest {}).await.ok()?.into_inner().daemon
 }
 
-/// The disk keeps what it was told to keep: settings read back, flushes timed, space left.
-pub async fn store(path: &Path, daemon: Option<&pb::Daemon>) -> Vec<Finding> {
+/// Where jobs are kept and permits counted keeps what it was told to keep.
+pub async fn base(config: &Config, daemon: Option<&pb::Daemon>) -> Vec<Finding> {
+    match &config.store {
+        config::Store::File(path) => file(path, daemon).await,
+        config::Store::Postgres { url, .. } => {
+            let mut findings = vec![shared::postgres(url).await];
+            if let config::Limiter::Redis { url } = &config.limiter {
+                findings.extend(shared::redis(url).await);
+            }
+            findings
+        }
+    }
+}
+
+/// A file's disk: settings read back, flushes timed, space left.
+async fn file(path: &Path, daemon: Option<&pb::Daemon>) -> Vec<Finding> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if let Err(e) = std::fs::create_dir_all(folder) {
         return vec![Finding::new("store", Level::Fail, format!("{} cannot be made: {e}", folder.display()))];

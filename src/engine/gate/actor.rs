@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::super::caller::{Caller, Completion, Errand};
+use super::super::cluster::Shards;
 use super::super::supervisor::{ActorResult, BEAT_EVERY, Beat};
 use super::group::{Group, GroupKey};
 use super::release::Released;
@@ -45,6 +46,8 @@ pub(super) struct Gate {
     pub held_until: Timestamp,
     pub rates: super::report::Rates,
     pub waits: super::waits::Waits,
+    /// Partitions that were held when flows were last read; `None`: this process owns everything.
+    shards: Option<Arc<Shards>>,
     saved: String,
     save_at: Timestamp,
 }
@@ -78,27 +81,36 @@ impl Gate {
                 groups.entry(GroupKey { operation, account }).or_default().tide = tide;
             }
         }
+        let mut turns = Turns::default();
+        turns.set_weights(current.provider.tenants.clone());
         Gate {
             parts,
             shared,
             current,
             flows: BTreeMap::new(),
             groups,
-            turns: Turns::default(),
+            turns,
             breakers: [host, credential],
             held_until: Timestamp::ZERO,
             rates: Default::default(),
             waits: Default::default(),
+            shards: None,
             saved: String::new(),
             save_at: Timestamp::ZERO,
         }
     }
 
     pub async fn run(mut self, beat: Beat, inbox: &mut mpsc::Receiver<Question>) -> ActorResult {
+        self.shards = self.parts.owned.of(&self.current.provider.name);
         self.load().await.map_err(|e| e.to_string())?;
         loop {
             beat.beat();
             self.absorb();
+            if let Err(e) = self.follow_leases().await {
+                tracing::warn!(provider = %self.current.provider.name, error = %e, "flows could not be read");
+                self.shared.reload.store(true, Ordering::Relaxed);
+                self.held_until = self.now() + AWAY_WAIT;
+            }
             let turn = self.parts.open_calls.hold();
             let released = self.release().await;
             drop(turn);
@@ -149,6 +161,7 @@ impl Gate {
             self.breakers[0].set_policy(self.current.provider.breaker);
             // Limits and lanes may have changed: every group is looked at anew.
             self.groups.values_mut().for_each(Group::redeclare);
+            self.turns.set_weights(self.current.provider.tenants.clone());
             self.turns.unpark_all();
         }
         for (_, flow) in self.shared.flows.take() {
@@ -160,7 +173,41 @@ impl Gate {
         }
     }
 
+    /// Lets go of accounts that are another daemon's now and takes up those that have become ours.
+    async fn follow_leases(&mut self) -> Result<(), crate::store::Error> {
+        let held = self.parts.owned.of(&self.current.provider.name);
+        let moved = held != self.shards;
+        if moved {
+            self.shards = held;
+            let gone: Vec<Flow> = self.flows.values().filter(|f| !self.is_ours(f)).cloned().collect();
+            gone.iter().for_each(|flow| self.let_go(flow));
+        }
+        if self.shared.reload.swap(false, Ordering::Relaxed) || moved {
+            self.load().await?;
+        }
+        Ok(())
+    }
+
+    fn is_ours(&self, flow: &Flow) -> bool {
+        self.parts.owned.hold(&self.current.provider.name, &flow.key.account).is_some()
+    }
+
+    fn let_go(&mut self, flow: &Flow) {
+        let key = GroupKey::of(&flow.key);
+        self.turns.update(flow.id, &flow.key.tenant, &key, [0; 3]);
+        if let Some(group) = self.groups.get_mut(&key) {
+            group.take_in(flow, [0; 3], false);
+        }
+        self.flows.remove(&flow.id);
+    }
+
     fn take_in(&mut self, flow: Flow) {
+        if self.flows.get(&flow.id).is_some_and(|known| known.version > flow.version) {
+            return;
+        }
+        if !self.is_ours(&flow) {
+            return self.let_go(&flow);
+        }
         let key = GroupKey::of(&flow.key);
         let ready = if flow.held { [0; 3] } else { flow.counts.ready };
         let alive = flow.counts.waiting() + flow.counts.calling + flow.counts.unknown > 0;

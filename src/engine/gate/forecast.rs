@@ -44,17 +44,22 @@ impl Gate {
         let rivals = self.flows.values().filter(|f| f.id != flow && !f.held && GroupKey::of(&f.key) == key);
         let as_urgent = |r: [u64; 3]| r[..=class as usize].iter().sum::<u64>();
         let place = position(ahead, 1, rivals.take(GROUPS_MAX).map(|f| (as_urgent(f.counts.ready), 1)));
-        self.forecast_group(&key, place).await
+        self.forecast_group(&key, class, place).await
     }
 
     async fn forecast_all(&mut self) -> Forecast {
-        let mut backlog: BTreeMap<GroupKey, u64> = BTreeMap::new();
+        // The least urgent class is the last to be through; what is not ready counts as normal.
+        let mut backlog: BTreeMap<GroupKey, (u64, Class)> = BTreeMap::new();
         for flow in self.flows.values().filter(|f| !f.held) {
-            *backlog.entry(GroupKey::of(&flow.key)).or_default() += flow.counts.waiting();
+            let entry = backlog.entry(GroupKey::of(&flow.key)).or_insert((0, Class::Urgent));
+            let not_ready = flow.counts.waiting() > flow.counts.ready_all();
+            let last = Class::ALL.into_iter().rfind(|c| flow.counts.ready[*c as usize] > 0);
+            entry.0 += flow.counts.waiting();
+            entry.1 = entry.1.max(last.unwrap_or_default()).max(if not_ready { Class::Normal } else { Class::Urgent });
         }
         let mut all = Forecast::default();
-        for (key, jobs) in backlog.into_iter().filter(|(_, jobs)| *jobs > 0).take(GROUPS_MAX) {
-            let one = self.forecast_group(&key, jobs).await;
+        for (key, (jobs, class)) in backlog.into_iter().filter(|(_, (jobs, _))| *jobs > 0).take(GROUPS_MAX) {
+            let one = self.forecast_group(&key, class, jobs).await;
             if let Some(per_second) = one.allowed_per_second {
                 *all.allowed_per_second.get_or_insert(0.0) += per_second;
             }
@@ -68,7 +73,7 @@ impl Gate {
         all
     }
 
-    async fn forecast_group(&mut self, key: &GroupKey, jobs: u64) -> Forecast {
+    async fn forecast_group(&mut self, key: &GroupKey, class: Class, jobs: u64) -> Forecast {
         let now = self.now();
         let Some(operation) = self.current.provider.operations.get(&key.operation).cloned() else {
             return Forecast::default();
@@ -80,11 +85,11 @@ impl Gate {
             let limits = self.parts.limiter.peek(now, &spends).await.unwrap_or_default();
             lanes.push(LaneForecast { limits, size: spec.size_max, call_time: CALL_TIME });
         }
-        let departure = departure(now, &lanes, jobs);
+        let departure = departure(now, &lanes, class, jobs);
         let names = |key: &crate::model::call::LimitKey| key.to_string();
         Forecast {
             through_at: (departure.at != Timestamp::NEVER).then_some(departure.at),
-            allowed_per_second: rate(&lanes),
+            allowed_per_second: rate(&lanes, class),
             bound_by: departure.bound_by.as_ref().map(names),
         }
     }

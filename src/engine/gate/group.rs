@@ -10,6 +10,7 @@ use crate::model::flow::{Flow, FlowKey};
 use crate::model::id::FlowId;
 use crate::model::name::{Account, OperationName};
 use crate::plan::batcher::Splitter;
+use crate::plan::fairness::Share;
 use crate::plan::lanes::Tide;
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,14 +44,24 @@ impl Group {
     /// Takes a flow's ready jobs in; `alive`: it has work of any kind left. Returns true when a class that had nothing
     /// ready has something now.
     pub fn take_in(&mut self, flow: &Flow, ready: [u64; 3], alive: bool) -> bool {
-        if alive {
-            self.flows.insert(flow.id, ready);
-        } else {
-            self.flows.remove(&flow.id);
+        let known = if alive { self.flows.insert(flow.id, ready) } else { self.flows.remove(&flow.id) };
+        let (known, before) = (known.unwrap_or_default(), self.ready);
+        let now = if alive { ready } else { [0; 3] };
+        for class in 0..3 {
+            self.ready[class] = self.ready[class] - known[class] + now[class];
         }
-        let before = self.ready;
-        self.ready = self.flows.values().fold([0; 3], |sum, r| [sum[0] + r[0], sum[1] + r[1], sum[2] + r[2]]);
         before.iter().zip(self.ready).any(|(&was, is)| was == 0 && is > 0)
+    }
+
+    /// These jobs are about to leave; the next report says whether they did.
+    pub fn planned(&mut self, shares: &[Share]) {
+        for share in shares {
+            let class = share.class as usize;
+            let Some(ready) = self.flows.get_mut(&share.flow).map(|r| &mut r[class]) else { continue };
+            let left = ready.saturating_sub(u64::from(share.count));
+            self.ready[class] -= *ready - left;
+            *ready = left;
+        }
     }
 
     /// Nothing to do and nothing on the wire: can be forgotten, but for a tide that is still out.
@@ -67,6 +78,13 @@ impl Group {
     pub fn batch_size(&self, size_max: u32) -> u32 {
         let splitter = self.splitter.lock().expect("no panic while held");
         if splitter.is_active() && self.in_flight[Lane::Batch as usize] > 0 { 0 } else { splitter.cap(size_max) }
+    }
+
+    /// Is the next batch a part of a refused one, and how many jobs of it are to go by the single lane instead, if
+    /// that is better?
+    pub fn search(&self) -> (bool, Option<u32>) {
+        let splitter = self.splitter.lock().expect("no panic while held");
+        (splitter.is_active(), splitter.is_hopeless().then(|| splitter.suspects()))
     }
 
     /// Forgets what was derived from the old declaration.

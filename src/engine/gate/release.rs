@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::LEASE_MARGIN;
+use super::super::cluster::Hold;
 use super::actor::{AWAY_WAIT, Gate};
 use super::group::GroupKey;
 use crate::clock::Timestamp;
@@ -24,6 +25,9 @@ use crate::store::{Begin, Take};
 const BEGIN_CALLS_MAX: u32 = 256;
 /// Turns taken in one transaction.
 const TURNS_MAX: usize = 64;
+
+/// Begins nothing, in any store.
+const NO_HOLD: Hold = Hold { shard: 0, fence: -1 };
 
 /// Wait before the next turn when one released nothing.
 const TURN_AGAIN: Duration = Duration::from_millis(1);
@@ -138,11 +142,18 @@ impl Gate {
         for views in [&single, &batch].into_iter().flatten() {
             self.waits.look(views);
         }
-        let lanes = Lanes::new(now, single.as_deref(), batch.as_deref());
+        let mut lanes = Lanes::new(now, single.as_deref(), batch.as_deref());
         let size_declared = operation.batch.as_ref().map_or(1, |b| b.size_max);
         let group = self.groups.entry(key.clone()).or_default();
         let size_max = group.batch_size(size_declared);
         let waits_for_part = operation.batch.is_some() && size_max == 0;
+        let (is_part, suspects) = group.search();
+        let mut slots = slots;
+        if let (Some(suspects), true) = (suspects, lanes.single.is_some()) {
+            // Most records of the refused batch seem to be bad: each is asked for by itself.
+            lanes.batch = None;
+            slots = slots.min(suspects);
+        }
         let view = TideView {
             now,
             ready: group.ready,
@@ -150,6 +161,7 @@ impl Gate {
             size_max: size_max.max(1),
             calls_max: slots,
             batches_in_flight: group.in_flight[Lane::Batch as usize],
+            is_part,
         };
         let mut decision = group.tide.decide(&view);
         if waits_for_part {
@@ -233,6 +245,7 @@ impl Gate {
             }
             let group = self.groups.entry(turn.group.clone()).or_default();
             group.tide.singles_left(count);
+            group.splitter.lock().expect("no panic while held").left_singly(count);
             planned.push(self.plan(&turn.group, operation, Lane::Single, shares, count, permit));
             left -= count;
         }
@@ -262,6 +275,7 @@ impl Gate {
             Err(e) => {
                 // Hold: waiting costs a durable queue only time.
                 tracing::warn!(provider = %self.current.provider.name, error = %e, "holding");
+                self.parts.doubts.raise(&e);
                 self.held_until = now + AWAY_WAIT;
                 None
             }
@@ -278,11 +292,10 @@ impl Gate {
         permit: Permit,
     ) -> Planned {
         let lease_until = self.now() + self.current.provider.timeouts.total + LEASE_MARGIN;
+        // A lease that was lost in this very moment begins nothing: no partition has this fence.
+        let hold = self.parts.owned.hold(&self.current.provider.name, &key.account).unwrap_or(NO_HOLD);
         let group = self.groups.entry(key.clone()).or_default();
-        for share in &shares {
-            let ready = &mut group.ready[share.class as usize];
-            *ready = ready.saturating_sub(u64::from(share.count));
-        }
+        group.planned(&shares);
         group.in_flight[lane as usize] += calls_max;
         let begin = Begin {
             provider: self.current.provider.name.clone(),
@@ -294,7 +307,8 @@ impl Gate {
             bytes_max: operation.lane(lane).map_or(usize::MAX, |l| l.bytes_max),
             permit,
             lease_until,
-            fence: 0,
+            shard: hold.shard,
+            fence: hold.fence,
         };
         Planned { group: key.clone(), operation: operation.clone(), begin, probe: false }
     }

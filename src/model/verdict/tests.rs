@@ -31,6 +31,7 @@ fn provider() -> Provider {
         allow_private: false,
         response_bytes_max: 1 << 20,
         propagate_trace: false,
+        tenants: Default::default(),
     }
 }
 

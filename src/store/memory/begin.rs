@@ -8,8 +8,8 @@ use crate::store::{Begin, Begun, BegunCall, CALLS_KEPT, Take};
 
 impl Work<'_> {
     pub(super) fn begin(&mut self, begin: Begin) -> Begun {
-        // One process, one partition, one epoch: both start at 0 and never grow here.
-        if begin.permit.epoch < 0 || begin.fence < 0 {
+        // One process, one partition: the fence starts at 0 and never grows here.
+        if begin.permit.epoch < self.world.epoch || begin.fence < 0 {
             return Begun::default();
         }
         let jobs = match begin.lane {

@@ -181,7 +181,7 @@ impl Work<'_> {
         let id = FlowId(self.numbers.flow);
         self.numbers.flow += 1;
         let held = job.run.is_some_and(|run| self.runs.get(&run.seq).is_none_or(|run| run.state.holds_jobs()));
-        self.flows.insert(id, Flow { id, key: key.clone(), counts: Default::default(), held });
+        self.flows.insert(id, Flow { id, key: key.clone(), counts: Default::default(), held, version: 0 });
         intake.flows.insert(key, id);
         id
     }

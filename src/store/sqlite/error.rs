@@ -1,6 +1,7 @@
 //! What a failure of SQLite means: pass, or stop. Next: `open`.
 
 use crate::store::Error;
+pub(super) use crate::store::row::strange;
 
 /// Primary result codes after which going on could lose what was acknowledged: I/O error (a failed fsync among them),
 /// corrupt file, not a database.
@@ -23,9 +24,4 @@ pub(super) fn of_ref(error: &sqlx::Error) -> Error {
         | sqlx::Error::ColumnIndexOutOfBounds { .. } => Error::Fatal { reason },
         _ => Error::Unavailable { reason },
     }
-}
-
-/// A stored value that no version of this program writes.
-pub(super) fn strange(what: &str, value: impl std::fmt::Display) -> Error {
-    Error::Fatal { reason: format!("expected {what} in the database, got {value}; restore a backup") }
 }

@@ -34,9 +34,10 @@ const STATEMENTS_KEPT: usize = 256;
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// All schemas, in order. Files of `migrations/sqlite` never change once released.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 3] = [
     (1, "first", include_str!("../../../migrations/sqlite/0001_first.sql")),
     (2, "retention", include_str!("../../../migrations/sqlite/0002_retention.sql")),
+    (3, "cluster", include_str!("../../../migrations/sqlite/0003_cluster.sql")),
 ];
 
 pub(super) struct Opened {

@@ -7,7 +7,6 @@ use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe};
 
 use super::bulk::json;
-use super::filter::{Bind, condition};
 use super::row::{self, Columns};
 use super::{SqliteStore, error, sql};
 use crate::clock::Timestamp;
@@ -18,6 +17,7 @@ use crate::model::flow::{Class, Flow, Place};
 use crate::model::id::{CallId, FlowId, RunId};
 use crate::model::job::{ClaimedJob, Job};
 use crate::model::run::Run;
+use crate::store::filter::{Bind, condition, number_parameters};
 use crate::store::{AppliedProvider, Error, JobPage, JournalEntry, LIST_SCAN_MAX, PAGE_MAX, Tally, page};
 
 /// Jobs ahead are counted up to here and estimated beyond.
@@ -25,6 +25,9 @@ const AHEAD_EXACT: u64 = 1_000;
 
 /// Rows that a list looks at first.
 const FIRST_WINDOW: usize = 256;
+
+/// A label of a job, for the list filter.
+const LABEL: &str = "(select value from json_each(j.labels) where key = ?)";
 
 type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
@@ -52,10 +55,11 @@ impl SqliteStore {
     pub(super) async fn read_list(&self, filter: &Filter, before: Option<i64>, limit: usize) -> Result<JobPage, Error> {
         let limit = page(limit);
         let mut binds = Vec::new();
-        let condition = condition(filter, &mut binds);
+        let condition = condition(filter, LABEL, &mut binds);
         let text = sql::LIST_JOBS.replacen("where true", &format!("where {condition}"), 1);
-        // The parameters of the file are numbered, those of the condition are not: number them on from there.
-        let text: Arc<str> = number_parameters(&text, 4).into();
+        // The parameters of the file are numbered, those of the condition are not: number them on from there, as
+        // SQLite would number them after the highest and the driver binds them by position.
+        let text: Arc<str> = number_parameters(&text, 4, '?').into();
         let mut found = JobPage { jobs: Vec::new(), next: None };
         let mut below = before.unwrap_or(i64::MAX);
         let mut looked = 0;
@@ -255,20 +259,4 @@ fn list_args(numbers: [i64; 3], binds: &[Bind]) -> SqliteArguments {
         }
     }
     args
-}
-
-/// Numbers the bare parameters of a query from `first` on: SQLite would number them after the highest, the driver
-/// binds them by position.
-fn number_parameters(text: &str, first: usize) -> String {
-    let mut numbered = String::with_capacity(text.len() + 16);
-    let mut next = first;
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        numbered.push(c);
-        if c == '?' && !chars.peek().is_some_and(char::is_ascii_digit) {
-            numbered.push_str(&next.to_string());
-            next += 1;
-        }
-    }
-    numbered
 }

@@ -7,6 +7,7 @@ use super::bulk::Bulk;
 pub(super) const AHEAD: &str = include_str!("ahead.sql");
 pub(super) const BEGIN_JOBS: &str = include_str!("begin_jobs.sql");
 pub(super) const BLOCKER: &str = include_str!("blocker.sql");
+pub(super) const BUMP_EPOCH: &str = include_str!("bump_epoch.sql");
 pub(super) const BUSY_FLOWS: &str = include_str!("busy_flows.sql");
 pub(super) const CALLS: &str = include_str!("calls.sql");
 pub(super) const CLAIM: &str = include_str!("claim.sql");

@@ -32,7 +32,7 @@ fn kind() -> impl Strategy<Value = LimitKind> {
     ]
 }
 
-fn limit() -> impl Strategy<Value = Limit> {
+pub fn limit() -> impl Strategy<Value = Limit> {
     (kind(), 1u32..4, 0u32..4, 0u32..4).prop_map(|(kind, cost, urgent, normal)| Limit {
         name: LimitName::new("it").unwrap(),
         kind,

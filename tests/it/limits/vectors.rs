@@ -174,13 +174,12 @@ fn spend(name: &str, d: &Declared) -> Spend {
     Spend::new(LimitKey(Arc::from(format!("p/{name}"))), Arc::new(limit))
 }
 
-async fn run<L: Limiter>(case: &Case, make: fn() -> L) {
+async fn run(case: &Case, mut limiter: Box<dyn Limiter>, again: fn() -> Box<dyn Limiter>) {
     let start = Timestamp(case.start.parse::<jiff::Timestamp>().unwrap().as_microsecond());
     let at = |ms: i64| Timestamp(start.0 + ms * 1_000);
     let declared: BTreeMap<&str, Spend> = case.limits.iter().map(|(n, d)| (n.as_str(), spend(n, d))).collect();
     let spends = |names: &[String]| -> Arc<[Spend]> { names.iter().map(|n| declared[n.as_str()].clone()).collect() };
     let mut grants: BTreeMap<String, Permit> = BTreeMap::new();
-    let mut limiter = make();
     for (i, step) in case.steps.iter().enumerate() {
         let (now, place) = (at(step.at_ms), format!("{:?}, step {}", case.about, i + 1));
         if let Some(asked) = &step.acquire {
@@ -223,7 +222,7 @@ async fn run<L: Limiter>(case: &Case, make: fn() -> L) {
             limiter.seed(now, &all, &entries).await.unwrap();
         } else if step.restart {
             let saved = limiter.save(now).await.unwrap();
-            limiter = make();
+            limiter = again();
             limiter.restore(&saved).await.unwrap();
         } else if let Some(name) = &step.peek {
             let view = limiter.peek(now, &[declared[name.as_str()].clone()]).await.unwrap().remove(0);
@@ -243,25 +242,40 @@ async fn run<L: Limiter>(case: &Case, make: fn() -> L) {
     }
 }
 
-/// All cases of all files against one kind of limiter.
-async fn run_all<L: Limiter>(make: fn() -> L) -> usize {
+/// All cases of all files.
+fn cases() -> Vec<Case> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/limits");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).collect();
     files.sort();
-    let mut count = 0;
-    for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "json")) {
+    let read = |file: &std::path::PathBuf| -> Vec<Case> {
         let text = std::fs::read_to_string(file).unwrap();
-        let cases: Vec<Case> = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        for case in &cases {
-            run(case, make).await;
-            count += 1;
-        }
-    }
-    count
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+    };
+    let cases: Vec<Case> = files.iter().filter(|f| f.extension().is_some_and(|e| e == "json")).flat_map(read).collect();
+    assert!(cases.len() >= 20, "only {} cases were found", cases.len());
+    cases
 }
 
-#[test]
-fn the_local_limiter_answers_every_vector() {
-    let count = tokio_test::block_on(run_all(|| LocalLimiter::new(0)));
-    assert!(count >= 20, "only {count} cases were found");
+#[tokio::test]
+async fn the_local_limiter_answers_every_vector() {
+    let make = || -> Box<dyn Limiter> { Box::new(LocalLimiter::new(0)) };
+    for case in &cases() {
+        run(case, make(), make).await;
+    }
+}
+
+#[tokio::test]
+async fn the_redis_limiter_answers_every_vector() {
+    let server = super::factory::Shared::start().await;
+    let mut left_out = 0;
+    for case in &cases() {
+        // Saving and restoring is for counts that die with their process.
+        if case.steps.iter().any(|step| step.restart) {
+            left_out += 1;
+            continue;
+        }
+        let limiter = Box::new(server.limiter().await);
+        run(case, limiter, || unreachable!("no step restarts")).await;
+    }
+    assert_eq!(left_out, 1);
 }

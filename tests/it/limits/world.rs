@@ -18,9 +18,9 @@ use tidegate::model::name::LimitName;
 use tidegate::model::provider::{Anchor, Limit, LimitKind, Reserve, Scope};
 use tidegate::plan::lanes::{Lanes, Tide, TideView};
 
-/// Times of arrival in seconds.
+/// Times of arrival in seconds, with their classes.
 #[derive(Clone)]
-pub struct Load(Vec<f64>);
+pub struct Load(Vec<(f64, Class)>);
 
 /// A small generator of random numbers: the same on every machine.
 pub struct Dice(pub u64);
@@ -43,35 +43,46 @@ impl Dice {
 impl Load {
     /// Poisson arrivals.
     pub fn steady(per_hour: f64, hours: f64) -> Load {
-        let mut dice = Dice(11);
+        Load::seeded(11, per_hour, hours)
+    }
+
+    pub fn seeded(seed: u64, per_hour: f64, hours: f64) -> Load {
+        let mut dice = Dice(seed);
         let (mut t, mut times) = (0.0, Vec::new());
         loop {
             t += dice.exponential(3_600.0 / per_hour);
             if t >= hours * 3_600.0 {
                 return Load(times);
             }
-            times.push(t);
+            times.push((t, Class::Normal));
         }
     }
 
+    /// The same arrivals, all of a class.
+    pub fn of(mut self, class: Class) -> Load {
+        self.0.iter_mut().for_each(|job| job.1 = class);
+        self
+    }
+
     pub fn burst(at: f64, jobs: usize) -> Load {
-        Load(vec![at; jobs])
+        Load(vec![(at, Class::Normal); jobs])
     }
 
     pub fn repeated(each: f64, jobs: usize, hours: f64) -> Load {
         let bursts = (hours * 3_600.0 / each) as usize;
-        Load((0..bursts).flat_map(|k| std::iter::repeat_n(k as f64 * each + 1.0, jobs)).collect())
+        let job = |k| (k as f64 * each + 1.0, Class::Normal);
+        Load((0..bursts).flat_map(|k| std::iter::repeat_n(job(k), jobs)).collect())
     }
 
     pub fn and(mut self, other: Load) -> Load {
         self.0.extend(other.0);
-        self.0.sort_by(f64::total_cmp);
+        self.0.sort_by(|a, b| f64::total_cmp(&a.0, &b.0));
         self
     }
 
     /// The same load in a world whose windows are shorter by this factor.
     pub fn faster(mut self, factor: f64) -> Load {
-        self.0.iter_mut().for_each(|t| *t /= factor);
+        self.0.iter_mut().for_each(|job| job.0 /= factor);
         self
     }
 }
@@ -89,10 +100,12 @@ pub struct World {
     policy: Policy,
     limiter: LocalLimiter,
     tide: Tide,
-    single: Arc<[Spend]>,
-    batch: Arc<[Spend]>,
-    arrivals: VecDeque<i64>,
-    queue: VecDeque<i64>,
+    /// What a call of each lane spends; `None`: there is no such lane.
+    single: Option<Arc<[Spend]>>,
+    batch: Option<Arc<[Spend]>>,
+    arrivals: VecDeque<(i64, Class)>,
+    /// Per class, most urgent first.
+    queues: [VecDeque<i64>; 3],
     /// (time of the answer, permit, is a batch)
     calls: BinaryHeap<Reverse<(i64, u64)>>,
     open: std::collections::HashMap<u64, (Permit, bool)>,
@@ -108,6 +121,11 @@ pub struct World {
 pub struct Done {
     /// Seconds from arrival to departure.
     waits: Vec<f64>,
+    /// Those of urgent jobs.
+    pub urgent: Vec<f64>,
+    /// Jobs in each batch.
+    pub batch_sizes: Vec<u32>,
+    pub in_flight_most: usize,
     pub batches: u64,
     pub singles: u64,
     pub batch_at: Vec<i64>,
@@ -133,6 +151,10 @@ impl Done {
         sorted.get((q * sorted.len() as f64) as usize).copied().unwrap_or(0.0)
     }
 
+    pub fn urgent_most(&self) -> f64 {
+        self.urgent.iter().copied().fold(0.0, f64::max)
+    }
+
     pub fn batches_per_hour(&self) -> f64 {
         self.batches as f64 * 3_600.0 / self.seconds.max(3_600.0)
     }
@@ -143,13 +165,18 @@ impl Done {
 }
 
 pub fn window(name: &str, max: u32, per: Duration) -> Spend {
+    reserved(name, max, per, 0)
+}
+
+/// A window with permits kept back for urgent jobs.
+pub fn reserved(name: &str, max: u32, per: Duration, urgent: u32) -> Spend {
     let limit = Limit {
         name: LimitName::new(name).unwrap(),
         kind: LimitKind::Window { max, per, anchor: Anchor::Answer },
         scope: Scope::Provider,
         methods: Vec::new(),
         cost: 1,
-        reserve: Reserve::default(),
+        reserve: Reserve { urgent, normal: 0 },
     };
     Spend::new(LimitKey(Arc::from(format!("crm/{name}:{}s", per.as_secs()))), Arc::new(limit))
 }
@@ -162,15 +189,19 @@ impl World {
     }
 
     pub fn with(policy: Policy, load: &Load, batch: Spend, single: Spend) -> World {
+        World::lanes(policy, load, Some(Arc::from([batch])), Some(Arc::from([single])))
+    }
+
+    pub fn lanes(policy: Policy, load: &Load, batch: Option<Arc<[Spend]>>, single: Option<Arc<[Spend]>>) -> World {
         World {
             policy,
             limiter: LocalLimiter::new(0),
             tide: Tide::default(),
-            single: Arc::from([single]),
-            batch: Arc::from([batch]),
+            single,
+            batch,
             // A day after the epoch, so that nothing is special about time zero.
-            arrivals: load.0.iter().map(|t| (t * 1e6) as i64 + 86_400_000_000).collect(),
-            queue: VecDeque::new(),
+            arrivals: load.0.iter().map(|(t, class)| ((t * 1e6) as i64 + 86_400_000_000, *class)).collect(),
+            queues: Default::default(),
             calls: BinaryHeap::new(),
             open: std::collections::HashMap::new(),
             begun: 0,
@@ -186,16 +217,17 @@ impl World {
     pub fn run(mut self) -> Done {
         let start = self.now;
         let mut wake_at = i64::MAX;
-        while !(self.arrivals.is_empty() && self.queue.is_empty()) {
+        while !self.arrivals.is_empty() || self.waiting() > 0 {
             let next_call = self.calls.peek().map_or(i64::MAX, |c| c.0.0);
-            let next_job = self.arrivals.front().copied().unwrap_or(i64::MAX);
+            let next_job = self.arrivals.front().map_or(i64::MAX, |a| a.0);
             let next = wake_at.min(next_call).min(next_job);
-            assert!(next < i64::MAX, "{} jobs wait for ever", self.queue.len());
+            assert!(next < i64::MAX, "{} jobs wait for ever", self.waiting());
             assert!(next >= self.now, "time goes back");
-            let (alone, before) = (wake_at < next_call.min(next_job), self.queue.len());
+            let (alone, before) = (wake_at < next_call.min(next_job), self.waiting());
             self.now = next;
-            while self.arrivals.front().is_some_and(|&t| t <= self.now) {
-                self.queue.extend(self.arrivals.pop_front());
+            while let Some(&(at, class)) = self.arrivals.front().filter(|a| a.0 <= self.now) {
+                self.queues[class as usize].push_back(at);
+                self.arrivals.pop_front();
             }
             while self.calls.peek().is_some_and(|c| c.0.0 <= self.now) {
                 if let Some(Reverse((_, call))) = self.calls.pop() {
@@ -207,26 +239,31 @@ impl World {
                 Policy::WhenFull => self.batches(i64::MAX),
                 Policy::Linger(s) => self.batches((s * 1e6) as i64),
             };
-            self.done.idle_wakes += u64::from(alone && self.queue.len() == before);
+            self.done.idle_wakes += u64::from(alone && self.waiting() == before);
         }
         self.done.seconds = (self.now - start) as f64 / 1e6;
         self.done
+    }
+
+    fn waiting(&self) -> usize {
+        self.queues.iter().map(VecDeque::len).sum()
     }
 
     fn tide(&mut self) -> i64 {
         loop {
             self.done.decisions += 1;
             let now = Timestamp(self.now);
-            let single = self.limiter.look(now, &self.single);
-            let batch = self.limiter.look(now, &self.batch);
-            let lanes = Lanes::new(now, Some(&single), Some(&batch));
+            let single = self.single.as_ref().map(|s| self.limiter.look(now, s));
+            let batch = self.batch.as_ref().map(|b| self.limiter.look(now, b));
+            let lanes = Lanes::new(now, single.as_deref(), batch.as_deref());
             let decision = self.tide.decide(&TideView {
                 now,
-                ready: [0, self.queue.len() as u64, 0],
+                ready: [0, 1, 2].map(|class: usize| self.queues[class].len() as u64),
                 lanes: &lanes,
                 size_max: self.size_max,
                 calls_max: 1_000,
                 batches_in_flight: self.batches_in_flight,
+                is_part: false,
             });
             if decision.is_empty() {
                 assert!(decision.wake_at > now, "a busy wake-up");
@@ -236,49 +273,64 @@ impl World {
                 assert!(self.begin(true, 1, jobs, class), "the rule sent a batch without a permit");
                 self.tide.batch_left(now);
             }
-            if decision.singles_all() > 0 {
-                let n = decision.singles_all();
-                assert!(self.begin(false, n, 1, Class::Normal), "the rule sent singles without permits");
-                self.tide.singles_left(n);
+            for class in Class::ALL {
+                let n = decision.singles[class as usize];
+                if n > 0 {
+                    assert!(self.begin(false, n, 1, class), "the rule sent singles without permits");
+                    self.tide.singles_left(n);
+                }
             }
         }
     }
 
     fn batches(&mut self, linger_us: i64) -> i64 {
-        while let Some(&oldest) = self.queue.front() {
-            let full = self.queue.len() >= self.size_max as usize;
+        while let Some(&oldest) = self.queues[Class::Normal as usize].front() {
+            let full = self.waiting() >= self.size_max as usize;
             if !full && (linger_us == i64::MAX || self.now - oldest < linger_us) {
                 // The end of the world: what never fills a batch leaves at last.
                 let last = self.arrivals.is_empty() && linger_us == i64::MAX;
                 return if last { self.flush() } else { oldest.saturating_add(linger_us) };
             }
-            let jobs = (self.queue.len() as u32).min(self.size_max);
+            let jobs = (self.waiting() as u32).min(self.size_max);
             if !self.begin(true, 1, jobs, Class::Normal) {
-                return self.limiter.look(Timestamp(self.now), &self.batch)[0].next_free_at.0;
+                return self.batch_returns_at();
             }
         }
         i64::MAX
     }
 
     fn flush(&mut self) -> i64 {
-        let jobs = (self.queue.len() as u32).min(self.size_max);
+        let jobs = (self.waiting() as u32).min(self.size_max);
         if self.begin(true, 1, jobs, Class::Normal) {
             return i64::MAX;
         }
-        self.limiter.look(Timestamp(self.now), &self.batch)[0].next_free_at.0
+        self.batch_returns_at()
+    }
+
+    fn batch_returns_at(&self) -> i64 {
+        let batch = self.batch.as_ref().expect("the simple policies need a batch lane");
+        self.limiter.look(Timestamp(self.now), batch)[0].next_free_at.0
     }
 
     /// Begins calls of `jobs` jobs each; false without permits.
     fn begin(&mut self, batch: bool, calls: u32, jobs: u32, class: Class) -> bool {
         let spends = if batch { self.batch.clone() } else { self.single.clone() };
+        let spends = spends.expect("the rule sends only by lanes that exist");
         let asked = Acquire { spends, min: calls, max: calls, class, request: 0 };
         let Answer::Granted { count, permit } = self.limiter.decide(Timestamp(self.now), &asked) else {
             return false;
         };
         for _ in 0..count {
             for _ in 0..jobs {
-                let arrived = self.queue.pop_front().expect("the rule sends only what waits");
-                self.done.waits.push((self.now - arrived) as f64 / 1e6);
+                // A permit of a class carries a job of this class or a more urgent one.
+                let filled = self.queues.iter().position(|q| !q.is_empty()).expect("the rule sends only what waits");
+                assert!(batch || filled <= class as usize, "a permit for a class that has no jobs");
+                let arrived = self.queues[filled].pop_front().expect("it is not empty");
+                let wait = (self.now - arrived) as f64 / 1e6;
+                self.done.waits.push(wait);
+                if filled == 0 {
+                    self.done.urgent.push(wait);
+                }
             }
             self.begun += 1;
             self.open.insert(self.begun, (permit.clone(), batch));
@@ -286,6 +338,7 @@ impl World {
             self.calls.push(Reverse((answer_at, self.begun)));
             if batch {
                 self.done.batches += 1;
+                self.done.batch_sizes.push(jobs);
                 self.done.batch_at.push(self.now);
                 self.batches_in_flight += 1;
             } else {
@@ -293,6 +346,7 @@ impl World {
                 self.done.single_at.push(self.now);
             }
         }
+        self.done.in_flight_most = self.done.in_flight_most.max(self.open.len());
         true
     }
 

@@ -64,12 +64,12 @@ async fn a_begun_call_is_in_the_journal_with_its_jobs(bench: Bench) {
     let call = bench.begin(begin.clone()).await.remove(0);
     assert_eq!(call.jobs.iter().map(|job| job.first_sent_at).collect::<Vec<_>>(), [Some(bench.now); 2]);
     assert_eq!(bench.store.claimed(call.id).await.unwrap(), call.jobs);
-    let open = bench.store.open_calls(CallId(0), 10).await.unwrap();
+    let open = bench.store.open_calls(Whose::Anyone, CallId(0), 10).await.unwrap();
     assert_eq!(open.len(), 1);
     assert_eq!((open[0].permit.clone(), open[0].lease_until), (begin.permit, begin.lease_until));
     assert_eq!(open[0].jobs, ids.map(|id| id.seq));
     assert_eq!((open[0].lane, open[0].ending, open[0].begun_at), (Lane::Batch, Ending::Open, bench.now));
-    assert!(bench.store.open_calls(call.id, 10).await.unwrap().is_empty());
+    assert!(bench.store.open_calls(Whose::Anyone, call.id, 10).await.unwrap().is_empty());
 }
 
 async fn an_old_epoch_or_a_stale_fence_begins_nothing(bench: Bench) {

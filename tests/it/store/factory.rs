@@ -16,24 +16,34 @@ use tidegate::store::memory::MemoryStore;
 use tidegate::store::sqlite::{SqliteOptions, SqliteStore};
 use tidegate::store::*;
 
+use crate::support::servers::Database;
+
 /// A store under test with a clock of its own.
 pub struct Bench {
     pub store: Arc<dyn Store>,
     pub now: Timestamp,
     /// Kept so that the folder lives as long as the store.
     _folder: Option<tempfile::TempDir>,
+    /// The same for a database.
+    _database: Option<Database>,
 }
 
 pub const START: Timestamp = Timestamp(1_800_000_000_000_000);
 
 pub fn memory() -> Bench {
-    Bench { store: Arc::new(MemoryStore::new()), now: START, _folder: None }
+    Bench { store: Arc::new(MemoryStore::new()), now: START, _folder: None, _database: None }
 }
 
 pub async fn sqlite() -> Bench {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path()).await.unwrap();
-    Bench { store: Arc::new(store), now: START, _folder: Some(folder) }
+    Bench { store: Arc::new(store), now: START, _folder: Some(folder), _database: None }
+}
+
+pub async fn postgres() -> Bench {
+    let database = Database::new().await;
+    let store = Arc::new(database.open().await);
+    Bench { store, now: START, _folder: None, _database: Some(database) }
 }
 
 pub async fn open(folder: &std::path::Path) -> Result<SqliteStore, Error> {
@@ -55,7 +65,11 @@ pub fn permit() -> Permit {
 
 impl Bench {
     pub fn over(store: impl Store + 'static) -> Self {
-        Bench { store: Arc::new(store), now: START, _folder: None }
+        Bench { store: Arc::new(store), now: START, _folder: None, _database: None }
+    }
+
+    pub fn over_shared(store: Arc<dyn Store>) -> Self {
+        Bench { store, now: START, _folder: None, _database: None }
     }
 
     pub fn pass(&mut self, d: Duration) {
@@ -99,6 +113,7 @@ impl Bench {
             bytes_max: usize::MAX,
             permit: permit(),
             lease_until: self.now + Duration::from_secs(60),
+            shard: 0,
             fence: 0,
         }
     }

@@ -39,7 +39,7 @@ async fn everything_committed_is_there_after_the_process_died() {
     let after = bench(open(folder.path()).await.unwrap());
     assert_eq!(all_jobs(&*after.store).await, jobs);
     assert_eq!(after.store.events(0, 100).await.unwrap(), events);
-    assert_eq!(after.store.open_calls(CallId(0), 9).await.unwrap()[0].id, call);
+    assert_eq!(after.store.open_calls(Whose::Anyone, CallId(0), 9).await.unwrap()[0].id, call);
     let info = after.store.info().await.unwrap();
     assert_eq!((info.steady, info.steady_floor), (Some(("boot".to_owned(), 5)), START));
     assert_eq!(info.durability, "wal, synchronous=FULL");

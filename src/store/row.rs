@@ -1,11 +1,13 @@
-//! Rows to words of the model. Columns are read in the order in which the queries list them.
+//! Rows of either database to words of the model. Columns are read in the order in which the queries list them, and
+//! both databases list them alike. Must never know: SQL, connections. Next: `sqlite`, `postgres`.
 
 use std::sync::Arc;
 
+use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{Decode, Row, Sqlite};
+use sqlx::{Error as SqlError, Row};
 
-use super::{error, packed};
+use super::packed;
 use crate::clock::Timestamp;
 use crate::model::call::{Call, Ending, Lane, LimitKey, Permit};
 use crate::model::flow::{Class, Flow, FlowCounts, FlowKey};
@@ -13,46 +15,93 @@ use crate::model::id::{CallId, FlowId, Id, JobId};
 use crate::model::job::{ClaimedJob, Job, Labels};
 use crate::model::name::{Account, Key, OperationName, ProviderName, Tenant};
 use crate::model::run::{Run, RunState};
-use crate::store::rules::{Core, Stand};
+use crate::store::rules::{Core, Stand, was_sent};
 use crate::store::{AppliedProvider, CALLS_KEPT, Error, JournalEntry, Tally};
 
+/// The three kinds of values that our tables hold. A column has the type that the schema says (SQLite's tables are
+/// strict), so no value is checked again.
+pub(super) trait Cells {
+    fn int_at(&self, at: usize) -> Result<Option<i64>, SqlError>;
+    fn str_at(&self, at: usize) -> Result<Option<&str>, SqlError>;
+    fn bytes_at(&self, at: usize) -> Result<Option<&[u8]>, SqlError>;
+}
+
+macro_rules! cells {
+    ($row:ty) => {
+        impl Cells for $row {
+            fn int_at(&self, at: usize) -> Result<Option<i64>, SqlError> {
+                self.try_get_unchecked(at)
+            }
+
+            fn str_at(&self, at: usize) -> Result<Option<&str>, SqlError> {
+                self.try_get_unchecked(at)
+            }
+
+            fn bytes_at(&self, at: usize) -> Result<Option<&[u8]>, SqlError> {
+                self.try_get_unchecked(at)
+            }
+        }
+    };
+}
+
+cells!(SqliteRow);
+cells!(PgRow);
+
 /// Reads columns from the left.
-pub(super) struct Columns<'r> {
-    row: &'r SqliteRow,
+pub(super) struct Columns<'r, R = SqliteRow> {
+    row: &'r R,
     at: usize,
 }
 
 type Read<T> = Result<T, Error>;
 
-impl<'r> Columns<'r> {
-    pub(super) fn of(row: &'r SqliteRow) -> Self {
+/// A stored value that no version of this program writes.
+pub(super) fn strange(what: &str, value: impl std::fmt::Display) -> Error {
+    Error::Fatal { reason: format!("expected {what} in the database, got {value}; restore a backup") }
+}
+
+fn unreadable(error: SqlError) -> Error {
+    Error::Fatal { reason: error.to_string() }
+}
+
+impl<'r, R: Cells> Columns<'r, R> {
+    pub(super) fn of(row: &'r R) -> Self {
         Columns { row, at: 0 }
     }
 
-    // Tables are strict, so a column has the type that the schema says; no need to check each value again.
-    fn next<T: Decode<'r, Sqlite>>(&mut self) -> Read<T> {
+    fn at(&mut self) -> usize {
         self.at += 1;
-        self.row.try_get_unchecked(self.at - 1).map_err(error::of)
+        self.at - 1
+    }
+
+    fn there<T>(&self, value: Option<T>) -> Read<T> {
+        value.ok_or_else(|| strange("a value", format!("null in column {}", self.at)))
     }
 
     pub(super) fn int(&mut self) -> Read<i64> {
-        self.next()
+        let value = self.opt_int()?;
+        self.there(value)
     }
 
     pub(super) fn opt_int(&mut self) -> Read<Option<i64>> {
-        self.next()
+        let at = self.at();
+        self.row.int_at(at).map_err(unreadable)
     }
 
     pub(super) fn str(&mut self) -> Read<&'r str> {
-        self.next()
+        let value = self.opt_str()?;
+        self.there(value)
     }
 
     pub(super) fn opt_str(&mut self) -> Read<Option<&'r str>> {
-        self.next()
+        let at = self.at();
+        self.row.str_at(at).map_err(unreadable)
     }
 
     pub(super) fn bytes(&mut self) -> Read<&'r [u8]> {
-        self.next()
+        let at = self.at();
+        let value = self.row.bytes_at(at).map_err(unreadable)?;
+        self.there(value)
     }
 
     pub(super) fn text(&mut self) -> Read<Arc<str>> {
@@ -73,7 +122,7 @@ impl<'r> Columns<'r> {
 
     fn small<T: TryFrom<i64>>(&mut self) -> Read<T> {
         let n = self.int()?;
-        T::try_from(n).map_err(|_| error::strange("a small number", n))
+        T::try_from(n).map_err(|_| strange("a small number", n))
     }
 
     fn status(&mut self) -> Read<Option<u16>> {
@@ -82,12 +131,12 @@ impl<'r> Columns<'r> {
 
     fn one_of<T>(&mut self, what: &str, make: impl Fn(u8) -> Option<T>) -> Read<T> {
         let n = self.int()?;
-        u8::try_from(n).ok().and_then(make).ok_or_else(|| error::strange(what, n))
+        u8::try_from(n).ok().and_then(make).ok_or_else(|| strange(what, n))
     }
 
     fn name<T, E>(&mut self, what: &str, make: impl Fn(&'r str) -> Result<T, E>) -> Read<T> {
         let s = self.str()?;
-        make(s).map_err(|_| error::strange(what, s))
+        make(s).map_err(|_| strange(what, s))
     }
 
     pub(super) fn provider(&mut self) -> Read<ProviderName> {
@@ -108,7 +157,7 @@ impl<'r> Columns<'r> {
 
     pub(super) fn key(&mut self) -> Read<Option<Key>> {
         let Some(s) = self.opt_str()? else { return Ok(None) };
-        Key::new(s).map(Some).map_err(|_| error::strange("a key", s))
+        Key::new(s).map(Some).map_err(|_| strange("a key", s))
     }
 
     fn class(&mut self) -> Read<Class> {
@@ -117,7 +166,7 @@ impl<'r> Columns<'r> {
 
     fn labels(&mut self) -> Read<Labels> {
         let Some(s) = self.opt_str()? else { return Ok(Labels::new()) };
-        serde_json::from_str(s).map_err(|_| error::strange("labels", s))
+        serde_json::from_str(s).map_err(|_| strange("labels", s))
     }
 
     fn call_id(&mut self) -> Read<Option<CallId>> {
@@ -172,10 +221,18 @@ impl<'r> Columns<'r> {
         })
     }
 
+    pub(super) fn flow(&mut self) -> Read<Flow> {
+        let (id, key, counts) = (FlowId(self.int()?), self.flow_key()?, self.counts()?);
+        let version = self.int()?;
+        let state = self.opt_int()?.and_then(|n| RunState::from_u8(u8::try_from(n).ok()?));
+        let held = key.run != 0 && state.is_none_or(RunState::holds_jobs);
+        Ok(Flow { id, key, counts, held, version })
+    }
+
     fn permit(&mut self) -> Read<Permit> {
         let spends = match self.opt_str()? {
             None => Vec::new(),
-            Some(s) => serde_json::from_str::<Vec<(Arc<str>, u32)>>(s).map_err(|_| error::strange("spends", s))?,
+            Some(s) => serde_json::from_str::<Vec<(Arc<str>, u32)>>(s).map_err(|_| strange("spends", s))?,
         };
         let spends = spends.into_iter().map(|(key, cost)| (LimitKey(key), cost)).collect();
         Ok(Permit { spends, granted_at: self.time()?, epoch: self.int()? })
@@ -187,15 +244,15 @@ impl<'r> Columns<'r> {
 
     pub(super) fn packed(&mut self) -> Read<Vec<i64>> {
         let bytes = self.bytes()?;
-        packed::unpack(bytes).ok_or_else(|| error::strange("packed numbers", format!("{} bytes", bytes.len())))
+        packed::unpack(bytes).ok_or_else(|| strange("packed numbers", format!("{} bytes", bytes.len())))
     }
 }
 
-pub(super) fn core(row: &SqliteRow) -> Read<Core> {
+pub(super) fn core<R: Cells>(row: &R) -> Read<Core> {
     Columns::of(row).core()
 }
 
-pub(super) fn job(row: &SqliteRow) -> Read<Job> {
+pub(super) fn job<R: Cells>(row: &R) -> Read<Job> {
     let mut columns = Columns::of(row);
     let core = columns.core()?;
     let key = columns.key()?;
@@ -239,7 +296,7 @@ fn calls_of(former: Option<&str>, last: Option<CallId>) -> Vec<CallId> {
     calls.split_off(calls.len().saturating_sub(CALLS_KEPT))
 }
 
-pub(super) fn claimed(row: &SqliteRow) -> Read<ClaimedJob> {
+pub(super) fn claimed<R: Cells>(row: &R) -> Read<ClaimedJob> {
     let mut columns = Columns::of(row);
     let seq = columns.int()?;
     Ok(ClaimedJob {
@@ -259,8 +316,11 @@ pub(super) fn claimed(row: &SqliteRow) -> Read<ClaimedJob> {
 }
 
 /// A ready job with the texts that a call needs (`claim.sql`).
-pub(super) fn ready(row: &SqliteRow, flow: FlowId, class: Class) -> Read<(Core, ClaimedJob)> {
-    let mut columns = Columns::of(row);
+pub(super) fn ready<R: Cells>(row: &R, flow: FlowId, class: Class) -> Read<(Core, ClaimedJob)> {
+    ready_of(&mut Columns::of(row), flow, class)
+}
+
+pub(super) fn ready_of<R: Cells>(columns: &mut Columns<'_, R>, flow: FlowId, class: Class) -> Read<(Core, ClaimedJob)> {
     let seq = columns.int()?;
     let core = Core {
         id: JobId { seq, created_at: columns.time()? },
@@ -300,7 +360,7 @@ pub(super) fn ready(row: &SqliteRow, flow: FlowId, class: Class) -> Read<(Core, 
     Ok((core, claimed))
 }
 
-pub(super) fn call(row: &SqliteRow) -> Read<Call> {
+pub(super) fn call<R: Cells>(row: &R) -> Read<Call> {
     let mut columns = Columns::of(row);
     Ok(Call {
         id: CallId(columns.int()?),
@@ -320,30 +380,26 @@ pub(super) fn call(row: &SqliteRow) -> Read<Call> {
     })
 }
 
-pub(super) fn journal_entry(row: &SqliteRow) -> Read<JournalEntry> {
+pub(super) fn journal_entry<R: Cells>(row: &R) -> Read<JournalEntry> {
     let mut columns = Columns::of(row);
     Ok(JournalEntry {
         call: CallId(columns.int()?),
         permit: columns.permit()?,
         settled_at: columns.opt_time()?,
-        sent: crate::store::rules::was_sent(columns.ending()?),
+        sent: was_sent(columns.ending()?),
     })
 }
 
-pub(super) fn flow(row: &SqliteRow) -> Read<Flow> {
-    let mut columns = Columns::of(row);
-    let (id, key, counts) = (FlowId(columns.int()?), columns.flow_key()?, columns.counts()?);
-    let state = columns.opt_int()?.and_then(|n| RunState::from_u8(u8::try_from(n).ok()?));
-    let held = key.run != 0 && state.is_none_or(RunState::holds_jobs);
-    Ok(Flow { id, key, counts, held })
+pub(super) fn flow<R: Cells>(row: &R) -> Read<Flow> {
+    Columns::of(row).flow()
 }
 
-pub(super) fn tally(row: &SqliteRow) -> Read<Tally> {
+pub(super) fn tally<R: Cells>(row: &R) -> Read<Tally> {
     let mut columns = Columns::of(row);
     Ok(Tally { provider: columns.provider()?, operation: columns.operation()?, counts: columns.counts()? })
 }
 
-pub(super) fn run(row: &SqliteRow) -> Read<Run> {
+pub(super) fn run<R: Cells>(row: &R) -> Read<Run> {
     let mut columns = Columns::of(row);
     let seq = columns.int()?;
     Ok(Run {
@@ -358,7 +414,7 @@ pub(super) fn run(row: &SqliteRow) -> Read<Run> {
     })
 }
 
-pub(super) fn provider(row: &SqliteRow) -> Read<AppliedProvider> {
+pub(super) fn provider<R: Cells>(row: &R) -> Read<AppliedProvider> {
     let mut columns = Columns::of(row);
     Ok(AppliedProvider {
         name: columns.provider()?,

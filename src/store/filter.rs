@@ -1,7 +1,7 @@
 //! A list filter as SQL: words of ours and bind parameters, never a value in the text.
 //!
 //! Every comparison is wrapped in `is true`, so that a missing value fails it and passes its negation, exactly as
-//! [`Filter::passes`] has it.
+//! [`Filter::passes`] has it. Both databases take the same words; only a label is reached in a way of its own.
 
 use crate::model::filter::{Comparison, Field, Filter, Value};
 use crate::model::state::State;
@@ -12,24 +12,31 @@ pub(super) enum Bind {
     Int(i64),
 }
 
-pub(super) fn condition(filter: &Filter, binds: &mut Vec<Bind>) -> String {
+/// `label`: how the database looks up a label whose name is the parameter.
+pub(super) fn condition(filter: &Filter, label: &'static str, binds: &mut Vec<Bind>) -> String {
     match filter {
-        Filter::All(parts) => joined(parts, " and ", "true", binds),
-        Filter::Any(parts) => joined(parts, " or ", "false", binds),
-        Filter::Not(part) => format!("not {}", condition(part, binds)),
-        Filter::Is(field, comparison, value) => comparing(field, *comparison, value, binds),
+        Filter::All(parts) => joined(parts, " and ", "true", label, binds),
+        Filter::Any(parts) => joined(parts, " or ", "false", label, binds),
+        Filter::Not(part) => format!("not {}", condition(part, label, binds)),
+        Filter::Is(field, comparison, value) => comparing(field, *comparison, value, label, binds),
     }
 }
 
-fn joined(parts: &[Filter], word: &str, empty: &str, binds: &mut Vec<Bind>) -> String {
+fn joined(parts: &[Filter], word: &str, empty: &str, label: &'static str, binds: &mut Vec<Bind>) -> String {
     if parts.is_empty() {
         return empty.to_owned();
     }
-    let parts: Vec<String> = parts.iter().map(|part| condition(part, binds)).collect();
+    let parts: Vec<String> = parts.iter().map(|part| condition(part, label, binds)).collect();
     format!("({})", parts.join(word))
 }
 
-fn comparing(field: &Field, comparison: Comparison, value: &Value, binds: &mut Vec<Bind>) -> String {
+fn comparing(
+    field: &Field,
+    comparison: Comparison,
+    value: &Value,
+    label: &'static str,
+    binds: &mut Vec<Bind>,
+) -> String {
     let (column, bind) = match (field, value) {
         (Field::State, Value::State(state)) => (STATE, Bind::Int(*state as i64)),
         (Field::Provider, Value::Text(text)) => ("f.provider", Bind::Text(text.clone())),
@@ -45,7 +52,7 @@ fn comparing(field: &Field, comparison: Comparison, value: &Value, binds: &mut V
         (Field::DueTime, Value::Time(time)) => ("j.due_at", Bind::Int(time.0)),
         (Field::Label(name), Value::Text(text)) => {
             binds.push(Bind::Text(name.clone()));
-            ("(select value from json_each(j.labels) where key = ?)", Bind::Text(text.clone()))
+            (label, Bind::Text(text.clone()))
         }
         // Kinds that cannot be compared: nothing passes.
         _ => return "false".to_owned(),
@@ -60,6 +67,23 @@ fn comparing(field: &Field, comparison: Comparison, value: &Value, binds: &mut V
         Comparison::GreaterOrEqual => ">=",
     };
     format!("(({column} {sign} ?) is true)")
+}
+
+/// Numbers the bare parameters of a query from `first` on, with the database's `sign` before the number.
+pub(super) fn number_parameters(text: &str, first: usize, sign: char) -> String {
+    let mut numbered = String::with_capacity(text.len() + 16);
+    let mut next = first;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == '?' && !chars.peek().is_some_and(char::is_ascii_digit) {
+            numbered.push(sign);
+            numbered.push_str(&next.to_string());
+            next += 1;
+        } else {
+            numbered.push(c);
+        }
+    }
+    numbered
 }
 
 /// The state's number (order of [`State`]) from the place.

@@ -1,0 +1,88 @@
+//! What everything stands on: the store and the limiter, embedded or shared. The only place that chooses.
+
+use std::sync::Arc;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::StartError;
+use crate::clock::Clock;
+use crate::config::{self, Address, Config};
+use crate::engine::cluster::Cluster;
+use crate::limiter::redis::{Level, Settings};
+use crate::limiter::{Limiter, LocalLimiter, RedisLimiter};
+use crate::model::name::ProviderName;
+use crate::model::provider::Provider;
+use crate::outbound::read_secret;
+use crate::store::Store;
+use crate::store::postgres::{PgOptions, PgStore};
+use crate::store::sqlite::{SqliteOptions, SqliteStore};
+
+pub(super) struct Base {
+    pub store: Arc<dyn Store>,
+    pub limiter: Arc<dyn Limiter>,
+    /// `None`: this daemon is alone.
+    pub cluster: Option<Cluster>,
+}
+
+/// Opens what the configuration names; it accepts only pairs that keep their promises.
+pub(super) async fn open(config: &Config, clock: &Clock) -> Result<Base, StartError> {
+    match (&config.store, &config.limiter) {
+        (config::Store::File(path), _) => {
+            let store = SqliteStore::open(SqliteOptions::new(path)).await?;
+            let epoch = store.info().await?.epoch;
+            Ok(Base { store: Arc::new(store), limiter: Arc::new(LocalLimiter::new(epoch)), cluster: None })
+        }
+        (config::Store::Postgres { url, connections_max }, config::Limiter::Redis { url: redis }) => {
+            let mut options = PgOptions::new(reveal(url)?.expose_secret());
+            options.connections_max = *connections_max;
+            let store = Arc::new(PgStore::open(options).await?);
+            let limiter = connect_redis(redis, clock).await?;
+            let cluster = Cluster {
+                leases: store.clone(),
+                limiter: limiter.clone(),
+                daemon: store.daemon(),
+                name: config.cluster.name.clone(),
+                read: Arc::new(read),
+            };
+            Ok(Base { store, limiter, cluster: Some(cluster) })
+        }
+        (config::Store::Postgres { .. }, config::Limiter::Local) => {
+            Err(StartError::Shared("expected limiter.kind = \"redis\" with store.kind = \"postgres\"".to_owned()))
+        }
+    }
+}
+
+/// Redis that is away now is waited for with jobs held; one whose settings would break a promise is refused.
+async fn connect_redis(address: &Address, clock: &Clock) -> Result<Arc<RedisLimiter>, StartError> {
+    let away = |e: crate::limiter::Error| StartError::Shared(e.to_string());
+    let limiter = RedisLimiter::connect(reveal(address)?.expose_secret(), clock.clone(), Settings::default());
+    let limiter = Arc::new(limiter.map_err(away)?);
+    match limiter.check().await {
+        Ok(findings) => {
+            for finding in findings {
+                let said = format!("Redis {}: {}", finding.about, finding.text);
+                match finding.level {
+                    Level::Fine => {}
+                    Level::Warning => tracing::warn!("{said}"),
+                    Level::Refused => return Err(StartError::Shared(said)),
+                }
+            }
+        }
+        Err(e) => tracing::warn!(error = %e, "Redis does not answer yet; jobs are held until it does"),
+    }
+    Ok(limiter)
+}
+
+/// The URL itself. An error names where it should be.
+pub fn reveal(address: &Address) -> Result<SecretString, StartError> {
+    match address {
+        Address::Plain(url) => Ok(SecretString::from(url.as_str())),
+        Address::Secret(reference) => read_secret(reference).map_err(StartError::Shared),
+    }
+}
+
+/// A declaration as the store keeps it.
+fn read(name: &ProviderName, source: &str) -> Result<Provider, String> {
+    let all = config::provider::parse(source, "store").map_err(|e| e.to_string())?;
+    all.into_iter().find(|p| p.name == *name).ok_or_else(|| format!("it does not declare {name}"))
+}

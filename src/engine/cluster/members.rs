@@ -1,0 +1,193 @@
+//! Shares the accounts between the living daemons: beats, claims what is free, gives up what is another's due.
+//!
+//! Every daemon computes the same shares from the same list, so nobody has to be asked: partitions are spread evenly over
+//! the daemons in the order of their ids. A partition changes hands in a second: its owner stops planning for it, gives it
+//! back, and the next beat of another takes it; calls on the wire end where they began, because the store fences begins
+//! and not ends. A daemon that cannot beat holds nothing. Must never know: SQL, flows. Next: `relay`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Cluster, Owned, Shards};
+use crate::clock::Clock;
+use crate::engine::registry::Registry;
+use crate::engine::supervisor::{ActorResult, Beat, Supervisor};
+use crate::model::id::DaemonId;
+use crate::model::name::ProviderName;
+use crate::model::shard::SHARDS;
+use crate::store::Error;
+use crate::store::leases::DaemonNow;
+
+/// How long a daemon is taken for alive after its last beat, by the database's clock. A silent one is replaced after
+/// this and a beat of another.
+pub const LEASE: Duration = Duration::from_secs(8);
+/// Also the longest time that a partition lies idle when it changes hands.
+const BEAT: Duration = Duration::from_millis(900);
+
+#[derive(Debug)]
+pub struct Members {
+    pub clock: Clock,
+    pub cluster: Cluster,
+    pub registry: Registry,
+    pub owned: Owned,
+    /// Cancelled when the daemon begins to stop: everything is given back at once.
+    pub draining: CancellationToken,
+}
+
+impl Members {
+    pub fn start(self, supervisor: &Supervisor) {
+        let members = Arc::new(self);
+        supervisor.actor("members", Default::default(), move |beat| {
+            let members = members.clone();
+            async move { members.run(beat).await }
+        });
+    }
+
+    async fn run(&self, beat: Beat) -> ActorResult {
+        let mut good_at = self.clock.steady();
+        let mut away = false;
+        loop {
+            beat.beat();
+            if self.draining.is_cancelled() {
+                self.leave().await;
+                beat.stop.cancelled().await;
+                return Ok(());
+            }
+            let begun = self.clock.steady();
+            match self.turn().await {
+                Ok(()) => {
+                    (good_at, away) = (begun, false);
+                }
+                Err(e) => {
+                    if !std::mem::replace(&mut away, true) {
+                        tracing::warn!(error = %e, "the daemon cannot beat; it holds nothing once its lease is over");
+                    }
+                    if self.clock.steady().since(good_at) > LEASE {
+                        self.hold(BTreeMap::new());
+                    }
+                }
+            }
+            tokio::select! {
+                biased;
+                () = beat.stop.cancelled() => {
+                    self.leave().await;
+                    return Ok(());
+                }
+                () = self.draining.cancelled() => {}
+                () = self.clock.sleep_until(begun + BEAT) => {}
+            }
+        }
+    }
+
+    /// One beat: prolongs the lease and moves towards an even share of every provider.
+    async fn turn(&self) -> Result<(), Error> {
+        let Cluster { leases, daemon, name, .. } = &self.cluster;
+        leases.beat(*daemon, name, LEASE).await?;
+        let daemons = leases.daemons().await?;
+        let mut held: BTreeMap<ProviderName, Arc<Shards>> = BTreeMap::new();
+        for provider in self.registry.all().keys() {
+            let mut mine = shards_of(&daemons, *daemon, provider);
+            let goal = goal(&daemons, *daemon);
+            if mine.len() > goal {
+                let surplus: Vec<u16> = mine.keys().copied().rev().take(mine.len() - goal).collect();
+                mine.retain(|shard, _| !surplus.contains(shard));
+                // The gate must stop planning before another may begin.
+                held.insert(provider.clone(), Arc::new(mine.clone()));
+                self.hold_one(provider, &mine);
+                leases.release(*daemon, provider, &surplus).await?;
+            } else if mine.len() < goal && free(&daemons, provider) > 0 {
+                mine.extend(leases.claim(*daemon, provider, goal - mine.len()).await?);
+            }
+            held.insert(provider.clone(), Arc::new(mine));
+        }
+        self.hold(held);
+        Ok(())
+    }
+
+    /// Gives everything back, so that the others need not wait for the lease to end.
+    async fn leave(&self) {
+        self.hold(BTreeMap::new());
+        let Cluster { leases, daemon, .. } = &self.cluster;
+        for (provider, shards) in by_provider(leases.owned(*daemon).await.unwrap_or_default()) {
+            if let Err(e) = leases.release(*daemon, &provider, &shards).await {
+                tracing::warn!(%provider, error = %e, "partitions could not be given back; they are free when the lease ends");
+            }
+        }
+    }
+
+    fn hold(&self, held: BTreeMap<ProviderName, Arc<Shards>>) {
+        if self.owned.replace(held) {
+            self.registry.all().values().for_each(|entry| entry.gate.wake());
+        }
+    }
+
+    fn hold_one(&self, provider: &ProviderName, shards: &Shards) {
+        let mut held: BTreeMap<ProviderName, Arc<Shards>> = BTreeMap::new();
+        for name in self.registry.all().keys() {
+            held.insert(name.clone(), self.owned.of(name).unwrap_or_default());
+        }
+        held.insert(provider.clone(), Arc::new(shards.clone()));
+        self.hold(held);
+    }
+}
+
+fn by_provider(leases: Vec<crate::store::leases::Lease>) -> BTreeMap<ProviderName, Vec<u16>> {
+    let mut all: BTreeMap<ProviderName, Vec<u16>> = BTreeMap::new();
+    for lease in leases {
+        all.entry(lease.provider).or_default().push(lease.shard);
+    }
+    all
+}
+
+fn shards_of(daemons: &[DaemonNow], daemon: DaemonId, provider: &ProviderName) -> Shards {
+    let own = daemons.iter().filter(|d| d.id == daemon && d.alive).flat_map(|d| &d.leases);
+    own.filter(|lease| lease.provider == *provider).map(|lease| (lease.shard, lease.fence)).collect()
+}
+
+/// Partitions of a provider that a daemon should hold: an even share, the odd ones to the first.
+fn goal(daemons: &[DaemonNow], daemon: DaemonId) -> usize {
+    let mut alive: Vec<DaemonId> = daemons.iter().filter(|d| d.alive).map(|d| d.id).collect();
+    alive.sort_unstable();
+    let Some(place) = alive.iter().position(|id| *id == daemon) else { return 0 };
+    let (each, odd) = (usize::from(SHARDS) / alive.len(), usize::from(SHARDS) % alive.len());
+    each + usize::from(place < odd)
+}
+
+/// Partitions that no living daemon holds.
+fn free(daemons: &[DaemonNow], provider: &ProviderName) -> usize {
+    let held = daemons.iter().filter(|d| d.alive).flat_map(|d| &d.leases).filter(|l| l.provider == *provider);
+    usize::from(SHARDS).saturating_sub(held.count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Timestamp;
+
+    fn daemon(n: u128, alive: bool) -> DaemonNow {
+        DaemonNow {
+            id: DaemonId(uuid::Uuid::from_u128(n)),
+            name: format!("d{n}"),
+            started_at: Timestamp::ZERO,
+            heartbeat_until: Timestamp::ZERO,
+            alive,
+            leases: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_living_share_all_partitions_and_the_dead_none() {
+        for count in 1..=70u128 {
+            let mut daemons: Vec<DaemonNow> = (1..=count).map(|n| daemon(n, true)).collect();
+            daemons.push(daemon(99, false));
+            let goals: Vec<usize> = daemons.iter().map(|d| goal(&daemons, d.id)).collect();
+            assert_eq!(goals.iter().sum::<usize>(), usize::from(SHARDS));
+            assert_eq!(goals.last(), Some(&0));
+            let (least, most) = (goals[..count as usize].iter().min(), goals.iter().max());
+            assert!(most.unwrap() - least.unwrap() <= 1, "{goals:?}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Whether the counts in Redis are all there, and rebuilding them from the journal when they are not.
+//!
+//! The truth lies in SQL. The epoch on record stands for one server process of Redis; when another one answers, or when
+//! limits are missing under the present epoch, the epoch is raised by compare and swap and every provider is rebuilt from
+//! the journal. Permits of the old epoch cannot be journaled any more, so what the journal does not know was never sent.
+//! Until that is done nothing is granted: jobs wait, and waiting costs a durable queue only time. Must never know: SQL,
+//! scripts. Next: `limiter/redis.rs`, which refuses to guess.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::engine::registry::{Registry, longest_window};
+use crate::engine::supervisor::{ActorResult, BEAT_EVERY, Beat, Supervisor};
+use crate::limiter::{self, Limiter, RedisLimiter, Seed};
+use crate::model::id::CallId;
+use crate::model::provider::Provider;
+use crate::store::{JournalEntry, PAGE_MAX, Store};
+
+/// Wait before the next try while Redis or the store is away.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Gates tell here what the limiter refused to answer.
+#[derive(Clone, Debug, Default)]
+pub struct Doubts(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    asked: Notify,
+    /// Limits are missing under the present epoch.
+    lost: AtomicBool,
+}
+
+impl Doubts {
+    /// The limiter could not answer. What it says about its counts is looked into; that it is away is not a doubt.
+    pub fn raise(&self, error: &limiter::Error) {
+        match error {
+            limiter::Error::Unavailable { .. } => return,
+            // A newer epoch means that another daemon has seen to it.
+            limiter::Error::Unseeded { epoch, found, .. } if found.is_none_or(|found| found < *epoch) => {
+                self.0.lost.store(true, Ordering::SeqCst);
+            }
+            limiter::Error::Unseeded { .. } | limiter::Error::Restarted { .. } => {}
+        }
+        self.0.asked.notify_one();
+    }
+}
+
+#[derive(Debug)]
+pub struct Truth {
+    pub clock: Clock,
+    pub store: Arc<dyn Store>,
+    pub limiter: Arc<RedisLimiter>,
+    pub registry: Registry,
+    pub doubts: Doubts,
+    /// That limits cannot be trusted has been said.
+    pub said: AtomicBool,
+}
+
+impl Truth {
+    pub fn start(self, supervisor: &Supervisor) {
+        let truth = Arc::new(self);
+        supervisor.actor("truth", Default::default(), move |beat| {
+            let truth = truth.clone();
+            async move { truth.run(beat).await }
+        });
+    }
+
+    async fn run(&self, beat: Beat) -> ActorResult {
+        let mut seen = 0;
+        loop {
+            beat.beat();
+            let settled = self.settle().await;
+            match &settled {
+                Ok(()) => self.said.store(false, Ordering::Relaxed),
+                // Once for each time that it is away.
+                Err(reason) if !self.said.swap(true, Ordering::Relaxed) => {
+                    tracing::warn!(%reason, "the shared limits cannot be trusted; jobs are held");
+                }
+                Err(_) => {}
+            }
+            loop {
+                beat.beat();
+                tokio::select! {
+                    biased;
+                    () = beat.stop.cancelled() => return Ok(()),
+                    () = self.doubts.0.asked.notified() => break,
+                    () = self.clock.sleep_until(self.clock.steady() + AGAIN), if settled.is_err() => break,
+                    connection = self.limiter.next_connection(seen), if settled.is_ok() => {
+                        seen = connection.map_or(seen, |(number, _)| number);
+                        // Another connection may lead to another process, and one that cannot be asked is no better.
+                        break;
+                    }
+                    () = tokio::time::sleep(BEAT_EVERY) => {}
+                }
+            }
+            if settled.is_ok() {
+                // A storm of doubts is one doubt.
+                self.clock.sleep_until(self.clock.steady() + AGAIN / 20).await;
+            }
+        }
+    }
+
+    /// Brings epoch, server and counts together.
+    async fn settle(&self) -> Result<(), String> {
+        let run = self.limiter.run_id().await.map_err(|e| e.to_string())?;
+        let info = self.store.info().await.map_err(|e| e.to_string())?;
+        let lost = self.doubts.0.lost.swap(false, Ordering::SeqCst);
+        // Somebody who raised the epoch meanwhile has seen the loss too, and rebuilds or has rebuilt.
+        let lost_now = lost && self.limiter.epoch() == info.epoch;
+        let mut epoch = info.epoch;
+        if info.limiter_run.as_deref() != Some(run.as_str()) || lost_now {
+            epoch = self.store.bump_epoch(info.epoch, &run).await.map_err(|e| {
+                self.doubts.0.lost.store(lost, Ordering::SeqCst);
+                e.to_string()
+            })?;
+            let info = self.store.info().await.map_err(|e| e.to_string())?;
+            if info.limiter_run.as_deref() != Some(run.as_str()) {
+                return Err("another daemon speaks with another Redis process".to_owned());
+            }
+            tracing::warn!(epoch, "the shared limits are rebuilt from the journal");
+        }
+        self.limiter.trust(&run, epoch);
+        for entry in self.registry.all().values() {
+            self.rebuild(&entry.provider).await?;
+            entry.gate.wake();
+        }
+        Ok(())
+    }
+
+    /// What the journal says about a provider, for a limiter that has not heard it under this epoch.
+    async fn rebuild(&self, provider: &Provider) -> Result<(), String> {
+        let name = provider.name.as_str();
+        let now = self.clock.steady();
+        let since = now - longest_window(provider);
+        let mut seeds = Vec::new();
+        let mut after = CallId(0);
+        loop {
+            let page = self.store.journal(since, after, PAGE_MAX).await.map_err(|e| e.to_string())?;
+            let short = page.len() < PAGE_MAX;
+            after = page.last().map_or(after, |e| e.call);
+            let ours = page.into_iter().filter(|e| belongs(e, name) && (e.sent || e.settled_at.is_none()));
+            seeds.extend(ours.map(|e| seed(e, provider, now)));
+            if short {
+                break;
+            }
+        }
+        self.limiter.rebuild(self.clock.steady(), name, &seeds).await.map_err(|e| e.to_string())
+    }
+}
+
+fn belongs(entry: &JournalEntry, provider: &str) -> bool {
+    entry.permit.spends.iter().any(|(key, _)| key.0.split('/').next() == Some(provider))
+}
+
+fn seed(entry: JournalEntry, provider: &Provider, now: crate::clock::Timestamp) -> Seed {
+    let open = crate::engine::latest_arrival(now, entry.permit.granted_at, provider.timeouts.total);
+    Seed { anchored_at: entry.settled_at.unwrap_or(open), permit: entry.permit }
+}

@@ -1,0 +1,182 @@
+//! [`Link`] by the crate `fred`. It never sends a command twice and never keeps one for a better day: whoever asked hears
+//! at once, or after the timeout, that the answer is lost. Must never know: limits. Next: `link.rs`.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use fred::prelude::*;
+use fred::types::config::UnresponsiveConfig;
+use fred::types::{ClusterHash, CustomCommand};
+use tokio::sync::watch;
+
+use super::link::{Link, LinkError, Script};
+
+/// Commands that wait to be written, at most.
+const QUEUE_MAX: usize = 10_000;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const RECONNECT_MIN_MS: u32 = 50;
+const RECONNECT_MAX_MS: u32 = 2_000;
+
+pub struct FredLink {
+    client: Client,
+    options: Options,
+    made: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for FredLink {
+    /// Without the address, which may carry a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FredLink").field("up", &self.is_up()).finish_non_exhaustive()
+    }
+}
+
+impl FredLink {
+    /// `redis://[[user]:password@]host:port[/db]`, or `redis-cluster://...` with any node of a cluster. Connects in the
+    /// background, for ever. Call inside a runtime.
+    pub fn connect(url: &str, timeout: Duration) -> Result<FredLink, LinkError> {
+        let config = Config::from_url(url).map_err(|e| LinkError::NotSent(format!("the Redis address: {e}")))?;
+        let client = Builder::from_config(Config { fail_fast: false, ..config })
+            .with_connection_config(|c| {
+                c.connection_timeout = CONNECT_TIMEOUT;
+                c.internal_command_timeout = CONNECT_TIMEOUT;
+                c.max_command_attempts = 1;
+                c.max_command_buffer_len = QUEUE_MAX;
+                c.tcp.nodelay = Some(true);
+                // A server that answers nothing for this long is left, and with it what was sent to it.
+                c.unresponsive = UnresponsiveConfig { max_timeout: Some(timeout * 2), interval: timeout / 2 };
+            })
+            .with_performance_config(|p| p.default_command_timeout = timeout)
+            .set_policy(ReconnectPolicy::new_exponential(0, RECONNECT_MIN_MS, RECONNECT_MAX_MS, 2))
+            .build()
+            .map_err(|e| LinkError::NotSent(e.to_string()))?;
+        let made = watch::Sender::new(0);
+        let tell = made.clone();
+        client.on_reconnect(move |_| {
+            tell.send_modify(|n| *n += 1);
+            async { Ok(()) }
+        });
+        let tell = made.clone();
+        client.on_cluster_change(move |_| {
+            tell.send_modify(|n| *n += 1);
+            async { Ok(()) }
+        });
+        client.connect();
+        let options = Options { max_attempts: Some(1), timeout: Some(timeout), fail_fast: true, ..Options::default() };
+        Ok(FredLink { client, options, made })
+    }
+
+    fn ready(&self) -> Result<(), LinkError> {
+        if self.client.is_connected() { Ok(()) } else { Err(LinkError::NotSent("not connected".to_owned())) }
+    }
+
+    /// The same command to every server that holds keys.
+    async fn everywhere(&self, command: CustomCommand, args: &[&str]) -> Result<Vec<Value>, LinkError> {
+        self.ready()?;
+        let mut servers = self.client.active_connections();
+        servers.sort();
+        let mut answers = Vec::with_capacity(servers.len());
+        for server in servers {
+            let options = Options { cluster_node: Some(server), ..self.options.clone() };
+            let args: Vec<Value> = args.iter().map(|a| Value::from(*a)).collect();
+            let client = if self.client.is_clustered() { &options } else { &self.options };
+            answers.push(self.client.with_options(client).custom(command.clone(), args).await.map_err(error)?);
+        }
+        Ok(answers)
+    }
+}
+
+impl Drop for FredLink {
+    fn drop(&mut self) {
+        // Ends fred's own tasks; nothing waits for it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let client = self.client.clone();
+            drop(runtime.spawn(async move { client.quit().await }));
+        }
+    }
+}
+
+fn error(e: Error) -> LinkError {
+    let text = e.details();
+    if text.starts_with("NOSCRIPT") {
+        return LinkError::NoScript;
+    }
+    match e.kind() {
+        ErrorKind::IO | ErrorKind::Timeout | ErrorKind::Canceled | ErrorKind::Unknown if !is_reply(text) => {
+            LinkError::Lost(e.to_string())
+        }
+        ErrorKind::Backpressure => LinkError::NotSent("the queue is full".to_owned()),
+        _ => LinkError::Refused(e.to_string()),
+    }
+}
+
+/// Error replies begin with a word in capitals, as `READONLY`, `OOM`, `MISCONF`.
+fn is_reply(text: &str) -> bool {
+    let word = text.split(' ').next().unwrap_or_default();
+    word.len() > 2 && word.chars().all(|c| c.is_ascii_uppercase())
+}
+
+#[async_trait]
+impl Link for FredLink {
+    async fn run(&self, script: &Script, load: bool, keys: &[Bytes], args: Vec<Bytes>) -> Result<Bytes, LinkError> {
+        self.ready()?;
+        let client = self.client.with_options(&self.options);
+        let keys: Vec<Key> = keys.iter().map(|k| Key::from(k.clone())).collect();
+        let args: Vec<Value> = args.into_iter().map(Value::Bytes).collect();
+        let answer: Result<Value, Error> = match script.hash.get() {
+            Some(hash) if !load => client.evalsha(hash.clone(), keys, args).await,
+            _ => {
+                if script.hash.get().is_none() {
+                    // The hash is the same on every server.
+                    let hash: String = client.script_load(script.text).await.map_err(error)?;
+                    let _ = script.hash.set(hash);
+                }
+                client.eval(script.text, keys, args).await
+            }
+        };
+        match answer.map_err(error)? {
+            Value::Bytes(bytes) => Ok(bytes),
+            Value::String(text) => Ok(text.into_inner()),
+            other => Err(LinkError::Refused(format!("expected a byte string, got {:?}", other.kind()))),
+        }
+    }
+
+    async fn info(&self, section: &str) -> Result<Vec<String>, LinkError> {
+        let command = CustomCommand::new_static("INFO", ClusterHash::FirstKey, false);
+        let answers = self.everywhere(command, &[section]).await?;
+        Ok(answers.into_iter().map(|v| v.into_string().unwrap_or_default()).collect())
+    }
+
+    async fn setting(&self, name: &str) -> Result<Vec<Option<String>>, LinkError> {
+        let command = CustomCommand::new_static("CONFIG", ClusterHash::FirstKey, false);
+        match self.everywhere(command, &["GET", name]).await {
+            Ok(answers) => Ok(answers.into_iter().map(second).collect()),
+            // Hosted servers forbid CONFIG.
+            Err(LinkError::Refused(_)) => Ok(vec![None]),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        *self.made.borrow()
+    }
+
+    async fn changed(&self, generation: u64) -> u64 {
+        let mut made = self.made.subscribe();
+        // The sender lives as long as self.
+        made.wait_for(|n| *n != generation).await.map_or(generation, |n| *n)
+    }
+
+    fn is_up(&self) -> bool {
+        self.client.is_connected()
+    }
+}
+
+/// `CONFIG GET` answers with name and value: as a map or as a list.
+fn second(answer: Value) -> Option<String> {
+    match answer {
+        Value::Array(pair) => pair.into_iter().nth(1).and_then(|v| v.into_string()),
+        Value::Map(map) => map.inner().into_values().next().and_then(|v| v.into_string()),
+        _ => None,
+    }
+}

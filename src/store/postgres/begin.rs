@@ -1,0 +1,247 @@
+//! Journaling calls and claiming their jobs: one look at the ready index for all begins of a commit, one claim, one entry
+//! in the journal for all. Next: `counts`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::arrays::text;
+use super::row::{self, Columns};
+use super::work::{Step, Work};
+use super::{error, sql};
+use crate::model::call::Lane;
+use crate::model::flow::{Class, Flow};
+use crate::model::id::FlowId;
+use crate::model::job::ClaimedJob;
+use crate::model::state::Event;
+use crate::store::packed;
+use crate::store::rules::{Core, Stand};
+use crate::store::{Begin, Begun, BegunCall, Take};
+
+/// A job picked for a begin, and what its call will know of it.
+type Ready = (Core, ClaimedJob);
+/// Locked jobs that no begin has taken yet, oldest turn first.
+type Candidates = BTreeMap<(FlowId, Class), VecDeque<Ready>>;
+
+impl Work<'_> {
+    pub(super) async fn begin_all(&mut self, begins: &[Begin]) -> Step<Vec<Begun>> {
+        if begins.is_empty() {
+            return Ok(Vec::new());
+        }
+        let allowed = self.allowed(begins).await?;
+        let flows = self.flows_to_take(begins, &allowed).await?;
+        let mut candidates = self.candidates(begins, &allowed, &flows).await?;
+        let mut picked: Vec<(&Begin, Vec<Vec<Ready>>)> = Vec::with_capacity(begins.len());
+        for (begin, allowed) in begins.iter().zip(allowed) {
+            let jobs = if allowed { pick(begin, &flows, &mut candidates) } else { Vec::new() };
+            picked.push((begin, per_call(begin, jobs)));
+        }
+        self.begin_calls(picked).await
+    }
+
+    /// Which begins are under the present epoch and under their partition's present fence. Both hold until the commit.
+    async fn allowed(&mut self, begins: &[Begin]) -> Step<Vec<bool>> {
+        let epoch = sqlx::query(sql::EPOCH).fetch_one(&mut *self.conn).await?;
+        let epoch = Columns::of(&epoch).int()?;
+        let partitions: BTreeSet<(&str, i64)> =
+            begins.iter().map(|begin| (begin.provider.as_str(), i64::from(begin.shard))).collect();
+        let mut fences = self.fences(&partitions).await?;
+        if begins.iter().any(|begin| begin.fence == 0) && fences.len() < partitions.len() {
+            // Nobody ever claimed them. Put them on record, so that there is something to lock.
+            let (providers, shards): (Vec<&str>, Vec<i64>) = partitions.iter().copied().unzip();
+            sqlx::query(sql::MAKE_PARTITIONS).bind(providers).bind(shards).execute(&mut *self.conn).await?;
+            fences = self.fences(&partitions).await?;
+        }
+        let fence = |begin: &Begin| fences.get(&(begin.provider.to_string(), i64::from(begin.shard))).copied();
+        Ok(begins.iter().map(|begin| begin.permit.epoch >= epoch && fence(begin) == Some(begin.fence)).collect())
+    }
+
+    async fn fences(&mut self, partitions: &BTreeSet<(&str, i64)>) -> Step<BTreeMap<(String, i64), i64>> {
+        let (providers, shards): (Vec<&str>, Vec<i64>) = partitions.iter().copied().unzip();
+        let mut fences = BTreeMap::new();
+        for row in sqlx::query(sql::FENCES).bind(providers).bind(shards).fetch_all(&mut *self.conn).await? {
+            let mut columns = Columns::of(&row);
+            fences.insert((columns.str()?.to_owned(), columns.int()?), columns.int()?);
+        }
+        Ok(fences)
+    }
+
+    /// The flows that the begins name, held or not by a state of their run that holds until the commit.
+    async fn flows_to_take(&mut self, begins: &[Begin], allowed: &[bool]) -> Step<BTreeMap<FlowId, Flow>> {
+        let takes = begins.iter().zip(allowed).filter(|(_, allowed)| **allowed).flat_map(|(begin, _)| &begin.takes);
+        let ids: BTreeSet<i64> = takes.map(|take| take.flow.0).collect();
+        let ids: Vec<i64> = ids.into_iter().collect();
+        let mut flows = BTreeMap::new();
+        if ids.is_empty() {
+            return Ok(flows);
+        }
+        for flow in sqlx::query(sql::FLOWS_BY_ID).bind(ids).fetch_all(&mut *self.conn).await? {
+            let flow = row::flow(&flow)?;
+            self.flows.insert(flow.id, flow.key.clone());
+            flows.insert(flow.id, flow);
+        }
+        let runs = self.keep_runs(flows.values().map(|flow| flow.key.run).collect()).await?;
+        for flow in flows.values_mut().filter(|flow| flow.key.run != 0) {
+            flow.held = runs.get(&flow.key.run).is_none_or(|run| run.state.holds_jobs());
+        }
+        Ok(flows)
+    }
+
+    /// Locks as many ready jobs as the begins may take together.
+    async fn candidates(
+        &mut self,
+        begins: &[Begin],
+        allowed: &[bool],
+        flows: &BTreeMap<FlowId, Flow>,
+    ) -> Step<Candidates> {
+        let mut wanted: BTreeMap<(FlowId, Class), i64> = BTreeMap::new();
+        for (begin, _) in begins.iter().zip(allowed).filter(|(_, allowed)| **allowed) {
+            for take in begin.takes.iter().filter(|take| may_take(begin, take, flows)) {
+                let most = if begin.lane == Lane::Single { take.count.min(begin.calls_max) } else { take.count };
+                let sum = wanted.entry((take.flow, take.class)).or_default();
+                *sum = sum.saturating_add(i64::from(most));
+            }
+        }
+        wanted.retain(|_, count| *count > 0);
+        let mut candidates = Candidates::new();
+        if wanted.is_empty() {
+            return Ok(candidates);
+        }
+        let ids: Vec<i64> = wanted.keys().map(|(flow, _)| flow.0).collect();
+        let classes: Vec<i64> = wanted.keys().map(|(_, class)| *class as i64).collect();
+        let counts: Vec<i64> = wanted.values().copied().collect();
+        let places: Vec<(FlowId, Class)> = wanted.into_keys().collect();
+        let claim = sqlx::query(sql::CLAIM).bind(ids).bind(classes).bind(counts);
+        for row in claim.fetch_all(&mut *self.conn).await? {
+            let mut columns = Columns::of(&row);
+            let nth = columns.int()?;
+            let place = usize::try_from(nth - 1).ok().and_then(|n| places.get(n));
+            let place = *place.ok_or_else(|| error::strange("a position of the claim", nth))?;
+            candidates.entry(place).or_default().push_back(row::ready_of(&mut columns, place.0, place.1)?);
+        }
+        Ok(candidates)
+    }
+
+    async fn begin_calls(&mut self, picked: Vec<(&Begin, Vec<Vec<Ready>>)>) -> Step<Vec<Begun>> {
+        let count = picked.iter().map(|(_, calls)| calls.len()).sum();
+        let ids = if count == 0 { Vec::new() } else { self.draw_calls(count).await? };
+        let mut ids = ids.into_iter();
+        let mut all = Vec::with_capacity(picked.len());
+        for (begin, calls) in picked {
+            let mut begun = Begun { calls: Vec::with_capacity(calls.len()) };
+            for jobs in calls {
+                self.packer.section();
+                let id = ids.next().ok_or_else(|| error::strange("a number for each call", count))?;
+                let mut call = BegunCall { id, jobs: Vec::with_capacity(jobs.len()) };
+                for (mut core, mut job) in jobs {
+                    core.begin(id, self.now);
+                    (job.attempts, job.first_sent_at) = (core.attempts, core.first_sent_at);
+                    self.packer.changed(&core, Event::Begin, Some((id, None)));
+                    self.count(core.flow, Some((Stand::Ready, core.class)), Some((Stand::Calling, core.class)));
+                    call.jobs.push(job);
+                }
+                begun.calls.push(call);
+            }
+            all.push((begin, begun));
+        }
+        if count > 0 {
+            self.claim_jobs(&all).await?;
+            self.journal(&all).await?;
+        }
+        Ok(all.into_iter().map(|(_, begun)| begun).collect())
+    }
+
+    async fn claim_jobs(&mut self, all: &[(&Begin, Begun)]) -> Step<()> {
+        let calls = all.iter().flat_map(|(_, begun)| &begun.calls);
+        let (jobs, calls): (Vec<i64>, Vec<i64>) =
+            calls.flat_map(|call| call.jobs.iter().map(|job| (job.id.seq, call.id.0))).unzip();
+        let claim = sqlx::query(sql::BEGIN_JOBS).bind(jobs).bind(calls).bind(self.now.0);
+        claim.execute(&mut *self.conn).await?;
+        Ok(())
+    }
+
+    async fn journal(&mut self, all: &[(&Begin, Begun)]) -> Step<()> {
+        let calls = || all.iter().flat_map(|(begin, begun)| begun.calls.iter().map(move |call| (*begin, call)));
+        let ints = |get: fn(&Begin) -> i64| -> Vec<i64> { calls().map(|(begin, _)| get(begin)).collect() };
+        let ids: Vec<i64> = calls().map(|(_, call)| call.id.0).collect();
+        let providers: Vec<&str> = calls().map(|(begin, _)| begin.provider.as_str()).collect();
+        let operations: Vec<&str> = calls().map(|(begin, _)| begin.operation.as_str()).collect();
+        let accounts: Vec<&str> = calls().map(|(begin, _)| begin.account.as_str()).collect();
+        let mut spends: Vec<Option<String>> = Vec::with_capacity(ids.len());
+        for (begin, begun) in all {
+            let text = spends_text(begin);
+            spends.extend(begun.calls.iter().map(|_| text.clone()));
+        }
+        let jobs: Vec<Vec<u8>> = calls()
+            .map(|(_, call)| packed::pack(&call.jobs.iter().map(|job| job.id.seq).collect::<Vec<_>>()))
+            .collect();
+        let insert = sqlx::query(sql::INSERT_CALLS)
+            .bind(ids)
+            .bind(providers)
+            .bind(operations)
+            .bind(ints(|begin| begin.lane as i64))
+            .bind(accounts)
+            .bind(spends)
+            .bind(ints(|begin| begin.permit.granted_at.0))
+            .bind(ints(|begin| begin.permit.epoch))
+            .bind(ints(|begin| begin.lease_until.0))
+            .bind(self.now.0)
+            .bind(jobs)
+            .bind(self.daemon.to_string());
+        insert.execute(&mut *self.conn).await?;
+        Ok(())
+    }
+}
+
+/// As a permit is stored; nothing for a call that spends nothing.
+fn spends_text(begin: &Begin) -> Option<String> {
+    let spends: Vec<_> = begin.permit.spends.iter().map(|(key, cost)| (text(&key.0), *cost)).collect();
+    (!spends.is_empty()).then(|| serde_json::to_string(&spends).expect("texts and numbers are JSON"))
+}
+
+fn may_take(begin: &Begin, take: &Take, flows: &BTreeMap<FlowId, Flow>) -> bool {
+    flows.get(&take.flow).is_some_and(|flow| {
+        !flow.held
+            && flow.key.provider == begin.provider
+            && flow.key.operation == begin.operation
+            && flow.key.account == begin.account
+    })
+}
+
+/// Jobs to take, in order: the takes as asked for, within one the oldest turn first.
+fn pick(begin: &Begin, flows: &BTreeMap<FlowId, Flow>, candidates: &mut Candidates) -> Vec<Ready> {
+    let (count_max, bytes_max) = match begin.lane {
+        Lane::Single => (begin.calls_max as usize, None),
+        Lane::Batch if begin.calls_max == 0 => return Vec::new(),
+        Lane::Batch => (usize::MAX, Some(begin.bytes_max)),
+    };
+    let mut picked: Vec<Ready> = Vec::new();
+    let mut bytes = 0usize;
+    let mut seen: Vec<(FlowId, Class)> = Vec::new();
+    for take in &begin.takes {
+        let place = (take.flow, take.class);
+        let count = (take.count as usize).min(count_max - picked.len());
+        // A class of a flow that is asked for twice would meet the same jobs again.
+        if count == 0 || seen.contains(&place) || !may_take(begin, take, flows) {
+            continue;
+        }
+        seen.push(place);
+        let Some(ready) = candidates.get_mut(&place) else { continue };
+        for _ in 0..count {
+            let Some((_, job)) = ready.front() else { break };
+            bytes = bytes.saturating_add(job.payload.len());
+            if bytes_max.is_some_and(|max| bytes > max && !picked.is_empty()) {
+                return picked;
+            }
+            picked.extend(ready.pop_front());
+        }
+    }
+    picked
+}
+
+/// Single lane: a call each. Batch lane: one call.
+fn per_call(begin: &Begin, jobs: Vec<Ready>) -> Vec<Vec<Ready>> {
+    match begin.lane {
+        _ if jobs.is_empty() => Vec::new(),
+        Lane::Single => jobs.into_iter().map(|job| vec![job]).collect(),
+        Lane::Batch => vec![jobs],
+    }
+}

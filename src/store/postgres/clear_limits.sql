@@ -1,0 +1,2 @@
+-- Forgets what the limiter saved before.
+delete from saved_limit

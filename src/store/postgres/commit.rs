@@ -1,0 +1,124 @@
+//! One transaction per batch, tried again where another daemon was in the way, and asked after when its commit was not
+//! answered. Next: `work`, what happens within it.
+
+use std::time::Duration;
+
+use super::error::{self, Trouble};
+use super::row::Columns;
+use super::work::Work;
+use super::{PgStore, sql};
+use crate::store::{Batch, Change, Changed, Committed, Error};
+
+/// Tries of one batch. Each conflict means that another daemon's commit went through.
+const TRIES_MAX: u32 = 8;
+/// Broken connections that may be thrown away in a row: after a restart of the database, all of the pool.
+const BROKEN_MAX: u32 = 64;
+/// How long to ask for the fate of a commit: as long as a restart of the database may take.
+const FATE_ASKS_MAX: u32 = 40;
+const FATE_PAUSE: Duration = Duration::from_millis(250);
+const RETRY_PAUSE: Duration = Duration::from_millis(2);
+
+impl PgStore {
+    pub(super) async fn commit_batch(&self, batch: &Batch) -> Result<Committed, Error> {
+        let dropped = self.tend_days(batch).await?;
+        let (mut tries, mut broken) = (0, 0);
+        loop {
+            let reason = match self.attempt(batch).await {
+                Ok(mut done) => {
+                    add_dropped(&mut done, dropped);
+                    return Ok(done);
+                }
+                Err(Attempt::Trouble(Trouble::Failed(e))) => return Err(e),
+                Err(Attempt::Trouble(Trouble::Again(reason))) => reason,
+                Err(Attempt::Broken(e)) => {
+                    broken += 1;
+                    if broken > BROKEN_MAX {
+                        return Err(error::of(e));
+                    }
+                    continue;
+                }
+            };
+            tries += 1;
+            if tries == TRIES_MAX {
+                return Err(Error::Unavailable { reason: format!("{TRIES_MAX} tries met other commits: {reason}") });
+            }
+            tracing::debug!(%reason, tries, "a commit starts anew");
+            self.days.forget();
+            self.days.make(&self.pool, batch.now).await?;
+            tokio::time::sleep(RETRY_PAUSE * tries).await;
+        }
+    }
+
+    /// Before the transaction: the day on which its jobs may end must be there, and whole days that are old go.
+    async fn tend_days(&self, batch: &Batch) -> Result<u64, Error> {
+        if !batch.finishes.is_empty() || !batch.changes.is_empty() {
+            self.days.make(&self.pool, batch.now).await?;
+        }
+        let mut dropped = 0;
+        for change in &batch.changes {
+            if let Change::Prune { finished_before, limit, .. } = change {
+                dropped += self.days.drop_before(&self.pool, *finished_before, *limit).await?;
+            }
+        }
+        Ok(dropped)
+    }
+
+    async fn attempt(&self, batch: &Batch) -> Result<Committed, Attempt> {
+        let mut transaction = match self.pool.begin().await {
+            Ok(transaction) => transaction,
+            // It died in the pool, before anything was asked of it; the pool throws it away.
+            Err(e) if error::is_disconnect(&e) => return Err(Attempt::Broken(e)),
+            Err(e) => return Err(Trouble::from(e).into()),
+        };
+        // Dropping the transaction on the way out rolls it back.
+        let worked = Work::new(&mut transaction, self.daemon, batch).apply(batch).await?;
+        let Err(e) = transaction.commit().await else { return Ok(worked.done) };
+        match worked.transaction {
+            // The database said no, so nothing happened.
+            _ if !error::is_disconnect(&e) => Err(Trouble::from(e).into()),
+            Some(id) if self.happened(&id).await? => Ok(worked.done),
+            // It did not happen, or changed nothing.
+            _ => Err(Attempt::Trouble(Trouble::Failed(error::of(e)))),
+        }
+    }
+
+    /// Did a transaction happen whose commit was not answered?
+    async fn happened(&self, id: &str) -> Result<bool, Trouble> {
+        for _ in 0..FATE_ASKS_MAX {
+            let fate = sqlx::query(sql::FATE).bind(id).fetch_one(&self.pool).await;
+            if let Ok(row) = fate {
+                match Columns::of(&row).opt_str()? {
+                    Some("committed") => return Ok(true),
+                    Some("aborted") => return Ok(false),
+                    // In progress: the server has not noticed yet that we are gone.
+                    _ => {}
+                }
+            }
+            tokio::time::sleep(FATE_PAUSE).await;
+        }
+        let reason = format!("the connection was lost in the commit of transaction {id}, whose fate cannot be learned");
+        Err(Trouble::Failed(Error::Unavailable { reason }))
+    }
+}
+
+enum Attempt {
+    Trouble(Trouble),
+    /// The connection was of no use; another one may be.
+    Broken(sqlx::Error),
+}
+
+impl From<Trouble> for Attempt {
+    fn from(trouble: Trouble) -> Self {
+        Attempt::Trouble(trouble)
+    }
+}
+
+/// What went with whole days counts as pruned by the first prune of the batch.
+fn add_dropped(done: &mut Committed, dropped: u64) {
+    let counts = done.changes.iter_mut().flatten();
+    if let Some(count) = counts.filter_map(|c| if let Changed::Count(n) = c { Some(n) } else { None }).next_back()
+        && dropped > 0
+    {
+        *count += dropped;
+    }
+}

@@ -1,0 +1,9 @@
+-- Hot jobs by number (array $1), without their texts, locked. By primary key. The order of the locks is that of heads.
+select
+  j.seq, j.created_at, j.flow, j.place, j.class, j.turn, j.key_hash, j.version, j.attempts, j.crashes,
+  j.throttles, j.due_at, j.updated_at, null::bigint as finished_at, j.cancel_requested, j.call, j.first_sent_at, j.last_status,
+  j.last_error, j.result
+from job as j
+where j.seq = any ($1)
+order by j.key_hash, j.seq
+for update

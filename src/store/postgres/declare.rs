@@ -1,0 +1,140 @@
+//! Changes of what is declared or saved: providers, the gate's memory, a limiter's state; and forgetting what is old. Next:
+//! `enqueue`.
+
+use super::arrays::text;
+use super::change::Answer;
+use super::row::{self, Columns};
+use super::sql;
+use super::work::{Step, Work};
+use crate::clock::Timestamp;
+use crate::model::event::What;
+use crate::model::id::CallId;
+use crate::model::name::ProviderName;
+use crate::store::rules;
+use crate::store::{AppliedProvider, Changed, Refusal};
+
+impl Work<'_> {
+    /// The declaration, held until the commit; so is the absence of one.
+    async fn provider(&mut self, name: &ProviderName) -> Step<Option<AppliedProvider>> {
+        sqlx::query(sql::LOCK_PROVIDERS).execute(&mut *self.conn).await?;
+        let found = sqlx::query(sql::PROVIDER).bind(name.as_str()).fetch_optional(&mut *self.conn).await?;
+        Ok(found.map(|row| row::provider(&row)).transpose()?)
+    }
+
+    async fn save_provider(&mut self, p: &AppliedProvider) -> Step<()> {
+        let save = sqlx::query(sql::SAVE_PROVIDER).bind(p.name.as_str()).bind(text(&p.source)).bind(p.revision);
+        let save = save.bind(i64::from(p.paused)).bind(p.applied_at.0).bind(text(&p.actor));
+        save.bind(p.memory.as_deref().map(text)).execute(&mut *self.conn).await?;
+        Ok(())
+    }
+
+    pub(super) async fn apply_provider(
+        &mut self,
+        name: &ProviderName,
+        source: &str,
+        expect: Option<i64>,
+        actor: &str,
+    ) -> Answer<Changed> {
+        let old = self.provider(name).await?;
+        let current = old.as_ref().map_or(0, |p| p.revision);
+        if let Some(expected) = expect.filter(|&expected| expected != current) {
+            return Ok(Err(Refusal::StaleRevision { name: name.clone(), current, expected }));
+        }
+        let new = AppliedProvider {
+            name: name.clone(),
+            source: source.to_owned(),
+            revision: current + 1,
+            paused: old.as_ref().is_some_and(|p| p.paused),
+            applied_at: self.now,
+            actor: actor.to_owned(),
+            memory: old.and_then(|p| p.memory),
+        };
+        self.save_provider(&new).await?;
+        self.declared(name, "applied", &format!("revision {}", new.revision), actor);
+        Ok(Ok(Changed::Provider(new)))
+    }
+
+    fn declared(&mut self, name: &ProviderName, kind: &str, detail: &str, actor: &str) {
+        self.declarations = true;
+        self.packer.note(What::provider(name, kind, detail, actor));
+    }
+
+    pub(super) async fn delete_provider(&mut self, name: &ProviderName, force: bool, actor: &str) -> Answer<Changed> {
+        if self.provider(name).await?.is_none() {
+            return Ok(Err(Refusal::NoProvider(name.clone())));
+        }
+        self.flush().await?;
+        let mut jobs = 0;
+        for tally in sqlx::query(sql::TALLIES).fetch_all(&mut *self.conn).await? {
+            let tally = row::tally(&tally)?;
+            if tally.provider == *name {
+                jobs += rules::hot(&tally.counts);
+            }
+        }
+        if jobs > 0 && !force {
+            return Ok(Err(Refusal::ProviderBusy { name: name.clone(), jobs }));
+        }
+        sqlx::query(sql::DELETE_PROVIDER).bind(name.as_str()).execute(&mut *self.conn).await?;
+        self.declared(name, "deleted", "", actor);
+        Ok(Ok(Changed::Done))
+    }
+
+    pub(super) async fn pause_provider(&mut self, name: &ProviderName, paused: bool, actor: &str) -> Answer<Changed> {
+        let Some(mut provider) = self.provider(name).await? else {
+            return Ok(Err(Refusal::NoProvider(name.clone())));
+        };
+        if provider.paused != paused {
+            provider.paused = paused;
+            self.save_provider(&provider).await?;
+            self.declared(name, if paused { "paused" } else { "resumed" }, "", actor);
+        }
+        Ok(Ok(Changed::Provider(provider)))
+    }
+
+    pub(super) async fn save_gate(&mut self, name: &ProviderName, memory: &str) -> Answer<Changed> {
+        let Some(mut found) = self.provider(name).await? else {
+            return Ok(Err(Refusal::NoProvider(name.clone())));
+        };
+        found.memory = Some(memory.to_owned());
+        self.save_provider(&found).await?;
+        Ok(Ok(Changed::Done))
+    }
+
+    pub(super) async fn save_limits(&mut self, entries: &[(String, String)], upto: CallId) -> Step<()> {
+        sqlx::query(sql::CLEAR_LIMITS).execute(&mut *self.conn).await?;
+        // Of two entries of a name the last counts, as one statement cannot write a row twice.
+        let entries: std::collections::BTreeMap<&str, &str> = entries.iter().map(|(n, b)| (&**n, &**b)).collect();
+        let names: Vec<_> = entries.keys().map(|name| text(name)).collect();
+        let bodies: Vec<_> = entries.values().map(|body| text(body)).collect();
+        sqlx::query(sql::INSERT_LIMITS).bind(names).bind(bodies).execute(&mut *self.conn).await?;
+        sqlx::query(sql::SAVE_LIMITS_UPTO).bind(upto.0).execute(&mut *self.conn).await?;
+        Ok(())
+    }
+
+    /// Old rows one by one, up to `limit` of each kind. Whole days of finished jobs went before (`days`).
+    pub(super) async fn prune(
+        &mut self,
+        jobs: [(&'static str, Timestamp); 2],
+        log: [(&'static str, Timestamp); 2],
+        limit: u32,
+    ) -> Step<u64> {
+        let limit = i64::from(limit);
+        let mut old: Vec<i64> = Vec::new();
+        for (query, before) in jobs {
+            for row in sqlx::query(query).bind(before.0).bind(limit).fetch_all(&mut *self.conn).await? {
+                old.push(Columns::of(&row).int()?);
+            }
+        }
+        let mut pruned = old.len() as u64;
+        if !old.is_empty() {
+            for query in [sql::DELETE_IDEMPOTENCY, sql::DELETE_JOBS] {
+                sqlx::query(query).bind(&old).execute(&mut *self.conn).await?;
+            }
+        }
+        for (query, before) in log {
+            let gone = sqlx::query(query).bind(before.0).bind(limit).execute(&mut *self.conn).await?;
+            pruned += gone.rows_affected();
+        }
+        Ok(pruned)
+    }
+}

@@ -1,0 +1,10 @@
+-- The same, begun by daemon $3. Relies on call_of_daemon.
+select
+  c.id, c.provider, c.operation, c.lane, c.account, c.spends, c.granted_at, c.epoch, c.lease_until, c.jobs, c.begun_at,
+  c.ended_at, c.settled_at, c.ending, c.status, c.error
+from call as c
+where c.ending = 0
+  and c.daemon = $3
+  and c.id > $1
+order by c.id
+limit $2

@@ -1,0 +1,252 @@
+//! The reading half: every read is one indexed query, or two, on a connection of the pool. Next: `rows`.
+
+use std::sync::Arc;
+
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::{Arguments, AssertSqlSafe};
+
+use super::arrays::Query;
+use super::row::{self, Columns};
+use super::{PgStore, error, sql};
+use crate::clock::Timestamp;
+use crate::model::call::Call;
+use crate::model::event::{Event, What};
+use crate::model::filter::Filter;
+use crate::model::flow::{Class, Flow, Place};
+use crate::model::id::{CallId, FlowId, RunId};
+use crate::model::job::{ClaimedJob, Job};
+use crate::model::run::Run;
+use crate::store::filter::{Bind, condition, number_parameters};
+use crate::store::{AppliedProvider, Error, JobPage, JournalEntry, LIST_SCAN_MAX, PAGE_MAX, Tally, Whose, page};
+
+/// Jobs ahead are counted up to here and estimated beyond.
+const AHEAD_EXACT: u64 = 1_000;
+
+/// Rows that a list looks at first.
+const FIRST_WINDOW: usize = 256;
+
+/// A label of a job, for the list filter.
+const LABEL: &str = "((j.labels::json ->> ?) collate \"C\")";
+
+impl PgStore {
+    async fn rows<T>(&self, query: Query<'_>, read: impl Fn(&PgRow) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+        let rows = query.fetch_all(self.pool()?).await.map_err(error::of)?;
+        rows.iter().map(read).collect()
+    }
+
+    async fn row<T>(&self, query: Query<'_>, read: impl Fn(&PgRow) -> Result<T, Error>) -> Result<Option<T>, Error> {
+        let row = query.fetch_optional(self.pool()?).await.map_err(error::of)?;
+        row.as_ref().map(read).transpose()
+    }
+
+    pub(super) async fn read_jobs(&self, seqs: &[i64]) -> Result<Vec<Job>, Error> {
+        let seqs: Vec<i64> = seqs.iter().take(PAGE_MAX).copied().collect();
+        self.rows(sqlx::query(sql::JOBS).bind(seqs), row::job).await
+    }
+
+    /// Looks at a few rows first and at more only if they do not fill the page: most lists are not that selective.
+    pub(super) async fn read_list(&self, filter: &Filter, before: Option<i64>, limit: usize) -> Result<JobPage, Error> {
+        let limit = page(limit);
+        let mut binds = Vec::new();
+        let condition = condition(filter, LABEL, &mut binds);
+        let text = sql::LIST_JOBS.replacen("where true", &format!("where {condition}"), 1);
+        // The parameters of the file are numbered, those of the condition are not: number them on from there.
+        let text: Arc<str> = number_parameters(&text, 4, '$').into();
+        let mut found = JobPage { jobs: Vec::new(), next: None };
+        let mut below = before.unwrap_or(i64::MAX);
+        let mut looked = 0;
+        while looked < LIST_SCAN_MAX {
+            let window = if looked == 0 { FIRST_WINDOW.max(limit) } else { LIST_SCAN_MAX - looked };
+            looked += window;
+            let args = list_args([below, window as i64, (limit - found.jobs.len()) as i64], &binds);
+            // Safe: the text is made of words of ours; values go in as parameters only.
+            let query = sqlx::query_with(AssertSqlSafe(text.clone()), args).persistent(false);
+            found.jobs.extend(self.rows(query, row::job).await?);
+            if found.jobs.len() == limit {
+                found.next = found.jobs.last().map(|job| job.id.seq);
+                break;
+            }
+            let floor = sqlx::query(sql::LIST_FLOOR).bind(below).bind(window as i64 - 1);
+            found.next = self.row(floor, |row| Columns::of(row).int()).await?;
+            let Some(floor) = found.next else { break };
+            below = floor;
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn read_blocker(&self, job: &Job) -> Result<Option<Job>, Error> {
+        let place = self.row(sqlx::query(sql::PLACE_OF).bind(job.id.seq), |row| {
+            let mut columns = Columns::of(row);
+            Ok((columns.int()?, columns.opt_int()?))
+        });
+        let Some((place, Some(hash))) = place.await? else { return Ok(None) };
+        if place != Place::Behind as i64 {
+            return Ok(None);
+        }
+        let first = self.row(sqlx::query(sql::BLOCKER).bind(hash), |row| Columns::of(row).int()).await?;
+        match first.filter(|&seq| seq != job.id.seq) {
+            Some(seq) => Ok(self.read_jobs(&[seq]).await?.pop()),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) async fn read_ahead(&self, job: &Job) -> Result<u64, Error> {
+        let mut ahead = 0;
+        for class in Class::ALL.into_iter().filter(|class| *class <= job.class) {
+            let turn = if class == job.class { job.turn } else { i64::MAX };
+            let left = AHEAD_EXACT + 1 - ahead;
+            let count = sqlx::query(sql::AHEAD).bind(job.flow.0).bind(class as i64).bind(turn).bind(left as i64);
+            let count = self.row(count, |row| Columns::of(row).int()).await?.unwrap_or(0);
+            ahead += u64::try_from(count).unwrap_or(0);
+            if ahead > AHEAD_EXACT {
+                return self.estimate_ahead(job).await;
+            }
+        }
+        Ok(ahead)
+    }
+
+    /// More urgent classes by their counter, the own class by where the turn lies between the first and the last.
+    async fn estimate_ahead(&self, job: &Job) -> Result<u64, Error> {
+        let Some(flow) = self.read_flow(job.flow).await? else { return Ok(0) };
+        let more_urgent: u64 = flow.counts.ready[..job.class as usize].iter().sum();
+        let bounds = sqlx::query(sql::TURN_BOUNDS).bind(job.flow.0).bind(job.class as i64);
+        let bounds = self.row(bounds, |row| {
+            let mut columns = Columns::of(row);
+            Ok((columns.opt_int()?, columns.opt_int()?))
+        });
+        let Some((Some(first), Some(last))) = bounds.await? else { return Ok(more_urgent.max(AHEAD_EXACT)) };
+        let share = (job.turn - first).max(0) as f64 / (last - first + 1).max(1) as f64;
+        let own = flow.counts.ready[job.class as usize] as f64 * share.min(1.0);
+        Ok((more_urgent + own as u64).max(AHEAD_EXACT))
+    }
+
+    pub(super) async fn read_oldest_ready(&self, flow: FlowId) -> Result<Option<Timestamp>, Error> {
+        let mut oldest = None;
+        for class in Class::ALL {
+            let first = sqlx::query(sql::OLDEST_READY).bind(flow.0).bind(class as i64);
+            let first = self.row(first, |row| Columns::of(row).time()).await?;
+            oldest = oldest.into_iter().chain(first).min();
+        }
+        Ok(oldest)
+    }
+
+    pub(super) async fn read_calls(&self, ids: &[CallId]) -> Result<Vec<Call>, Error> {
+        let ids: Vec<i64> = ids.iter().take(PAGE_MAX).map(|id| id.0).collect();
+        self.rows(sqlx::query(sql::CALLS).bind(ids), row::call).await
+    }
+
+    pub(super) async fn read_open_calls(&self, whose: Whose, after: CallId, limit: usize) -> Result<Vec<Call>, Error> {
+        let text = match whose {
+            Whose::Anyone => sql::OPEN_CALLS,
+            Whose::Daemon(_) => sql::OPEN_CALLS_OF_DAEMON,
+            Whose::Nobody => sql::OPEN_CALLS_OF_NOBODY,
+        };
+        let mut query = sqlx::query(text).bind(after.0).bind(page(limit) as i64);
+        if let Whose::Daemon(daemon) = whose {
+            query = query.bind(daemon.to_string());
+        }
+        self.rows(query, row::call).await
+    }
+
+    pub(super) async fn read_claimed(&self, id: CallId) -> Result<Vec<ClaimedJob>, Error> {
+        let Some(call) = self.read_calls(&[id]).await?.pop() else { return Ok(Vec::new()) };
+        self.rows(sqlx::query(sql::CLAIMED).bind(call.jobs).bind(id.0), row::claimed).await
+    }
+
+    pub(super) async fn read_journal(
+        &self,
+        since: Timestamp,
+        after: CallId,
+        limit: usize,
+    ) -> Result<Vec<JournalEntry>, Error> {
+        let query = sqlx::query(sql::JOURNAL).bind(since.0).bind(after.0).bind(page(limit) as i64);
+        self.rows(query, row::journal_entry).await
+    }
+
+    pub(super) async fn read_saved_limits(&self) -> Result<(Vec<(String, String)>, CallId), Error> {
+        let entries = self.rows(sqlx::query(sql::SAVED_LIMITS), |row| {
+            let mut columns = Columns::of(row);
+            Ok((columns.str()?.to_owned(), columns.str()?.to_owned()))
+        });
+        let entries = entries.await?;
+        let upto = self.row(sqlx::query(sql::META), |row| {
+            let mut columns = Columns::of(row);
+            let (_epoch, _boot, _offset) = (columns.int()?, columns.opt_str()?, columns.opt_int()?);
+            let _floor = columns.int()?;
+            columns.int().map(CallId)
+        });
+        Ok((entries, upto.await?.unwrap_or(CallId(0))))
+    }
+
+    pub(super) async fn read_flow(&self, id: FlowId) -> Result<Option<Flow>, Error> {
+        self.row(sqlx::query(sql::FLOWS_BY_ID).bind(vec![id.0]), row::flow).await
+    }
+
+    pub(super) async fn read_busy_flows(&self, after: FlowId, limit: usize) -> Result<Vec<Flow>, Error> {
+        self.rows(sqlx::query(sql::BUSY_FLOWS).bind(after.0).bind(page(limit) as i64), row::flow).await
+    }
+
+    pub(super) async fn read_tallies(&self) -> Result<Vec<Tally>, Error> {
+        self.rows(sqlx::query(sql::TALLIES), row::tally).await
+    }
+
+    pub(super) async fn read_next_due(&self) -> Result<Timestamp, Error> {
+        let due = self.row(sqlx::query(sql::NEXT_DUE), |row| Columns::of(row).opt_int()).await?;
+        Ok(due.flatten().map_or(Timestamp::NEVER, Timestamp))
+    }
+
+    pub(super) async fn read_run(&self, id: RunId) -> Result<Option<Run>, Error> {
+        let run = self.row(sqlx::query(sql::RUNS_BY_SEQ).bind(vec![id.seq]), row::run).await?;
+        Ok(run.filter(|run| run.id == id))
+    }
+
+    pub(super) async fn read_runs(&self, before: Option<i64>, limit: usize) -> Result<Vec<Run>, Error> {
+        let query = sqlx::query(sql::LIST_RUNS).bind(before.unwrap_or(i64::MAX)).bind(page(limit) as i64);
+        self.rows(query, row::run).await
+    }
+
+    pub(super) async fn read_run_flows(&self, run: RunId, limit: usize) -> Result<Vec<Flow>, Error> {
+        let query = sqlx::query(sql::RUN_FLOWS).bind(run.seq).bind(1i64).bind(page(limit) as i64);
+        self.rows(query, row::flow).await
+    }
+
+    pub(super) async fn read_providers(&self) -> Result<Vec<AppliedProvider>, Error> {
+        self.rows(sqlx::query(sql::PROVIDERS), row::provider).await
+    }
+
+    pub(super) async fn read_events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {
+        let limit = page(limit);
+        // Each row holds at least one event, and the first may hold none that is wanted.
+        let query = sqlx::query(sql::EVENTS).bind(after).bind(limit as i64 + 1);
+        let groups = self.rows(query, |row| {
+            let mut columns = Columns::of(row);
+            let (first, at, data) = (columns.int()?, columns.time()?, columns.str()?);
+            let whats: Vec<What> = serde_json::from_str(data).map_err(|e| error::strange("events", e))?;
+            Ok((first..).zip(whats).map(move |(seq, what)| Event { seq, at, what }))
+        });
+        let events = groups.await?.into_iter().flatten();
+        Ok(events.filter(|event| event.seq > after).take(limit).collect())
+    }
+
+    pub(super) async fn read_event_bounds(&self) -> Result<(i64, i64), Error> {
+        let bounds = self.row(sqlx::query(sql::EVENT_BOUNDS), |row| {
+            let mut columns = Columns::of(row);
+            Ok(columns.opt_int()?.zip(columns.opt_int()?))
+        });
+        Ok(bounds.await?.flatten().unwrap_or((1, 0)))
+    }
+}
+
+fn list_args(numbers: [i64; 3], binds: &[Bind]) -> PgArguments {
+    let mut args = PgArguments::default();
+    for n in numbers {
+        args.add(n).expect("a number can always be bound");
+    }
+    for bind in binds {
+        match bind {
+            Bind::Text(text) => args.add(text.as_str()).expect("a text can always be bound"),
+            Bind::Int(n) => args.add(*n).expect("a number can always be bound"),
+        }
+    }
+    args
+}

@@ -1,0 +1,111 @@
+//! The shared limiter on real servers and real time: many daemons within one limit, and a cluster of three.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tidegate::clock::Clock;
+use tidegate::limiter::redis::Settings;
+use tidegate::limiter::{Answer, Limiter, RedisLimiter};
+
+use super::factory::{ask, ended, granted, trust, window, wire};
+use super::guarantee::most_in_any_window;
+use super::world::Dice;
+use crate::support::process::until;
+use crate::support::redis::RedisServer;
+
+/// Three daemons with steady lines hours apart, four callers each, and every answer late by another time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_daemons_stay_within_one_limit_together_and_use_it() {
+    let server = RedisServer::start().await;
+    let (clock, per) = (Clock::system(), Duration::from_millis(500));
+    let spends = [window("w", 20, per), wire("c", 15)];
+    let arrivals = Arc::new(Mutex::new(Vec::new()));
+    let end = clock.steady() + Duration::from_secs(4);
+    let mut callers = tokio::task::JoinSet::new();
+    for daemon in 0..3u64 {
+        let own = Clock::system();
+        let shifted = own.steady() + Duration::from_secs(daemon * 5_000);
+        own.resume_steady(Some(("another boot", 0)), shifted);
+        let limiter = Arc::new(RedisLimiter::connect(&server.url(), own.clone(), Settings::default()).unwrap());
+        trust(&limiter, 1).await;
+        limiter.rebuild(own.steady(), "p", &[]).await.unwrap();
+        for caller in 0..4 {
+            let (limiter, own, clock) = (limiter.clone(), own.clone(), clock.clone());
+            let (spends, arrivals) = (spends.clone(), arrivals.clone());
+            callers.spawn(async move {
+                let mut dice = Dice(daemon * 100 + caller);
+                while clock.steady() < end {
+                    match limiter.acquire(own.steady(), &[ask(&spends, 2)]).await.unwrap().remove(0) {
+                        Answer::Wait { earliest, soft, .. } => {
+                            let wait = if soft { own.steady() + Duration::from_millis(2) } else { earliest };
+                            own.sleep_until(wait.min(own.steady() + per)).await;
+                        }
+                        Answer::Granted { count, permit } => {
+                            let way = |dice: &mut Dice| Duration::from_micros((dice.exponential(0.004) * 1e6) as u64);
+                            tokio::time::sleep(way(&mut dice)).await;
+                            let now = clock.steady().0;
+                            arrivals.lock().unwrap().extend((0..count).map(|_| now));
+                            tokio::time::sleep(way(&mut dice)).await;
+                            limiter.settle(own.steady(), &[ended(&permit, count, true)]).await.unwrap();
+                        }
+                    }
+                }
+            });
+        }
+    }
+    callers.join_all().await;
+    let mut arrivals = arrivals.lock().unwrap().clone();
+    arrivals.sort_unstable();
+    assert!(most_in_any_window(&arrivals, per.as_micros() as i64) <= 20);
+    // Eight windows less a round trip each; a busy machine is slower, but never by half.
+    assert!(arrivals.len() >= 80, "only {} calls in eight windows of 20", arrivals.len());
+}
+
+#[tokio::test]
+async fn a_provider_lies_in_one_slot_of_a_cluster() {
+    let flags = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+    let mut servers = Vec::new();
+    for _ in 0..3 {
+        servers.push(RedisServer::with(&flags).await);
+    }
+    let cuts = [0, 5_461, 10_923, 16_384];
+    for (i, server) in servers.iter().enumerate() {
+        let (first, last) = (cuts[i].to_string(), (cuts[i + 1] - 1).to_string());
+        assert_eq!(server.command(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]), "OK");
+        assert_eq!(server.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(i + 1).to_string()]), "OK");
+        let port = servers[0].port.to_string();
+        assert_eq!(server.command(&["CLUSTER", "MEET", "127.0.0.1", &port]), "OK");
+    }
+    let is_whole = |s: &RedisServer| {
+        let info = s.command(&["CLUSTER", "INFO"]);
+        info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+    };
+    until(Duration::from_secs(30), async || servers.iter().all(is_whole).then_some(())).await.expect("a cluster");
+
+    let url = servers[0].url().replace("redis://", "redis-cluster://");
+    let clock = Clock::system();
+    let limiter = RedisLimiter::connect(&url, clock.clone(), Settings::default()).unwrap();
+    trust(&limiter, 1).await;
+    assert_eq!(limiter.run_id().await.unwrap().split(',').count(), 3, "all three processes are known");
+    let names = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta"];
+    let mut asked = Vec::new();
+    for name in names {
+        limiter.rebuild(clock.steady(), name, &[]).await.unwrap();
+        let mut spends = vec![window("w", 5, Duration::from_secs(60)), wire("c", 5)];
+        for spend in &mut spends {
+            spend.key.0 = Arc::from(spend.key.0.replace("p/", &format!("{name}/")));
+        }
+        asked.push(ask(&spends, 9));
+    }
+    let answers = limiter.acquire(clock.steady(), &asked).await.unwrap();
+    let settles: Vec<_> = answers.iter().map(|a| ended(&granted(a, 5), 5, true)).collect();
+    limiter.settle(clock.steady(), &settles).await.unwrap();
+    for (name, request) in names.iter().zip(&asked) {
+        let view = limiter.peek(clock.steady(), &request.spends).await.unwrap().remove(0);
+        assert_eq!((view.used, view.in_flight), (5, 0), "{name}");
+    }
+    let used = servers.iter().filter(|s| s.command(&["DBSIZE"]) != "0").count();
+    assert!(used >= 2, "seven providers all lie on one of three servers");
+    let findings = limiter.check().await.unwrap();
+    assert_eq!(findings.iter().filter(|f| f.about == "version").count(), 3);
+}
