@@ -68,6 +68,7 @@ impl Probe {
             calls_max: if lane == Lane::Single { count as u32 } else { 1 },
             bytes_max: usize::MAX,
             permit: Permit { spends: [].into(), granted_at: self.clock.steady(), epoch: 0 },
+            keyed: [].into(),
             lease_until: self.clock.steady() + Duration::from_secs(60),
             shard: 0,
             fence: 0,
@@ -93,6 +94,7 @@ impl Probe {
                 .iter()
                 .map(|job| JobOutcome { job: job.id.seq, next: Next::Delivered, error: None, result: None })
                 .collect(),
+            spends: None,
         };
         let batch = Batch { finishes: calls.iter().map(end).collect(), ..self.batch() };
         let start = Instant::now();

@@ -25,6 +25,7 @@ pub mod cluster;
 pub mod dice;
 pub mod gate;
 pub mod handle;
+pub mod open_calls;
 pub mod outcome;
 pub mod recover;
 pub mod registry;
@@ -134,9 +135,9 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         supervisor: supervisor.clone(),
         dice,
         metrics,
-        landed: Arc::default(),
         owned: if cluster.is_some() { Owned::nothing() } else { Owned::everything() },
         doubts: Default::default(),
+        open_calls: Arc::default(),
     };
 
     if cluster.is_none() && !crate::mutant::on("forgotten-seed") {

@@ -14,13 +14,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
-use crate::model::call::{Call, Ending, Lane, Permit};
+use crate::model::call::{Call, Ending, Lane, LimitKey, Permit};
 use crate::model::event::{Event, What};
 use crate::model::filter::Filter;
 use crate::model::flow::{Class, Flow, FlowCounts};
 use crate::model::id::{CallId, DaemonId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job, Labels, NewJob, Payload};
-use crate::model::name::{Account, OperationName, ProviderName};
+use crate::model::name::{Account, Key, OperationName, ProviderName};
 use crate::model::run::{NewRun, Run, RunWish};
 use crate::model::state::State;
 
@@ -120,6 +120,9 @@ pub struct Begin {
     pub bytes_max: usize,
     /// What each call spends. A permit of an epoch older than the store's is refused: nothing begins.
     pub permit: Permit,
+    /// Limits that count by key: each job's key is appended to the first part, and both parts go into the journal row
+    /// of its call, beside `permit`. A job without a key spends none of them.
+    pub keyed: Arc<[(Arc<str>, u32)]>,
     /// Steady time until which the calls belong to this daemon.
     pub lease_until: Timestamp,
     /// Partition of the account ([`crate::model::shard`]); embedded stores have one, 0.
@@ -151,6 +154,23 @@ pub struct FinishCall {
     pub status: Option<u16>,
     pub error: Option<Arc<str>>,
     pub outcomes: Vec<JobOutcome>,
+    /// What the call spent after all, when some of its jobs did not go with it: takes the place of the journaled spends.
+    pub spends: Option<Arc<[(LimitKey, u32)]>>,
+}
+
+impl Begin {
+    /// What a call of these jobs spends, as it is journaled.
+    fn spends(&self, jobs: &[ClaimedJob]) -> Arc<[(LimitKey, u32)]> {
+        if self.keyed.is_empty() {
+            return self.permit.spends.clone();
+        }
+        let keys = jobs.iter().filter_map(|job| job.key.as_ref());
+        let of_key = |key: &Key| {
+            let spend = |(prefix, cost): &(Arc<str>, u32)| (LimitKey(format!("{prefix}{key}").into()), *cost);
+            self.keyed.iter().map(spend).collect::<Vec<_>>()
+        };
+        self.permit.spends.iter().cloned().chain(keys.flat_map(of_key)).collect()
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use super::values::{self, expected};
 use crate::model::backoff::Backoff;
 use crate::model::job::Coalesce;
 use crate::model::name::OperationName;
-use crate::model::provider::{LaneSpec, Operation, Repeat, RequestTemplate, Scope};
+use crate::model::provider::{LaneSpec, Operation, Repeat, RequestTemplate};
 use crate::model::request::{BatchResult, BodyTemplate, Site, Template, Variable};
 
 /// Jobs in one batch at most.
@@ -93,11 +93,6 @@ fn lane(reader: &Reader<'_>, site: Site, limit_name: &str, placed: &mut Vec<Plac
         template.map_err(|e| Problem::new(e.to_string()).at(&n.at))
     });
     let own = reader.node("limits").map(|n| limits::read(found, n, limit_name)).unwrap_or_default();
-    for (limit, at) in &own {
-        if is_batch && limit.scope == Scope::Key {
-            found.add(Problem::new("a limit per key cannot hold on the batch lane: a batch has many keys").at(at));
-        }
-    }
     let (size_max, bytes_max, result) = if is_batch {
         let help = "say how many jobs one call may carry: size = 1000";
         let size = reader.need("size", help, values::whole(1..=SIZE_MAX));

@@ -16,7 +16,7 @@ use super::values::{self, expected};
 use crate::model::address;
 use crate::model::backoff::Backoff;
 use crate::model::name::{ProviderName, Tenant};
-use crate::model::provider::{Auth, BreakerPolicy, Provider, Scope, Timeouts};
+use crate::model::provider::{Auth, BreakerPolicy, Provider, Timeouts};
 use crate::model::request::Site;
 use crate::plan::fairness::WEIGHT_MAX;
 
@@ -87,11 +87,6 @@ fn read(found: &Found, name: &str, entry: &Entry) -> Option<Provider> {
         }
     }
     one_meaning_per_name(found, &placed);
-    let batches = operations.values().any(|o| o.batch.is_some());
-    if let (true, Some((_, at))) = (batches, placed[..shared.len()].iter().find(|(l, _)| l.scope == Scope::Key)) {
-        let said = "a limit per key cannot hold for all calls of a provider with a batch lane: a batch has many keys";
-        found.add(Problem::new(said).at(at).help("declare it with the single lane of each operation"));
-    }
     let provider = Provider {
         name: checked.clone().unwrap_or_else(|| ProviderName::new("x").expect("one letter is a name")),
         base_url: base_url.clone().unwrap_or_else(|| "http://x".parse().expect("this is a URL")),

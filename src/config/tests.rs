@@ -79,10 +79,37 @@ fn the_defaults_are_a_good_configuration() {
     let loaded = load(&LoadOptions::default()).unwrap_or_else(|p| panic!("{p}"));
     let config = loaded.config.clone();
     assert_eq!(config.server.listen, "127.0.0.1:7070".parse().unwrap());
-    assert_eq!(config.store.path, PathBuf::from("./tidegate.db"));
+    assert_eq!(config.store, Store::File(PathBuf::from("./tidegate.db")));
     assert_eq!(config.retention.dead, Duration::from_secs(30 * 86_400));
     assert!(config.server.socket.is_none() && config.providers.is_empty());
     assert!(loaded.explain().contains("server.listen = \"127.0.0.1:7070\""));
+}
+
+#[test]
+fn only_a_store_and_a_limiter_that_keep_their_promises_together_are_taken() {
+    let with = |flags: &[(&str, &str)]| {
+        let flags = flags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        load(&LoadOptions { flags, ..LoadOptions::default() }).map(|l| l.config).map_err(|p| p.to_string())
+    };
+    let (pg, redis) = (("store.kind", "postgres"), ("limiter.kind", "redis"));
+    let (pg_url, redis_url) = (("store.url", "postgres://me@db/tidegate"), ("limiter.url", "redis://cache:6379"));
+    let config = with(&[pg, redis, pg_url, redis_url, ("cluster.name", "north")]).unwrap();
+    let plain = |url: &str| Address::Plain(url.to_owned());
+    assert_eq!(config.store, Store::Postgres { url: plain(pg_url.1), connections_max: 8 });
+    assert_eq!(config.limiter, Limiter::Redis { url: plain(redis_url.1) });
+    assert_eq!(config.cluster.name, "north");
+    assert!(!with(&[]).unwrap().cluster.name.is_empty());
+    for (flags, said) in [
+        (&[pg, pg_url][..], "each use the whole of every limit"),
+        (&[redis, redis_url], "cannot be rebuilt from the journal of one"),
+        (&[pg, redis, redis_url], "expected store.url"),
+        (&[pg, redis, pg_url], "expected limiter.url"),
+        (&[pg, redis, ("store.url", "mysql://db"), redis_url], "expected a URL like postgres://"),
+        (&[pg, redis, ("store.url", "postgres://me:canary@db/t"), redis_url], "a password must not stand"),
+    ] {
+        let refused = with(flags).unwrap_err();
+        assert!(refused.contains(said) && !refused.contains("canary"), "{refused}");
+    }
 }
 
 #[test]
@@ -107,7 +134,7 @@ fn the_environment_and_flags_win_and_are_named() {
     let loaded = load(&options).unwrap_or_else(|p| panic!("{p}"));
     assert_eq!(loaded.config.server.listen.port(), 2);
     assert_eq!(loaded.config.engine.grace, Duration::from_secs(7));
-    assert_eq!(loaded.config.store.path, PathBuf::from("/var/lib/tidegate/tidegate.db"));
+    assert_eq!(loaded.config.store, Store::File(PathBuf::from("/var/lib/tidegate/tidegate.db")));
     assert_eq!(loaded.config.server.socket, Some(PathBuf::from("/run/tidegate/tidegate.sock")));
     let explained = loaded.explain();
     assert!(explained.contains("# environment TIDEGATE__ENGINE__GRACE"), "{explained}");
@@ -197,12 +224,6 @@ fn every_mistake_is_said_with_what_to_do() {
                 "request = \"POST /x\"\nsize = 10\nbody = \"{payloads}\"\nresult = { each = \"results\", key = \"id\" }",
             ),
             &["expected a JSONPath", "expected a JSON pointer"],
-        ),
-        (
-            batch(
-                "request = \"POST /x\"\nsize = 1\nbody = \"{payloads}\"\nlimits = [{ max = 1, per = \"1s\", scope = \"key\" }]",
-            ),
-            &["a limit per key cannot hold on the batch lane"],
         ),
         (
             operation(

@@ -13,7 +13,7 @@ use super::dice::Dice;
 use super::outcome::{Spent, outcome};
 use super::writer::Writer;
 use crate::clock::{Clock, Timestamp};
-use crate::limiter::{Limiter, Settle};
+use crate::limiter::{Keyed, Limiter, Settle};
 use crate::model::call::{Ending, Lane, Permit};
 use crate::model::name::{Account, Tenant};
 use crate::model::provider::{Operation, Provider};
@@ -21,9 +21,13 @@ use crate::model::request::{RenderError, Request, render};
 use crate::model::verdict::{Answer, Failure, Health, Judgement, Sent, Verdict, judge};
 use crate::outbound::Transport;
 use crate::plan::batcher::Splitter;
-use crate::store::{BegunCall, FinishCall, JobOutcome};
+use crate::store::{BegunCall, FinishCall, JobOutcome, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
+
+mod stays;
+
+use stays::Stays;
 
 /// Wait after a "not now" that names no time; doubles with each in a row.
 const PENALTY_FIRST: Duration = Duration::from_secs(1);
@@ -36,6 +40,7 @@ pub struct Caller {
     pub provider: Arc<Provider>,
     pub transport: Arc<dyn Transport>,
     pub limiter: Arc<dyn Limiter>,
+    pub store: Arc<dyn Store>,
     pub writer: Writer,
     pub dice: Dice,
     pub metrics: Arc<Metrics>,
@@ -67,6 +72,8 @@ pub struct Errand {
     pub tenant: Tenant,
     pub permit: Permit,
     pub lease_until: Timestamp,
+    /// Limits that count by key, not acquired yet.
+    pub keyed: Arc<[Keyed]>,
     /// The call is a breaker's probe.
     pub probe: bool,
     /// The group's search for bad records.
@@ -95,7 +102,11 @@ impl Caller {
         self.carry(errand, completed).instrument(span).await;
     }
 
-    async fn carry(&self, errand: Errand, completed: impl FnOnce(Completion)) {
+    async fn carry(&self, mut errand: Errand, completed: impl FnOnce(Completion)) {
+        let stays = self.hold_back(&mut errand).await;
+        if errand.call.jobs.is_empty() {
+            return self.nothing_left(errand, stays, completed).await;
+        }
         let started = self.clock.steady();
         let (answer, at_fault) = self.send(&errand).await;
         let ended = self.clock.steady();
@@ -110,15 +121,29 @@ impl Caller {
         }
         let throttled_until = self.throttled_until(&judgement);
         // First: a 429 must slow the gate at once, before the outcome is written.
-        self.settle(&errand, &answer, ended, throttled_until).await;
+        self.settle(&errand, &stays.permits, &answer, ended, throttled_until).await;
         self.count(&errand, &answer, &judgement, ended.since(started));
         completed(completion(&errand, &judgement, &answer, throttled_until));
         let (operation, now) = (errand.operation.clone(), self.clock.now());
         let over = |v: &&Verdict| matches!(v, Verdict::Delivered { .. } | Verdict::Rejected { .. });
         let jobs = errand.call.jobs.iter().zip(&judgement.verdicts).filter(|(_, v)| over(v));
         let times: Vec<Duration> = jobs.map(|(job, _)| now.since(job.id.created_at)).collect();
-        self.writer.finish(self.finish(errand, answer, judgement, ended)).await;
+        self.writer.finish(self.finish(errand, stays, answer, judgement, ended)).await;
         self.metrics.jobs_done(self.provider.name.as_str(), operation.name.as_str(), &times);
+    }
+
+    /// None of the jobs may go now: the call ends before its first byte, and gives back what it was given.
+    async fn nothing_left(&self, errand: Errand, stays: Stays, completed: impl FnOnce(Completion)) {
+        let now = self.clock.steady();
+        self.settle_with(&errand.permit, &stays.permits, false, now, None).await;
+        let Errand { lane, probe, .. } = errand;
+        completed(Completion { lane, health: Health::Silent, probe, throttled_until: None, jobs: 0, error: None });
+        let error = stays.outcomes.first().and_then(|o| o.error.clone());
+        let Stays { outcomes, .. } = stays;
+        let (call, ending) = (errand.call.id, Ending::NotSent);
+        self.writer
+            .finish(FinishCall { call, ending, settled_at: now, status: None, error, outcomes, spends: None })
+            .await;
     }
 
     async fn send(&self, errand: &Errand) -> (Result<Answer, Failure>, Option<RenderError>) {
@@ -177,29 +202,36 @@ impl Caller {
     async fn settle(
         &self,
         errand: &Errand,
+        keyed: &[Permit],
         answer: &Result<Answer, Failure>,
         now: Timestamp,
         blocked_until: Option<Timestamp>,
     ) {
-        if crate::mutant::on("settle-unsent") {
-            return self.settle_with(errand, false, now, blocked_until).await;
-        }
-        let sent = !matches!(answer, Err(Failure { sent: Sent::No, .. }));
-        self.settle_with(errand, sent, now, blocked_until).await;
+        let sent = !matches!(answer, Err(Failure { sent: Sent::No, .. })) && !crate::mutant::on("settle-unsent");
+        self.settle_with(&errand.permit, keyed, sent, now, blocked_until).await;
     }
 
-    async fn settle_with(&self, errand: &Errand, sent: bool, now: Timestamp, blocked_until: Option<Timestamp>) {
-        let permit = errand.permit.clone();
-        let settle = Settle { permit, count: 1, sent, blocked_until, blocked_limit: None };
-        if let Err(e) = self.limiter.settle(now, &[settle]).await {
+    async fn settle_with(
+        &self,
+        permit: &Permit,
+        keyed: &[Permit],
+        sent: bool,
+        now: Timestamp,
+        blocked_until: Option<Timestamp>,
+    ) {
+        let permits = std::iter::once(permit).chain(keyed);
+        let settle = |p: &Permit| Settle { permit: p.clone(), count: 1, sent, blocked_until, blocked_limit: None };
+        let settles: Vec<Settle> = permits.map(settle).collect();
+        if let Err(e) = self.limiter.settle(now, &settles).await {
             // Safe: an unsettled permit stays spent until the limiter is rebuilt.
-            tracing::warn!(call = %errand.call.id, error = %e, "a permit could not be settled");
+            tracing::warn!(error = %e, "a permit could not be settled");
         }
     }
 
     fn finish(
         &self,
         errand: Errand,
+        stays: Stays,
         answer: Result<Answer, Failure>,
         judgement: Judgement,
         settled_at: Timestamp,
@@ -210,14 +242,16 @@ impl Caller {
             _ => Spent::Sent,
         };
         let judged = errand.call.jobs.iter().zip(judgement.verdicts);
-        let outcomes: Vec<JobOutcome> =
+        let mut outcomes: Vec<JobOutcome> =
             judged.map(|(job, v)| outcome(job, v, &errand.operation, spent, now, self.dice.roll())).collect();
         let (ending, status, error) = match &answer {
             Ok(a) => (Ending::Answered, Some(a.status), None),
             Err(f) if f.sent == Sent::No => (Ending::NotSent, None, Some(f.reason.clone())),
             Err(f) => (Ending::Lost, None, Some(f.reason.clone())),
         };
-        FinishCall { call: errand.call.id, ending, settled_at, status, error, outcomes }
+        let spends = stays.spends(&errand.permit);
+        outcomes.extend(stays.outcomes);
+        FinishCall { call: errand.call.id, ending, settled_at, status, error, outcomes, spends }
     }
 
     fn count(&self, errand: &Errand, answer: &Result<Answer, Failure>, judgement: &Judgement, took: Duration) {

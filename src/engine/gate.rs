@@ -15,6 +15,7 @@ use super::cluster::Owned;
 use super::cluster::truth::Doubts;
 use super::dice::Dice;
 use super::handle::EngineError;
+use super::open_calls::OpenCalls;
 use super::signal::{FlowBox, Signals};
 use super::status::{ProviderStatus, TestReport, WaitingOn};
 use super::supervisor::Supervisor;
@@ -49,12 +50,11 @@ pub struct GateParts {
     pub supervisor: Supervisor,
     pub dice: Dice,
     pub metrics: Arc<Metrics>,
-    /// Told whenever a call has left the wire.
-    pub landed: Arc<Notify>,
     /// Whose accounts this process sends for.
     pub owned: Owned,
     /// Where to say that the limiter's counts are in doubt.
     pub doubts: Doubts,
+    pub open_calls: Arc<OpenCalls>,
 }
 
 /// Questions that wait for the gate. More callers than this wait their turn.
@@ -85,7 +85,6 @@ pub(super) struct Shared {
     pub throttled_total: Arc<AtomicU64>,
     pub last_throttled_at: Mutex<Option<Timestamp>>,
     pub flows: Arc<FlowBox>,
-    landed: Arc<Notify>,
 }
 
 impl Shared {
@@ -100,7 +99,6 @@ impl Shared {
 
     pub fn completed(&self, group: group::GroupKey, completion: Completion) {
         self.in_flight[completion.lane as usize].fetch_sub(1, Ordering::Relaxed);
-        self.landed.notify_waiters();
         self.completions.lock().expect("no panic while held").push((group, completion));
         self.wake().notify_one();
     }
@@ -144,7 +142,6 @@ pub(super) fn start(
         throttled_total: Default::default(),
         last_throttled_at: Default::default(),
         flows: parts.signals.flow_box(&name),
-        landed: parts.landed.clone(),
     });
     let (ask, inbox) = mpsc::channel(QUESTIONS_MAX);
     let inbox = Arc::new(tokio::sync::Mutex::new(inbox));

@@ -347,18 +347,9 @@ impl Handle {
         }
     }
 
-    /// Resolves when no call is on the wire.
+    /// Resolves when no call is open and all outcomes are recorded. After [`Handle::drain`].
     pub async fn landed(&self) {
-        let landed = &self.0.parts.landed;
-        loop {
-            let mut next = std::pin::pin!(landed.notified());
-            // Listens before it looks: a call that lands in between is heard.
-            next.as_mut().enable();
-            if self.in_flight() == 0 {
-                return;
-            }
-            next.await;
-        }
+        self.0.parts.open_calls.landed().await;
     }
 
     /// Calls on the wire, all providers together.

@@ -100,5 +100,13 @@ fn crashed(call: &Call, jobs: &[ClaimedJob], registry: &Registry, clock: &Clock)
             .map(|job| JobOutcome { job: job.id.seq, next: Next::Unknown, error: Some(error.clone()), result: None })
             .collect(),
     };
-    FinishCall { call: call.id, ending: Ending::Crashed, settled_at, status: None, error: Some(error), outcomes }
+    FinishCall {
+        call: call.id,
+        ending: Ending::Crashed,
+        settled_at,
+        status: None,
+        error: Some(error),
+        outcomes,
+        spends: None,
+    }
 }

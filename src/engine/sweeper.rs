@@ -75,7 +75,8 @@ impl Sweeper {
             tokio::select! {
                 biased;
                 () = beat.stop.cancelled() => return Ok(()),
-                run = inbox.recv() => if let Some(run) = run { self.settle(self.cancel_run(run).await) },
+                // Not taken when nobody can ask any more: else it would answer at once, for ever.
+                Some(run) = inbox.recv() => self.settle(self.cancel_run(run).await),
                 _ = next_due.changed() => {}
                 () = self.clock.sleep_until(wake_at) => {}
             }

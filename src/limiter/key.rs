@@ -48,6 +48,34 @@ pub fn spends(
     spends.into()
 }
 
+/// A limit that counts by key, before the key is known.
+#[derive(Clone, Debug)]
+pub struct Keyed {
+    /// Of the key under which it is counted; the job's key comes behind it.
+    pub prefix: Arc<str>,
+    pub limit: Arc<Limit>,
+}
+
+impl Keyed {
+    pub fn spend(&self, key: &Key) -> Spend {
+        Spend::new(LimitKey(format!("{}{key}", self.prefix).into()), self.limit.clone())
+    }
+}
+
+/// The limits by key that a call of an operation spends for each of its jobs that has one.
+pub fn keyed(provider: &Provider, operation: &Operation, lane: Lane, account: &Account) -> Arc<[Keyed]> {
+    let Some(spec) = operation.lane(lane) else {
+        return Arc::from([]);
+    };
+    let own = format!("{}/{}.{}/", provider.name, operation.name, lane);
+    let shared = format!("{}/", provider.name);
+    let all = provider.limits.iter().map(|l| (&shared, l)).chain(spec.limits.iter().map(|l| (&own, l)));
+    let by_key = all.filter(|(_, l)| l.scope == Scope::Key);
+    let counted = by_key.filter(|(_, l)| l.methods.is_empty() || l.methods.contains(&spec.method));
+    let keyed = counted.map(|(prefix, l)| Keyed { prefix: key_prefix(prefix, l, account).into(), limit: l.clone() });
+    keyed.collect()
+}
+
 /// What a call of no operation spends, as a test of the connection: the limits that count every call of the provider.
 pub fn provider_spends(provider: &Provider, method: &http::Method, account: &Account) -> Vec<Spend> {
     let prefix = format!("{}/", provider.name);
@@ -67,13 +95,16 @@ fn key_text(prefix: &str, limit: &Limit, account: &Account, key: Option<&Key>) -
         Scope::Account => {
             let _ = write!(text, "@{account}");
         }
-        Scope::Key => {
-            // The account's own slashes must not look like the one before the key.
-            let account = account.as_str().replace('%', "%25").replace('/', "%2F");
-            let _ = write!(text, "@{account}/{}", key?);
-        }
+        Scope::Key => return Some(key_prefix(prefix, limit, account) + key?.as_str()),
     }
     Some(text)
+}
+
+/// Of a limit that counts by key: all but the key.
+fn key_prefix(prefix: &str, limit: &Limit, account: &Account) -> String {
+    // The account's own slashes must not look like the one before the key.
+    let account = account.as_str().replace('%', "%25").replace('/', "%2F");
+    format!("{prefix}{}:{}@{account}/", limit.name, window_text(&limit.kind))
 }
 
 fn window_text(kind: &LimitKind) -> String {
@@ -154,5 +185,8 @@ mod tests {
         };
         assert_ne!(text("a", "b/c"), text("a/b", "c"));
         assert_eq!(key_text("crm/", &spec, &Account::default(), None), None);
+        let (account, key) = (Account::new("a/b").unwrap(), Key::new("c/d").unwrap());
+        let keyed = Keyed { prefix: key_prefix("crm/", &spec, &account).into(), limit: Arc::new(spec.clone()) };
+        assert_eq!(*keyed.spend(&key).key.0, *key_text("crm/", &spec, &account, Some(&key)).unwrap());
     }
 }

@@ -222,7 +222,7 @@ pub struct Reserve {
 pub enum Scope {
     Provider,
     Account,
-    /// One count per key of a job. Single lane only.
+    /// One count per key of a job: every job of a call spends its own.
     Key,
 }
 

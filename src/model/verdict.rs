@@ -178,6 +178,13 @@ pub fn repeat_is_safe(operation: &Operation, lane: Lane, job: &ClaimedJob, now: 
     }
 }
 
+/// Has the job been tried before, and does its idempotency key no longer protect a repeat by this lane at wall time
+/// `now`? If a former call may have done it, the job must not be sent again unasked.
+pub fn key_has_died(operation: &Operation, lane: Lane, job: &ClaimedJob, now: Timestamp) -> bool {
+    // Attempts that certainly were not sent, and those the provider refused to take, are given back.
+    operation.idempotency.is_some() && job.attempts > 1 && !repeat_is_safe(operation, lane, job, now, now)
+}
+
 struct Judged<'a> {
     provider: &'a Provider,
     operation: &'a Operation,

@@ -1,4 +1,6 @@
-//! Job numbers of a call in few bytes: differences as zigzag LEB128, about a byte a job in a batch.
+//! Job numbers of a call in few bytes: differences as zigzag LEB128, about a byte a job in a batch. And its spends.
+
+use crate::model::call::LimitKey;
 
 /// Must stay readable for ever: it is in the journal.
 pub(super) fn pack(seqs: &[i64]) -> Vec<u8> {
@@ -30,6 +32,12 @@ pub(super) fn unpack(bytes: &[u8]) -> Option<Vec<i64>> {
         }
     }
     (shift == 0).then_some(seqs)
+}
+
+/// Spends as they stand in the journal; `None` where there are none.
+pub(super) fn spends(spends: &[(LimitKey, u32)]) -> Option<String> {
+    let pairs: Vec<(&str, u32)> = spends.iter().map(|(key, cost)| (&*key.0, *cost)).collect();
+    (!pairs.is_empty()).then(|| serde_json::to_string(&pairs).expect("texts and numbers are JSON"))
 }
 
 /// For `unhex()` in SQL, which has no lists of bytes.

@@ -234,6 +234,7 @@ impl Core {
     pub(super) fn revive(&mut self, turn: i64, fresh: bool, alone: bool, now: Timestamp) -> Result<Event, Refusal> {
         self.allows(Event::Revive)?;
         self.turn = turn;
+        self.decided(now);
         self.due_at = now;
         self.cancel_requested = false;
         if fresh {
@@ -253,8 +254,14 @@ impl Core {
         if decision == Decision::Again {
             self.due_at = now;
             self.cancel_requested = false;
+            self.decided(now);
         }
         Ok(self.end(event, to, now))
+    }
+
+    /// A person has decided that it is sent again, whatever became of what was sent: a new life begins.
+    fn decided(&mut self, now: Timestamp) {
+        self.first_sent_at = self.first_sent_at.map(|_| now);
     }
 
     /// Makes a waiting job due. True when that changed anything.

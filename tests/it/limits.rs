@@ -3,6 +3,7 @@
 mod exact;
 mod factory;
 mod guarantee;
+pub use guarantee::most_in_any_window;
 mod lanes;
 mod loss;
 mod redis;

@@ -2,7 +2,9 @@
 mod app;
 mod checker;
 mod cli;
+mod cluster;
 mod config_files;
+mod engine;
 mod grpc;
 mod hostile;
 mod limits;

@@ -216,7 +216,7 @@ mod tests {
     #[tokio::test]
     async fn a_healthy_folder_passes_and_keeps_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let found = store(&folder.path().join("tidegate.db"), None).await;
+        let found = file(&folder.path().join("tidegate.db"), None).await;
         assert!(found.iter().all(|f| f.level != Level::Fail), "{found:?}");
         assert!(found[0].found.contains("synchronous"), "{found:?}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -111,7 +111,9 @@ impl Gate {
                 self.shared.reload.store(true, Ordering::Relaxed);
                 self.held_until = self.now() + AWAY_WAIT;
             }
+            let turn = self.parts.open_calls.hold();
             let released = self.release().await;
+            drop(turn);
             self.note_wait(matches!(released, Released::Calls));
             let wake_at = match released {
                 Released::Calls => self.now(),
@@ -309,6 +311,7 @@ impl Gate {
             provider: self.current.provider.clone(),
             transport,
             limiter: self.parts.limiter.clone(),
+            store: self.parts.store.clone(),
             writer: self.parts.writer.clone(),
             dice: self.parts.dice.clone(),
             metrics: self.parts.metrics.clone(),
@@ -324,11 +327,15 @@ impl Gate {
             tenant: tenant.unwrap_or_default(),
             permit: plan.begin.permit.clone(),
             lease_until: plan.begin.lease_until,
+            keyed: plan.keyed.clone(),
             probe: plan.probe,
             splitter: self.groups.get(&plan.group).map(|g| g.splitter.clone()).unwrap_or_default(),
         };
         let (shared, group) = (self.shared.clone(), plan.group.clone());
+        let open = self.parts.open_calls.hold();
         self.parts.supervisor.task(async move {
+            // Until the outcome is recorded.
+            let _open = open;
             caller.run(errand, move |completion| shared.completed(group, completion)).await;
         });
     }

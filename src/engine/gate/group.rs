@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use super::super::caller::Completion;
-use crate::limiter::Spend;
+use crate::limiter::{Keyed, Spend};
 use crate::model::call::Lane;
 use crate::model::flow::{Flow, FlowKey};
 use crate::model::id::FlowId;
@@ -37,6 +37,8 @@ pub struct Group {
     pub splitter: Arc<Mutex<Splitter>>,
     /// Per lane, made on first use and after a new declaration.
     pub spends: [Option<Arc<[Spend]>>; 2],
+    /// Limits by key, per lane, likewise; acquired by the caller, who knows the keys.
+    pub keyed: [Option<Arc<[Keyed]>>; 2],
     pub in_flight: [u32; 2],
 }
 
@@ -90,5 +92,6 @@ impl Group {
     /// Forgets what was derived from the old declaration.
     pub fn redeclare(&mut self) {
         self.spends = [None, None];
+        self.keyed = [None, None];
     }
 }

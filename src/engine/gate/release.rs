@@ -12,7 +12,7 @@ use super::super::cluster::Hold;
 use super::actor::{AWAY_WAIT, Gate};
 use super::group::GroupKey;
 use crate::clock::Timestamp;
-use crate::limiter::{Acquire, Answer, LimitView, Spend, spends};
+use crate::limiter::{Acquire, Answer, Keyed, LimitView, Spend, keyed, spends};
 use crate::model::call::{Lane, Permit};
 use crate::model::flow::Class;
 use crate::model::provider::Operation;
@@ -42,6 +42,8 @@ pub(super) struct Planned {
     pub group: GroupKey,
     pub operation: Arc<Operation>,
     pub begin: Begin,
+    /// Limits by key, to be acquired once the jobs are known.
+    pub keyed: Arc<[Keyed]>,
     pub probe: bool,
 }
 
@@ -294,8 +296,11 @@ impl Gate {
         let lease_until = self.now() + self.current.provider.timeouts.total + LEASE_MARGIN;
         // A lease that was lost in this very moment begins nothing: no partition has this fence.
         let hold = self.parts.owned.hold(&self.current.provider.name, &key.account).unwrap_or(NO_HOLD);
+        let provider = self.current.provider.clone();
         let group = self.groups.entry(key.clone()).or_default();
         group.planned(&shares);
+        let slot = &mut group.keyed[lane as usize];
+        let by_key = slot.get_or_insert_with(|| keyed(&provider, operation, lane, &key.account)).clone();
         group.in_flight[lane as usize] += calls_max;
         let begin = Begin {
             provider: self.current.provider.name.clone(),
@@ -306,10 +311,11 @@ impl Gate {
             calls_max,
             bytes_max: operation.lane(lane).map_or(usize::MAX, |l| l.bytes_max),
             permit,
+            keyed: by_key.iter().map(|k| (k.prefix.clone(), k.limit.cost)).collect(),
             lease_until,
             shard: hold.shard,
             fence: hold.fence,
         };
-        Planned { group: key.clone(), operation: operation.clone(), begin, probe: false }
+        Planned { group: key.clone(), operation: operation.clone(), begin, keyed: by_key, probe: false }
     }
 }

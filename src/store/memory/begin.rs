@@ -1,7 +1,8 @@
 //! Journaling calls and claiming their jobs. Next: `read`.
 
 use super::Work;
-use crate::model::call::{Call, Ending, Lane};
+use super::read::as_claimed;
+use crate::model::call::{Call, Ending, Lane, Permit};
 use crate::model::id::CallId;
 use crate::model::state::Event;
 use crate::store::{Begin, Begun, BegunCall, CALLS_KEPT, Take};
@@ -67,13 +68,15 @@ impl Work<'_> {
             self.packer.changed(&core, Event::Begin, Some((id, None)));
             self.put(core);
         }
+        let claimed: Vec<_> = jobs.iter().filter_map(|seq| self.world.jobs.get(seq).map(as_claimed)).collect();
+        let permit = Permit { spends: begin.spends(&claimed), ..begin.permit.clone() };
         let call = Call {
             id,
             provider: begin.provider.clone(),
             operation: begin.operation.clone(),
             lane: begin.lane,
             account: begin.account.clone(),
-            permit: begin.permit.clone(),
+            permit,
             lease_until: begin.lease_until,
             jobs: jobs.to_vec(),
             begun_at: self.now,

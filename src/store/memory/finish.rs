@@ -26,6 +26,9 @@ impl Work<'_> {
         call.settled_at = Some(end.settled_at);
         call.status = end.status;
         call.error = end.error.clone();
+        if let Some(spends) = &end.spends {
+            call.permit.spends = spends.clone();
+        }
         Some(call.jobs.clone())
     }
 

@@ -90,21 +90,7 @@ impl World {
         let jobs = self.calls.get(&call).map_or(&[][..], |call| &call.jobs);
         let rows = jobs.iter().filter_map(|seq| self.jobs.get(seq));
         let rows = rows.filter(|row| row.core.stand == Stand::Calling && row.core.call == Some(call));
-        rows.map(|row| ClaimedJob {
-            id: row.core.id,
-            flow: row.core.flow,
-            class: row.core.class,
-            key: row.key.clone(),
-            payload: row.payload.clone(),
-            version: row.core.version,
-            due_at: row.core.due_at,
-            attempts: row.core.attempts,
-            crashes: row.core.crashes,
-            throttles: row.core.throttles,
-            first_sent_at: row.core.first_sent_at,
-            traceparent: row.traceparent.clone(),
-        })
-        .collect()
+        rows.map(as_claimed).collect()
     }
 
     pub(super) fn journal(&self, since: Timestamp, after: CallId, limit: usize) -> Vec<JournalEntry> {
@@ -152,4 +138,21 @@ impl World {
 
 fn belongs(key: &crate::model::flow::FlowKey, run: RunId) -> bool {
     key.run == run.seq
+}
+
+pub(super) fn as_claimed(row: &super::Row) -> ClaimedJob {
+    ClaimedJob {
+        id: row.core.id,
+        flow: row.core.flow,
+        class: row.core.class,
+        key: row.key.clone(),
+        payload: row.payload.clone(),
+        version: row.core.version,
+        due_at: row.core.due_at,
+        attempts: row.core.attempts,
+        crashes: row.core.crashes,
+        throttles: row.core.throttles,
+        first_sent_at: row.core.first_sent_at,
+        traceparent: row.traceparent.clone(),
+    }
 }

@@ -7,7 +7,7 @@ use super::arrays::text;
 use super::row::{self, Columns};
 use super::work::{Step, Work};
 use super::{error, sql};
-use crate::model::call::Lane;
+use crate::model::call::{Lane, LimitKey};
 use crate::model::flow::{Class, Flow};
 use crate::model::id::FlowId;
 use crate::model::job::ClaimedJob;
@@ -167,8 +167,11 @@ impl Work<'_> {
         let accounts: Vec<&str> = calls().map(|(begin, _)| begin.account.as_str()).collect();
         let mut spends: Vec<Option<String>> = Vec::with_capacity(ids.len());
         for (begin, begun) in all {
-            let text = spends_text(begin);
-            spends.extend(begun.calls.iter().map(|_| text.clone()));
+            let shared = spends_text(&begin.permit.spends);
+            // Where limits count by key, every call spends something else.
+            let own = |call: &BegunCall| spends_text(&begin.spends(&call.jobs));
+            let of = |call| if begin.keyed.is_empty() { shared.clone() } else { own(call) };
+            spends.extend(begun.calls.iter().map(of));
         }
         let jobs: Vec<Vec<u8>> = calls()
             .map(|(_, call)| packed::pack(&call.jobs.iter().map(|job| job.id.seq).collect::<Vec<_>>()))
@@ -192,8 +195,8 @@ impl Work<'_> {
 }
 
 /// As a permit is stored; nothing for a call that spends nothing.
-fn spends_text(begin: &Begin) -> Option<String> {
-    let spends: Vec<_> = begin.permit.spends.iter().map(|(key, cost)| (text(&key.0), *cost)).collect();
+pub(super) fn spends_text(spends: &[(LimitKey, u32)]) -> Option<String> {
+    let spends: Vec<_> = spends.iter().map(|(key, cost)| (text(&key.0), *cost)).collect();
     (!spends.is_empty()).then(|| serde_json::to_string(&spends).expect("texts and numbers are JSON"))
 }
 

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::arrays::opt_text;
+use super::begin::spends_text;
 use super::row::{self, Columns};
 use super::sql;
 use super::work::{Step, Work};
@@ -114,6 +115,10 @@ impl Work<'_> {
     async fn end_calls(&mut self, ended: &[&FinishCall]) -> Step<()> {
         if ended.is_empty() {
             return Ok(());
+        }
+        for (call, spends) in ended.iter().filter_map(|call| Some((call.call.0, call.spends.as_ref()?))) {
+            let respend = sqlx::query(sql::RESPEND_CALL).bind(call).bind(spends_text(spends));
+            respend.execute(&mut *self.conn).await?;
         }
         let ids: Vec<i64> = ended.iter().map(|call| call.call.0).collect();
         let endings: Vec<i64> = ended.iter().map(|call| call.ending as i64).collect();

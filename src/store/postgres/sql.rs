@@ -77,6 +77,7 @@ queries! {
     RELEASE_PARTITIONS = "release_partitions.sql",
     RELEASED = "released.sql",
     REVIVE_JOBS = "revive_jobs.sql",
+    RESPEND_CALL = "respend_call.sql",
     RUN_FLOWS = "run_flows.sql",
     RUNS_BY_SEQ = "runs_by_seq.sql",
     SAVE_FLOWS = "save_flows.sql",

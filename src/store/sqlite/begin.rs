@@ -93,18 +93,23 @@ impl Work<'_> {
 
     fn journal(&mut self, begin: &Begin, calls: &[BegunCall]) {
         let Some(first) = calls.first() else { return };
-        let spends: Vec<(&str, u32)> = begin.permit.spends.iter().map(|(key, cost)| (&*key.0, *cost)).collect();
-        let spends = serde_json::to_string(&spends).expect("texts and numbers are JSON");
         let jobs: Vec<Vec<i64>> = calls.iter().map(|call| call.jobs.iter().map(|job| job.id.seq).collect()).collect();
-        let packed: Vec<String> = jobs.iter().map(|jobs| packed::hex(&packed::pack(jobs))).collect();
+        let packed = jobs.iter().map(|jobs| packed::hex(&packed::pack(jobs)));
+        // Where limits count by key, every call spends something else.
+        let own = |call: &BegunCall| packed::spends(&begin.spends(&call.jobs));
+        let rows: Vec<(String, Option<String>)> = if begin.keyed.is_empty() {
+            packed.map(|jobs| (jobs, None)).collect()
+        } else {
+            packed.zip(calls.iter().map(own)).collect()
+        };
         let values = [
-            serde_json::to_string(&packed).expect("texts are JSON").into(),
+            serde_json::to_string(&rows).expect("texts are JSON").into(),
             first.id.0.into(),
             begin.provider.as_str().into(),
             begin.operation.as_str().into(),
             (begin.lane as i64).into(),
             begin.account.as_str().into(),
-            (!begin.permit.spends.is_empty()).then_some(spends).into(),
+            packed::spends(&begin.permit.spends).into(),
             begin.permit.granted_at.0.into(),
             begin.permit.epoch.into(),
             begin.lease_until.0.into(),

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::bulk::json;
 use super::row::{self, Columns};
-use super::sql;
 use super::work::Work;
+use super::{packed, sql};
 use crate::model::call::Ending;
 use crate::model::id::CallId;
 use crate::store::rules::{self, Core, Met};
@@ -126,6 +126,10 @@ impl Work<'_> {
         self.calls_ended.extend(ended.iter().map(|call| call.call));
         let mut alike: BTreeMap<(Ending, Option<u16>, Option<&str>), Vec<(i64, i64)>> = BTreeMap::new();
         for call in ended {
+            if let Some(spends) = &call.spends {
+                let values = [call.call.0.into(), packed::spends(spends).into()];
+                self.trip.write(sql::RESPEND_CALL, &values);
+            }
             let how = (call.ending, call.status, call.error.as_deref());
             alike.entry(how).or_default().push((call.call.0, call.settled_at.0));
         }

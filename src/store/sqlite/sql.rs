@@ -53,6 +53,7 @@ pub(super) const PRUNE_EVENTS: &str = include_str!("prune_events.sql");
 pub(super) const PRUNE_FLOWS: &str = include_str!("prune_flows.sql");
 pub(super) const PRUNE_RUNS: &str = include_str!("prune_runs.sql");
 pub(super) const RELEASED: &str = include_str!("released.sql");
+pub(super) const RESPEND_CALL: &str = include_str!("respend_call.sql");
 pub(super) const RUN_FLOWS: &str = include_str!("run_flows.sql");
 pub(super) const RUNS_BY_SEQ: &str = include_str!("runs_by_seq.sql");
 pub(super) const SAVE_LIMITS_UPTO: &str = include_str!("save_limits_upto.sql");

@@ -26,6 +26,18 @@ fn near_the_capacity_waiting_stays_short() {
     check(Load::steady(52_000.0, 4.0), 45.0, 130.0);
 }
 
+/// The reference's figure of 82 s is that of one sequence of arrivals; its own rule gives 70 to 82 s with others.
+#[test]
+fn near_the_capacity_the_longest_waits_hang_on_the_arrivals() {
+    for seed in [11, 1, 2, 3, 4] {
+        let load = Load::seeded(seed, 52_000.0, 4.0);
+        let done = World::new(Policy::Tide, &load).run();
+        let (jobs, mean, p99) = (done.jobs(), done.mean(), done.quantile(0.99));
+        println!("seed {seed}: {jobs} jobs, mean {mean:.1} s, p99 {p99:.1} s");
+        assert!(mean <= 45.0 && p99 <= 130.0, "seed {seed}: mean {mean:.1} s, p99 {p99:.1} s");
+    }
+}
+
 #[test]
 fn what_singles_can_carry_leaves_at_once() {
     check(Load::steady(3_000.0, 2.0), 0.1, 0.2);

@@ -112,6 +112,7 @@ impl Bench {
             calls_max: count,
             bytes_max: usize::MAX,
             permit: permit(),
+            keyed: Arc::from([]),
             lease_until: self.now + Duration::from_secs(60),
             shard: 0,
             fence: 0,
@@ -131,6 +132,7 @@ impl Bench {
             status: Some(200),
             error: None,
             outcomes: outcomes.into_iter().map(outcome).collect(),
+            spends: None,
         }
     }
 

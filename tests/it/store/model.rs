@@ -124,6 +124,8 @@ impl Known {
             Part::Begin { flow, class, count, batch: lane, spends } => {
                 let spends: Arc<[_]> =
                     if spends { Arc::from([(LimitKey(Arc::from("crm/a:60s")), 1)]) } else { Arc::from([]) };
+                let keyed: Arc<[_]> =
+                    if count % 2 == 1 { Arc::from([(Arc::from("crm/k:60s@/"), 2)]) } else { Arc::from([]) };
                 let flow = FlowId(i64::from(flow) + 1);
                 let takes = Class::ALL.map(|class| Take { flow, class, count: u32::from(count) });
                 let mut begin = Begin {
@@ -135,6 +137,7 @@ impl Known {
                     calls_max: u32::from(count),
                     bytes_max: 20,
                     permit: Permit { spends, granted_at: batch.steady, epoch: 0 },
+                    keyed,
                     lease_until: batch.steady + Duration::from_secs(3),
                     shard: 0,
                     fence: 0,
@@ -166,6 +169,7 @@ impl Known {
                     status: (ending == Ending::Answered).then_some(200),
                     error: None,
                     outcomes: outcomes.collect(),
+                    spends: (next % 5 == 0).then(|| Arc::from([(LimitKey(Arc::from("crm/k:60s@/x")), 3)])),
                 });
             }
             Part::Jobs { first, second, what } => {

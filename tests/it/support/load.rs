@@ -35,11 +35,21 @@ pub struct Load {
 impl Load {
     /// Starts clients that make about `per_second` jobs together; they wait until a daemon is named.
     pub fn start(seed: u64, per_second: f64) -> Load {
+        Load::of(seed, per_second, |_| String::new())
+    }
+
+    /// The same, each client for an account of its own.
+    pub fn with_accounts(seed: u64, per_second: f64) -> Load {
+        Load::of(seed, per_second, |number| format!("account-{number}"))
+    }
+
+    fn of(seed: u64, per_second: f64, account: impl Fn(u64) -> String) -> Load {
         let (daemon, named) = watch::channel(None);
         let (said, stopping, mut clients) = (Arc::default(), CancellationToken::new(), JoinSet::new());
         for number in 0..CLIENTS {
             let client = Client {
                 number,
+                account: account(number),
                 dice: Dice::new(seed ^ (number << 32)),
                 versions: vec![0; RECORDS as usize],
                 steps: vec![0; RECORDS as usize],
@@ -74,6 +84,7 @@ const MEAN_JOBS: f64 = (1.0 + BATCH as f64) / 2.0;
 
 struct Client {
     number: u64,
+    account: String,
     dice: Dice,
     /// Newest version handed in, per record.
     versions: Vec<i64>,
@@ -142,6 +153,7 @@ impl Client {
         let spec = pb::JobSpec {
             provider: "crm".to_owned(),
             operation: operation.to_owned(),
+            account: self.account.clone(),
             key: if is_event { String::new() } else { record.clone() },
             payload: format!(r#"{{"id":"{record}","n":{version},"name":"{:x}"}}"#, self.dice.next_u64()),
             ..pb::JobSpec::default()

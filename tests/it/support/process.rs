@@ -109,6 +109,19 @@ impl Place {
         Place { folder: folder.to_owned(), config, port, env: Vec::new() }
     }
 
+    /// One of many: a database and a Redis that others use too. Each has a folder of its own.
+    pub fn shared(folder: &Path, name: &str, database: &str, redis: &str, provider: &str) -> Place {
+        let (config, port) = (folder.join("tidegate.toml"), free_port());
+        let text = format!(
+            "[server]\nlisten = \"127.0.0.1:{port}\"\nsocket = \"none\"\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n\
+             [store]\nkind = \"postgres\"\nurl = \"{database}\"\n\n[limiter]\nkind = \"redis\"\nurl = \"{redis}\"\n\n\
+             [cluster]\nname = \"{name}\"\n\n{provider}"
+        );
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(&config, text).unwrap();
+        Place { folder: folder.to_owned(), config, port, env: Vec::new() }
+    }
+
     fn log(&self) -> PathBuf {
         self.folder.join("daemon.log")
     }

@@ -1,0 +1,5 @@
+-- What a call spent after all: ?1 its number, ?2 the spends. By rowid. Before its end is written, or it stays as it is.
+update call
+set spends = ?2
+where id = ?1
+  and ending = 0

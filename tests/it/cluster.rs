@@ -1,0 +1,156 @@
+//! Three daemons on one PostgreSQL and one Redis, all of them failing in turn: nothing acknowledged is lost, no window is
+//! exceeded whoever counts, order and unknown are honoured, and everything drains when the faults stop.
+//!
+//! 20 rounds by default, `TIDEGATE_TORTURE_ROUNDS` in full; `TIDEGATE_TORTURE_SEED` replays the choice of faults.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tidegate::clock::Clock;
+use tidegate::simulator::dice::Dice;
+
+use crate::support::history::Entry;
+use crate::support::load::Load;
+use crate::support::process::{Daemon, Place};
+use crate::support::redis::{Proxy, RedisServer};
+use crate::support::servers::Database;
+use crate::torture::{between, conclude, declaration, judge, number, provider};
+
+const DAEMONS: usize = 3;
+const LOAD: f64 = 150.0;
+/// Between two faults.
+const CALM_MS: (u64, u64) = (300, 1_500);
+/// Longer than a daemon's lease: others take its accounts over, and it wakes up as a zombie.
+const FROZEN: Duration = Duration::from_secs(11);
+/// Calls of a dead daemon are judged when their lease is over; then everything drains.
+const DRAIN_MAX: Duration = Duration::from_secs(180);
+
+/// Daemons that share their servers. `None` while one is dead.
+struct Fleet {
+    places: Vec<Place>,
+    daemons: Vec<Option<Daemon>>,
+}
+
+impl Fleet {
+    async fn start(folder: &Path, database: &str, redis: &str, declaration: &str) -> Fleet {
+        let names: Vec<String> = (1..=DAEMONS).map(|n| format!("d{n}")).collect();
+        let place = |name: &String| Place::shared(&folder.join(name), name, database, redis, declaration);
+        let mut fleet = Fleet { places: names.iter().map(place).collect(), daemons: Vec::new() };
+        for place in &fleet.places {
+            fleet.daemons.push(Some(place.start().await));
+        }
+        fleet
+    }
+
+    fn one(&self, at: usize) -> &Daemon {
+        self.daemons[at].as_ref().expect("it runs between two faults")
+    }
+
+    async fn restart(&mut self, at: usize) {
+        self.daemons[at] = Some(self.places[at].start().await);
+    }
+}
+
+/// What goes wrong in a round.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Kill,
+    Freeze,
+    RollingRestart,
+    Flush,
+    RedisDies,
+    RedisForgets,
+    RedisIsCut,
+    RedisIsSilent,
+    DatabaseDropsConnections,
+}
+
+/// In the order in which a short run meets them at least once; slow ones are rare.
+const FAULTS: [Fault; 20] = [
+    Fault::Kill,
+    Fault::Flush,
+    Fault::RedisForgets,
+    Fault::DatabaseDropsConnections,
+    Fault::RollingRestart,
+    Fault::RedisIsCut,
+    Fault::Freeze,
+    Fault::Kill,
+    Fault::RedisDies,
+    Fault::RedisIsSilent,
+    Fault::Flush,
+    Fault::Kill,
+    Fault::DatabaseDropsConnections,
+    Fault::Flush,
+    Fault::RedisForgets,
+    Fault::Kill,
+    Fault::RedisIsCut,
+    Fault::Flush,
+    Fault::Kill,
+    Fault::RedisIsSilent,
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_repeated_or_overrun_when_daemons_and_their_servers_fail() {
+    let (rounds, seed) = (number("TIDEGATE_TORTURE_ROUNDS", 20), number("TIDEGATE_TORTURE_SEED", 1));
+    let (folder, clock, mut dice) = (tempfile::tempdir().unwrap(), Clock::system(), Dice::new(seed));
+    let (database, mut redis) = (Database::new().await, RedisServer::start().await);
+    let proxy = Proxy::to(redis.port).await;
+    let provider =
+        provider(folder.path(), &["--errors", "0.02", "--resets", "0.01", "--record-failures", "0.01"]).await;
+    let mut fleet = Fleet::start(folder.path(), &database.url(), &proxy.url(), &declaration(&provider.base_url)).await;
+    let (load, mut entries) = (Load::with_accounts(seed, LOAD), Vec::new());
+    for round in 0..rounds {
+        let (victim, client) = (dice.below(DAEMONS as u64) as usize, dice.below(DAEMONS as u64) as usize);
+        load.daemon(Some(fleet.one(client).channel()));
+        tokio::time::sleep(between(CALM_MS, &mut dice)).await;
+        let fault = FAULTS[round as usize % FAULTS.len()];
+        eprintln!("round {round}: {fault:?} of d{}, clients at d{}", victim + 1, client + 1);
+        match fault {
+            Fault::Kill => {
+                let dead = fleet.daemons[victim].take().expect("it runs between two faults");
+                entries.push(Entry::Killed { at_us: dead.kill(&clock).await.0 });
+                tokio::time::sleep(between(CALM_MS, &mut dice)).await;
+                fleet.restart(victim).await;
+            }
+            Fault::Freeze => {
+                load.daemon(Some(fleet.one((victim + 1) % DAEMONS).channel()));
+                fleet.one(victim).freeze().await;
+                tokio::time::sleep(FROZEN).await;
+                fleet.one(victim).thaw().await;
+            }
+            Fault::RollingRestart => {
+                for at in 0..DAEMONS {
+                    load.daemon(Some(fleet.one((at + 1) % DAEMONS).channel()));
+                    let old = fleet.daemons[at].take().expect("it runs between two faults");
+                    assert!(old.stop().await, "d{} did not stop cleanly:\n{}", at + 1, fleet.places[at].log_tail());
+                    fleet.restart(at).await;
+                }
+            }
+            Fault::Flush => drop(redis.command(&["FLUSHALL"])),
+            Fault::RedisDies => redis.restart(false).await,
+            Fault::RedisForgets => redis.restart(true).await,
+            Fault::RedisIsCut => proxy.cut(),
+            Fault::RedisIsSilent => {
+                proxy.swallow(true);
+                tokio::time::sleep(between(CALM_MS, &mut dice)).await;
+                proxy.swallow(false);
+                proxy.cut();
+            }
+            Fault::DatabaseDropsConnections => {
+                let mut conn = database.connect().await;
+                let drop_all = "select pg_terminate_backend(pid) from pg_stat_activity \
+                                where datname = current_database() and pid <> pg_backend_pid()";
+                sqlx::query(drop_all).execute(&mut conn).await.unwrap();
+            }
+        }
+    }
+    entries.extend(load.stop().await);
+    let last = fleet.daemons.remove(0).expect("it runs between two faults");
+    let (findings, report) = judge(folder.path(), last, provider, entries, DRAIN_MAX).await;
+    for daemon in fleet.daemons.into_iter().flatten() {
+        daemon.stop().await;
+    }
+    assert!(findings.acked as u64 > 10 * rounds, "hardly any load: {findings}");
+    assert!(findings.taken as u64 > 5 * rounds, "hardly anything was sent: {findings}");
+    conclude(folder, &findings, &report, seed);
+}

@@ -1,0 +1,10 @@
+//! The engine in virtual time, with its real actors and limiter, against a wire that answers as a test tells it to.
+//!
+//! Judged by what arrived at the other end. A restart is a kill in the middle of whatever goes on, and a new engine on
+//! the same store. Next: `engine/stand.rs`.
+
+mod by_key;
+mod life;
+mod search;
+mod stand;
+mod turns;
