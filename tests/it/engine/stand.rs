@@ -192,6 +192,7 @@ async fn start(clock: &Clock, store: &MemoryStore, wire: &Arc<Wire>, declaration
         metrics: Arc::default(),
         dice: Dice::seeded(life + 1),
         retention: Retention::default(),
+        cluster: None,
     };
     engine::start(parts, declared.collect()).await.unwrap()
 }
