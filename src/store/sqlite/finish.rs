@@ -11,6 +11,9 @@ use crate::model::id::CallId;
 use crate::store::rules::{self, Core, Met};
 use crate::store::{Error, FinishCall, Finished, JobOutcome};
 
+/// How a call ended.
+type How<'c> = (Ending, Option<u16>, Option<&'c str>);
+
 impl Work<'_> {
     pub(super) async fn finish_all(&mut self, calls: &[FinishCall]) -> Result<Vec<Finished>, Error> {
         if calls.is_empty() {
@@ -124,7 +127,7 @@ impl Work<'_> {
     /// Calls that ended alike are written together: most were answered with 200.
     fn end_calls(&mut self, ended: &[&FinishCall]) {
         self.calls_ended.extend(ended.iter().map(|call| call.call));
-        let mut alike: BTreeMap<(Ending, Option<u16>, Option<&str>), Vec<(i64, i64)>> = BTreeMap::new();
+        let mut alike: BTreeMap<How<'_>, Vec<(i64, i64)>> = BTreeMap::new();
         for call in ended {
             if let Some(spends) = &call.spends {
                 let values = [call.call.0.into(), packed::spends(spends).into()];
