@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::standing::Standing;
 use super::{Cluster, Owned, Shards};
 use crate::clock::Clock;
 use crate::engine::registry::Registry;
-use crate::engine::supervisor::{ActorResult, Beat, Supervisor};
+use crate::engine::supervisor::{ActorResult, BEAT_EVERY, Beat, Supervisor};
 use crate::model::id::DaemonId;
 use crate::model::name::ProviderName;
 use crate::model::shard::SHARDS;
@@ -33,6 +34,7 @@ pub struct Members {
     pub cluster: Cluster,
     pub registry: Registry,
     pub owned: Owned,
+    pub standing: Arc<Standing>,
     /// Cancelled when the daemon begins to stop: everything is given back at once.
     pub draining: CancellationToken,
 }
@@ -53,15 +55,18 @@ impl Members {
             beat.beat();
             if self.draining.is_cancelled() {
                 self.leave().await;
-                beat.stop.cancelled().await;
-                return Ok(());
+                return rest(&beat).await;
             }
             let begun = self.clock.steady();
-            match self.turn().await {
+            // A connection over which nothing comes any more must not make a daemon believe in its lease.
+            let turn = tokio::time::timeout(LEASE, self.turn()).await;
+            let silent = |_| Err(Error::Unavailable { reason: format!("no answer for {} s", LEASE.as_secs()) });
+            match turn.unwrap_or_else(silent) {
                 Ok(()) => {
                     (good_at, away) = (begun, false);
                 }
                 Err(e) => {
+                    self.standing.could_not_beat(e.to_string());
                     if !std::mem::replace(&mut away, true) {
                         tracing::warn!(error = %e, "the daemon cannot beat; it holds nothing once its lease is over");
                     }
@@ -104,17 +109,22 @@ impl Members {
             held.insert(provider.clone(), Arc::new(mine));
         }
         self.hold(held);
+        self.standing.saw(daemons);
         Ok(())
     }
 
     /// Gives everything back, so that the others need not wait for the lease to end.
     async fn leave(&self) {
         self.hold(BTreeMap::new());
-        let Cluster { leases, daemon, .. } = &self.cluster;
+        let Cluster { leases, daemon, name, .. } = &self.cluster;
         for (provider, shards) in by_provider(leases.owned(*daemon).await.unwrap_or_default()) {
             if let Err(e) = leases.release(*daemon, &provider, &shards).await {
                 tracing::warn!(%provider, error = %e, "partitions could not be given back; they are free when the lease ends");
             }
+        }
+        // Who is taken for alive has a share: without this the others would leave it alone until the lease is over.
+        if let Err(e) = leases.beat(*daemon, name, Duration::ZERO).await {
+            tracing::warn!(error = %e, "the lease could not be ended; it ends by itself");
         }
     }
 
@@ -131,6 +141,18 @@ impl Members {
         }
         held.insert(provider.clone(), Arc::new(shards.clone()));
         self.hold(held);
+    }
+}
+
+/// Nothing is held and nothing is to be done any more; still alive.
+async fn rest(beat: &Beat) -> ActorResult {
+    loop {
+        beat.beat();
+        tokio::select! {
+            biased;
+            () = beat.stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(BEAT_EVERY) => {}
+        }
     }
 }
 
