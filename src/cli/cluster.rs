@@ -72,7 +72,11 @@ mod tests {
     fn the_living_are_counted_and_wide_shows_every_fence_and_the_dead() {
         let cluster = pb::Cluster {
             daemon_id: "id-d2".to_owned(),
-            daemons: vec![daemon("d1", true, &[(3, 17), (4, 9)]), daemon("d2", true, &[(5, 1)]), daemon("d3", false, &[])],
+            daemons: vec![
+                daemon("d1", true, &[(3, 17), (4, 9)]),
+                daemon("d2", true, &[(5, 1)]),
+                daemon("d3", false, &[]),
+            ],
             partition_count: 64,
             limiter_fault: String::new(),
         };

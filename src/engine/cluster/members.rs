@@ -20,7 +20,7 @@ use crate::model::id::DaemonId;
 use crate::model::name::ProviderName;
 use crate::model::shard::SHARDS;
 use crate::store::Error;
-use crate::store::leases::DaemonNow;
+use crate::store::leases::{DaemonNow, Lease};
 
 /// How long a daemon is taken for alive after its last beat, by the database's clock. A silent one is replaced after
 /// this and a beat of another.
@@ -91,7 +91,7 @@ impl Members {
     async fn turn(&self) -> Result<(), Error> {
         let Cluster { leases, daemon, name, .. } = &self.cluster;
         leases.beat(*daemon, name, LEASE).await?;
-        let daemons = leases.daemons().await?;
+        let mut daemons = leases.daemons().await?;
         let mut held: BTreeMap<ProviderName, Arc<Shards>> = BTreeMap::new();
         for provider in self.registry.all().keys() {
             let mut mine = shards_of(&daemons, *daemon, provider);
@@ -107,6 +107,15 @@ impl Members {
                 mine.extend(leases.claim(*daemon, provider, goal - mine.len()).await?);
             }
             held.insert(provider.clone(), Arc::new(mine));
+        }
+        // What this beat claimed and gave up is in nobody's list yet.
+        if let Some(me) = daemons.iter_mut().find(|d| d.id == *daemon) {
+            let lease = |provider: &ProviderName, (&shard, &fence): (&u16, &i64)| Lease {
+                provider: provider.clone(),
+                shard,
+                fence,
+            };
+            me.leases = held.iter().flat_map(|(p, shards)| shards.iter().map(move |s| lease(p, s))).collect();
         }
         self.hold(held);
         self.standing.saw(daemons);
@@ -156,7 +165,7 @@ async fn rest(beat: &Beat) -> ActorResult {
     }
 }
 
-fn by_provider(leases: Vec<crate::store::leases::Lease>) -> BTreeMap<ProviderName, Vec<u16>> {
+fn by_provider(leases: Vec<Lease>) -> BTreeMap<ProviderName, Vec<u16>> {
     let mut all: BTreeMap<ProviderName, Vec<u16>> = BTreeMap::new();
     for lease in leases {
         all.entry(lease.provider).or_default().push(lease.shard);
