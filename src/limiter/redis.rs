@@ -8,8 +8,10 @@
 //! 1. [`RedisLimiter::connect`], and [`RedisLimiter::run_id`] as soon as the server is there; compare it with the one on
 //!    record, and raise the epoch on record when it differs.
 //! 2. [`RedisLimiter::trust`] with both. Until then every verb answers [`Error::Restarted`].
-//! 3. On [`Error::Unseeded`]: read the provider's part of the journal and [`RedisLimiter::rebuild`].
-//! 4. On [`Error::Restarted`], or when [`RedisLimiter::next_connection`] tells another run id: from 1 again.
+//! 3. Read each provider's part of the journal and [`RedisLimiter::rebuild`].
+//! 4. On [`Error::Restarted`], or when [`RedisLimiter::next_connection`] tells another run id: from 1 again. On
+//!    [`Error::Unseeded`] under the present epoch too, and the epoch is raised in any case: a call granted before the
+//!    loss may not be in the journal yet, and then must not get there any more.
 //!
 //! Must never know: jobs, stores, HTTP. Next: `redis/acquire.lua`, then `redis/send.rs`.
 

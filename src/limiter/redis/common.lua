@@ -359,7 +359,8 @@ end
 -- Writes all that changed, in one command, with `more` fields and values.
 local function write(states, more)
   local put, gone, made = more, nil, 0
-  for _, st in pairs(states) do
+  for i = 1, #states do
+    local st = states[i]
     if st.dirty then
       if st.new then made = made + 1 end
       put[#put + 1] = st.name
@@ -428,10 +429,16 @@ local function open(decls, from)
       dead[id] = at
     end
   end
-  local states = {}
+  -- Thousands of accounts have one declaration.
+  local states, seen = {}, {}
   for i = from, #ARGV do
     local st = load(got[i - from + 4], ARGV[i], dead)
-    local D = { up(DECL, decls, (i - from) * DECL_SIZE + 1) }
+    local text = decls:sub((i - from) * DECL_SIZE + 1, (i - from + 1) * DECL_SIZE)
+    local D = seen[text]
+    if not D then
+      D = { up(DECL, text) }
+      seen[text] = D
+    end
     st.D = D
     if D[1] > 0 then declare(st, D) end
     states[i - from + 1] = st

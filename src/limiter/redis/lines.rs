@@ -11,6 +11,9 @@ use crate::clock::Timestamp;
 const GRANTS_MAX: usize = 65_536;
 /// A repeated answer's grant is looked for among so many.
 const LOOK_BACK: usize = 4_096;
+/// Steady lines of daemons are aligned to one clock when they start, and agree no better than this: what comes from a
+/// journal may have been stamped by another daemon.
+const SKEW: Duration = Duration::from_millis(250);
 /// An unknown grant is taken for this much older than its stamp says: more than any answer takes.
 const SLACK: Duration = Duration::from_secs(3);
 
@@ -21,13 +24,14 @@ pub(super) struct Lines {
     /// (steady, server) of grants; the steady times rise strictly.
     grants: VecDeque<(i64, i64)>,
     slack_us: i64,
+    skew_us: i64,
 }
 
 impl Lines {
     /// `same`: both lines are one, in a test.
     pub(super) fn new(same: bool) -> Self {
-        let slack_us = if same { 0 } else { SLACK.as_micros() as i64 };
-        Lines { offset_us: same.then_some(0), grants: VecDeque::new(), slack_us }
+        let us = |d: Duration| if same { 0 } else { d.as_micros() as i64 };
+        Lines { offset_us: same.then_some(0), grants: VecDeque::new(), slack_us: us(SLACK), skew_us: us(SKEW) }
     }
 
     /// An answer that says `server` was read at `steady`.
@@ -63,9 +67,9 @@ impl Lines {
         }
     }
 
-    /// How old a time is, for the server to subtract from its own now: a little older there.
+    /// How old an anchor is, for the server to subtract from its own now: younger rather than older. Negative: to come.
     pub(super) fn age(&self, now: Timestamp, at: Timestamp) -> f64 {
-        now.0.saturating_sub(at.0) as f64
+        now.0.saturating_sub(at.0).saturating_sub(self.skew_us) as f64
     }
 
     /// The age of a grant, early rather than late.
