@@ -19,11 +19,14 @@ use crate::torture::{between, conclude, declaration, judge, number, provider};
 use crate::torture_clock::{faked_clock, libfaketime, step};
 
 const DAEMONS: usize = 3;
-const LOAD: f64 = 150.0;
+/// Jobs per second: more than some of the limits let through.
+const LOAD: f64 = 300.0;
 /// Between two faults.
 const CALM_MS: (u64, u64) = (300, 1_500);
 /// Longer than a daemon's lease: others take its accounts over, and it wakes up as a zombie.
 const FROZEN: Duration = Duration::from_secs(11);
+/// Added to each way of Redis when it is slow.
+const SLOW: Duration = Duration::from_millis(60);
 /// Calls of a dead daemon are judged when their lease is over; then everything drains.
 const DRAIN_MAX: Duration = Duration::from_secs(180);
 
@@ -75,7 +78,9 @@ enum Fault {
     DatabaseDropsConnections,
     DatabaseCrashes,
     DatabaseIsSilent,
+    DatabaseBreaksOff,
     ProviderIsCut,
+    RedisIsSlow,
     ClockSteps,
 }
 
@@ -97,9 +102,9 @@ const FAULTS: [Fault; 20] = [
     Fault::DatabaseIsSilent,
     Fault::Flush,
     Fault::ClockSteps,
-    Fault::Kill,
+    Fault::RedisIsSlow,
     Fault::RedisForgets,
-    Fault::Flush,
+    Fault::DatabaseBreaksOff,
     Fault::Kill,
 ];
 
@@ -166,7 +171,17 @@ async fn nothing_is_lost_repeated_or_overrun_when_daemons_and_their_servers_fail
                 to_database.silent(false);
                 to_database.cut();
             }
+            Fault::DatabaseBreaksOff => {
+                to_database.drop_after(20_000);
+                tokio::time::sleep(between(CALM_MS, &mut dice)).await;
+                to_database.drop_after(0);
+            }
             Fault::ProviderIsCut => to_provider.cut(),
+            Fault::RedisIsSlow => {
+                proxy.delay(SLOW);
+                tokio::time::sleep(between(CALM_MS, &mut dice)).await;
+                proxy.delay(Duration::ZERO);
+            }
             Fault::ClockSteps => {
                 let seconds = if dice.falls(0.5) { 3_600 } else { -3_600 };
                 step(&clock_of(&fleet.places[victim]), seconds);
