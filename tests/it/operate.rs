@@ -15,7 +15,8 @@ use tidegate::simulator::{Latency, Simulator, SimulatorConfig};
 use tonic::transport::Channel;
 
 use crate::support::process::until;
-use crate::support::redis::{Proxy, RedisServer};
+use crate::support::proxy::Proxy;
+use crate::support::redis::RedisServer;
 use crate::support::servers::Database;
 
 mod refused;
