@@ -117,8 +117,9 @@ impl Member {
     }
 }
 
+/// A daemon that starts although it must not would run for ever.
 fn tidegate(args: &[&str]) -> Output {
-    Command::new(TIDEGATE).args(args).env_remove("TIDEGATE_ADDR").output().unwrap()
+    Command::new("timeout").args(["60", TIDEGATE]).args(args).env_remove("TIDEGATE_ADDR").output().unwrap()
 }
 
 /// The database behind a proxy.
