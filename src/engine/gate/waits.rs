@@ -33,6 +33,13 @@ impl Waits {
             self.limit = full.map(Arc::from);
         }
     }
+
+    /// What the limiter named when it refused.
+    pub fn bound(&mut self, binder: &LimitKey) {
+        if self.limit.as_deref() != Some(limit_name(binder)) {
+            self.limit = Some(Arc::from(limit_name(binder)));
+        }
+    }
 }
 
 /// `core` of `crm/core:3600s@acct-7`: the account is no label.
