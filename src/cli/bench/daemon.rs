@@ -156,6 +156,13 @@ pub fn metered(base_url: &str) -> String {
     unlimited(base_url).replace("in_flight_max = 64\n", &format!("in_flight_max = 64\n{limits}"))
 }
 
+/// One call an hour for each account.
+pub fn rare(base_url: &str) -> String {
+    let limits = "limits = [{ name = \"own\", max = 1, per = \"1h\", scope = \"account\" }]";
+    let operation = "request = \"POST /post\"\nbody = \"{payload}\"\nrepeat = \"always\"";
+    format!("{}\n[providers.bench.operations.rare]\n{operation}\n{limits}\n", unlimited(base_url))
+}
+
 /// A payload of 200 bytes.
 pub fn payload(n: u64) -> String {
     let head = format!(r#"{{"id":"{n:012}","text":""#);

@@ -57,6 +57,6 @@ pub async fn drained(daemon: &Daemon, operation: &'static str, jobs: u64) -> Res
     }
 }
 
-async fn delivered(daemon: &Daemon) -> Result<i64, Error> {
+pub async fn delivered(daemon: &Daemon) -> Result<i64, Error> {
     Ok(daemon.status("bench").await?.counts.unwrap_or_default().delivered)
 }

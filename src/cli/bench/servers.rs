@@ -55,10 +55,6 @@ impl Servers {
         let (postgres, redis) = (&self.postgres_url, &self.redis_url);
         format!("[store]\nkind = \"postgres\"\nurl = {postgres:?}\n\n[limiter]\nkind = \"redis\"\nurl = {redis:?}\n")
     }
-
-    pub async fn database(&self) -> Result<PgConnection, Error> {
-        PgConnection::connect(&self.postgres_url).await.map_err(|e| Error::failed(e.to_string()))
-    }
 }
 
 impl Drop for Servers {

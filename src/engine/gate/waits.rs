@@ -63,7 +63,8 @@ impl Gate {
     }
 
     fn held_by(&self, now: Timestamp) -> Option<Arc<str>> {
-        if !self.turns.have_work() {
+        // What is being journaled is on its way.
+        if !self.turns.have_work() || !self.begins.under_way.is_empty() {
             return None;
         }
         let shared = &self.shared;
