@@ -104,7 +104,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
     let Parts { clock, store, limiter, connect, metrics, dice, retention, cluster } = parts;
     let info = store.info().await?;
     match info.db_now {
-        Some(shared) => clock.align_steady(shared),
+        Some(shared) => clock.align(shared),
         None => {
             clock.resume_steady(info.steady.as_ref().map(|(b, o)| (b.as_str(), *o)), info.steady_floor);
             let (boot, offset) = clock.boot();

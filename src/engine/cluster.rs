@@ -44,9 +44,12 @@ impl std::fmt::Debug for Cluster {
 /// Partitions of one provider that are held, each with its fence.
 pub type Shards = BTreeMap<u16, i64>;
 
+/// Everything that is held.
+type Held = BTreeMap<ProviderName, Arc<Shards>>;
+
 /// Which accounts this process sends for. Cheap to clone; read at every release, changed a few times an hour.
 #[derive(Clone, Debug, Default)]
-pub struct Owned(Option<Arc<ArcSwap<BTreeMap<ProviderName, Arc<Shards>>>>>);
+pub struct Owned(Option<Arc<ArcSwap<Held>>>);
 
 /// The partition of an account and the fence under which it is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +90,7 @@ impl Owned {
     }
 
     /// Replaces what is held. True when that is something else than before.
-    fn replace(&self, held: BTreeMap<ProviderName, Arc<Shards>>) -> bool {
+    fn replace(&self, held: Held) -> bool {
         let Some(all) = &self.0 else { return false };
         if **all.load() == held {
             return false;

@@ -76,6 +76,8 @@ pub(super) struct Shared {
     pub paused: AtomicBool,
     /// Not open yet, or draining: nothing leaves.
     pub held: AtomicBool,
+    /// What the gate of another daemon saved last.
+    pub heard: Mutex<Option<String>>,
     /// Flows may have changed unheard: all are to be read again.
     pub reload: AtomicBool,
     /// Calls begun and not answered, per lane.
@@ -136,6 +138,7 @@ pub(super) fn start(
         current: ArcSwap::from_pointee(current),
         paused: AtomicBool::new(paused),
         held: AtomicBool::new(held),
+        heard: Mutex::default(),
         reload: AtomicBool::new(false),
         in_flight: Default::default(),
         completions: Default::default(),
@@ -186,6 +189,12 @@ impl GateHandle {
     /// Something that the gate looks at has changed.
     pub fn wake(&self) {
         self.shared.wake().notify_one();
+    }
+
+    /// Another daemon's gate of this provider saved this.
+    pub fn hear(&self, memory: String) {
+        *self.shared.heard.lock().expect("no panic while held") = Some(memory);
+        self.wake();
     }
 
     /// Reads all flows again: news of them may have been lost.

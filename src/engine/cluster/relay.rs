@@ -135,6 +135,9 @@ impl Relay {
             if entry.paused != applied.paused {
                 self.handle.set_paused(&applied.name, applied.paused);
             }
+            if let Some(memory) = applied.memory {
+                entry.gate.hear(memory);
+            }
             return;
         }
         match (self.cluster.read)(&applied.name, &applied.source) {

@@ -53,6 +53,8 @@ pub(super) struct Gate {
     shards: Option<Arc<Shards>>,
     saved: String,
     save_at: Timestamp,
+    /// Since the last save.
+    breaker_moved: bool,
 }
 
 /// What a gate remembers across restarts.
@@ -101,6 +103,7 @@ impl Gate {
             shards: None,
             saved: String::new(),
             save_at: Timestamp::ZERO,
+            breaker_moved: false,
         }
     }
 
@@ -174,12 +177,26 @@ impl Gate {
             self.turns.set_weights(self.current.provider.tenants.clone());
             self.turns.unpark_all();
         }
+        let heard = self.shared.heard.lock().expect("no panic while held").take();
+        if let Some(memory) = heard {
+            self.hear(&memory);
+        }
         for (_, flow) in self.shared.flows.take() {
             self.take_in(flow);
         }
         let ended = std::mem::take(&mut *self.shared.completions.lock().expect("no panic while held"));
         for (group, completion) in ended {
             self.call_ended(&group, completion);
+        }
+    }
+
+    /// What the gate of another daemon remembers of the same provider.
+    fn hear(&mut self, memory: &str) {
+        let Ok(memory) = serde_json::from_str::<Memory>(memory) else { return };
+        for (breaker, heard) in self.breakers.iter_mut().zip([memory.host, memory.credential]) {
+            if heard.is_some_and(|heard| breaker.follow(heard)) {
+                tracing::warn!(provider = %self.current.provider.name, state = ?breaker.state(), "a breaker moved elsewhere");
+            }
         }
     }
 
@@ -243,6 +260,8 @@ impl Gate {
             let dice = self.parts.dice.roll();
             if breaker.record(now, class, completion.probe, dice, completion.error.as_ref()) {
                 tracing::warn!(provider = %self.current.provider.name, state = ?breaker.state(), "a breaker moved");
+                // Saved at once: the gates of other daemons need not find out by failures of their own.
+                (self.breaker_moved, self.save_at) = (true, Timestamp::ZERO);
             }
         }
         if matches!(completion.health, Health::Limiting { .. }) {
@@ -289,9 +308,11 @@ impl Gate {
         };
         let memory = serde_json::to_string(&memory).unwrap_or_default();
         if memory != self.saved {
-            let change = Change::SaveGate { provider: self.current.provider.name.clone(), memory: memory.clone() };
+            let provider = self.current.provider.name.clone();
+            let change = Change::SaveGate { provider, memory: memory.clone(), news: self.breaker_moved };
             if self.parts.writer.change(change).await.is_ok() {
                 self.saved = memory;
+                self.breaker_moved = false;
             }
         }
     }
