@@ -14,6 +14,7 @@ mod outbound;
 mod powercut;
 mod python;
 mod readme;
+mod saturation;
 mod simulation;
 mod simulator;
 mod store;
