@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::caller::Completion;
 use super::cluster::Owned;
+use super::cluster::standing::Standing;
 use super::cluster::truth::Doubts;
 use super::dice::Dice;
 use super::handle::EngineError;
@@ -55,6 +56,8 @@ pub struct GateParts {
     pub owned: Owned,
     /// Where to say that the limiter's counts are in doubt.
     pub doubts: Doubts,
+    /// How this process stands among others; `None`: it is alone.
+    pub standing: Option<Arc<Standing>>,
     pub open_calls: Arc<OpenCalls>,
 }
 

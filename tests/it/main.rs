@@ -10,6 +10,7 @@ mod hostile;
 mod limits;
 mod metrics;
 mod mutants;
+mod operate;
 mod outbound;
 mod powercut;
 mod python;

@@ -109,7 +109,11 @@ impl Gate {
 
     pub async fn run(mut self, beat: Beat, inbox: &mut mpsc::Receiver<Question>) -> ActorResult {
         self.shards = self.parts.owned.of(&self.current.provider.name);
-        self.load().await.map_err(|e| e.to_string())?;
+        if let Err(e) = self.load().await {
+            // Read again below. Not a failure of the actor: a store that is away must not spend its restarts.
+            tracing::warn!(provider = %self.current.provider.name, error = %e, "flows could not be read");
+            self.shared.reload.store(true, Ordering::Relaxed);
+        }
         loop {
             beat.beat();
             self.absorb();

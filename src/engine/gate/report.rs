@@ -83,7 +83,8 @@ impl Gate {
             name: provider.name.clone(),
             revision: 0,
             paused: self.shared.paused.load(Ordering::Relaxed),
-            fault: self.current.transport.as_ref().err().cloned(),
+            fault: self.fault(),
+            partitions_held: self.parts.standing.as_ref().map(|s| s.partitions_held(&provider.name)),
             breaker: self.breaker_view(),
             limits,
             operations: Vec::new(),
@@ -104,6 +105,12 @@ impl Gate {
             status.operations.push(OperationStatus { name: name.clone(), counts: FlowCounts::default(), lanes });
         }
         status
+    }
+
+    /// Why nothing can leave at all, when so.
+    fn fault(&self) -> Option<String> {
+        let unusable = self.current.transport.as_ref().err().cloned();
+        unusable.or_else(|| self.parts.standing.as_ref().and_then(|s| s.fault()))
     }
 
     fn lane_status(&self, operation: &OperationName, lane: Lane) -> LaneStatus {
@@ -188,6 +195,9 @@ impl Gate {
         }
         if let Err(reason) = &self.current.transport {
             return (WaitingOn::UnknownProvider, format!("its provider cannot be called: {reason}"), None);
+        }
+        if let Some(held) = self.parts.standing.as_ref().and_then(|s| s.limiter_fault()) {
+            return (WaitingOn::Limiter, held, None);
         }
         let Some(held) = self.flows.get(&flow).map(|f| f.held) else {
             return (WaitingOn::Turn, "it is next in turn".to_owned(), Some(clock.now()));

@@ -76,6 +76,8 @@ impl Gate {
             "unusable"
         } else if self.breakers.iter().any(|b| matches!(b.state(), State::Open { until } if now < until)) {
             "breaker"
+        } else if self.parts.standing.as_ref().is_some_and(|s| s.limiter_fault().is_some()) {
+            "limiter"
         } else if now < self.held_until {
             "throttled"
         } else if shared.in_flight() >= self.current.provider.in_flight_max {

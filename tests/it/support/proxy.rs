@@ -26,6 +26,8 @@ struct State {
     bytes_max: u64,
     /// Connections of an older number are cut.
     number: u64,
+    /// New connections are closed at once.
+    refuse: bool,
 }
 
 impl Proxy {
@@ -37,7 +39,9 @@ impl Proxy {
         let task = tokio::spawn(async move {
             let mut links = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                links.spawn(link(client, port, shared.subscribe()));
+                if !shared.borrow().refuse {
+                    links.spawn(link(client, port, shared.subscribe()));
+                }
             }
         });
         Proxy { port: here, state, _task: tokio_util::task::AbortOnDropHandle::new(task) }
@@ -67,6 +71,11 @@ impl Proxy {
 
     pub fn cut(&self) {
         self.state.send_modify(|s| s.number += 1);
+    }
+
+    /// Cuts all connections and lets none in.
+    pub fn refuse(&self, on: bool) {
+        self.state.send_modify(|s| (s.refuse, s.number) = (on, s.number + 1));
     }
 }
 
