@@ -15,6 +15,7 @@ mod outbound;
 mod powercut;
 mod python;
 mod readme;
+mod saturation;
 mod simulation;
 mod simulator;
 mod store;

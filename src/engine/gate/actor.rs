@@ -5,16 +5,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
-use super::super::caller::{Caller, Completion, Errand};
+use super::super::caller::Completion;
 use super::super::cluster::Shards;
 use super::super::supervisor::{ActorResult, BEAT_EVERY, Beat};
+use super::begins::Begins;
 use super::group::{Group, GroupKey};
 use super::release::Released;
 use super::{Current, GateParts, Question, Shared};
 use crate::clock::Timestamp;
-use crate::limiter::Settle;
 use crate::model::call::Lane;
 use crate::model::flow::Flow;
 use crate::model::id::FlowId;
@@ -23,7 +24,7 @@ use crate::model::verdict::Health;
 use crate::outbound::breaker::{self, Breaker};
 use crate::plan::fairness::Turns;
 use crate::plan::lanes::Tide;
-use crate::store::{Begun, Change, PAGE_MAX};
+use crate::store::{Change, PAGE_MAX};
 
 /// Groups without work are remembered up to this number, for the credits of their tides.
 const GROUPS_KEPT: usize = 10_000;
@@ -44,6 +45,8 @@ pub(super) struct Gate {
     pub breakers: [Breaker; 2],
     /// Nothing may leave before this steady time, whatever the limits say.
     pub held_until: Timestamp,
+    /// What is being journaled.
+    pub begins: Begins,
     pub rates: super::report::Rates,
     pub waits: super::waits::Waits,
     /// Partitions that were held when flows were last read; `None`: this process owns everything.
@@ -94,6 +97,7 @@ impl Gate {
             turns,
             breakers: [host, credential],
             held_until: Timestamp::ZERO,
+            begins: Begins::default(),
             rates: Default::default(),
             waits: Default::default(),
             shards: None,
@@ -119,8 +123,7 @@ impl Gate {
                 self.held_until = self.now() + AWAY_WAIT;
             }
             let turn = self.parts.open_calls.hold();
-            let released = self.release().await;
-            drop(turn);
+            let released = self.release(turn).await;
             self.note_wait(matches!(released, Released::Calls));
             let wake_at = match released {
                 Released::Calls => self.now(),
@@ -131,11 +134,18 @@ impl Gate {
             let wake_at = wake_at.min(self.now() + BEAT_EVERY);
             tokio::select! {
                 biased;
-                () = beat.stop.cancelled() => return Ok(()),
+                () = beat.stop.cancelled() => {
+                    // What is in the journal is on its way.
+                    while let Some(journaled) = self.begins.under_way.next().await {
+                        self.begun(journaled).await;
+                    }
+                    return Ok(());
+                }
                 question = inbox.recv() => match question {
                     Some(question) => self.answer(question).await,
                     None => return Ok(()),
                 },
+                Some(journaled) = self.begins.under_way.next() => self.begun(journaled).await,
                 () = self.parts.clock.sleep_until(wake_at) => {}
                 () = self.shared.flows.wake.notified() => {}
             }
@@ -161,7 +171,7 @@ impl Gate {
         }
     }
 
-    fn absorb(&mut self) {
+    pub fn absorb(&mut self) {
         let current = self.shared.current.load_full();
         if !Arc::ptr_eq(&current, &self.current) {
             self.current = current;
@@ -222,7 +232,7 @@ impl Gate {
         self.flows.remove(&flow.id);
     }
 
-    fn take_in(&mut self, flow: Flow) {
+    pub fn take_in(&mut self, flow: Flow) {
         if self.flows.get(&flow.id).is_some_and(|known| known.version > flow.version) {
             return;
         }
@@ -230,7 +240,7 @@ impl Gate {
             return self.let_go(&flow);
         }
         let key = GroupKey::of(&flow.key);
-        let ready = if flow.held { [0; 3] } else { flow.counts.ready };
+        let ready = if flow.held { [0; 3] } else { self.begins.less(flow.id, flow.counts.ready) };
         let alive = flow.counts.waiting() + flow.counts.calling + flow.counts.unknown > 0;
         self.turns.update(flow.id, &flow.key.tenant, &key, ready);
         let group = self.groups.entry(key.clone()).or_default();
@@ -281,86 +291,6 @@ impl Gate {
     fn spends_nothing(&mut self, key: &GroupKey, lane: Lane) -> bool {
         let operation = self.current.provider.operations.get(&key.operation).cloned();
         operation.is_none_or(|operation| self.spends(key, &operation, lane).is_empty())
-    }
-
-    /// Journals what was planned and starts a caller for each call that began. Returns how many did.
-    pub async fn begin(&mut self, planned: Vec<super::release::Planned>) -> usize {
-        let begins = planned.iter().map(|p| p.begin.clone()).collect();
-        let begun = match self.parts.writer.begin(begins).await {
-            Ok(begun) => begun,
-            Err(e) => {
-                tracing::warn!(provider = %self.current.provider.name, error = %e, "calls could not be journaled");
-                self.held_until = self.now() + AWAY_WAIT;
-                vec![Begun::default(); planned.len()]
-            }
-        };
-        let mut calls = 0;
-        for (plan, begun) in planned.into_iter().zip(begun) {
-            let unused = plan.begin.calls_max.saturating_sub(begun.calls.len() as u32);
-            if unused > 0 {
-                self.give_back(&plan, unused).await;
-                if let Some(group) = self.groups.get_mut(&plan.group) {
-                    let in_flight = &mut group.in_flight[plan.begin.lane as usize];
-                    *in_flight = in_flight.saturating_sub(unused);
-                }
-            }
-            calls += begun.calls.len();
-            let jobs = begun.calls.iter().map(|c| c.jobs.len()).sum();
-            self.rates.left(self.parts.clock.steady(), &plan.group, plan.begin.lane, begun.calls.len(), jobs);
-            if plan.probe && !begun.calls.is_empty() {
-                let now = self.now();
-                self.breakers.iter_mut().filter(|b| b.state() != breaker::State::Closed).for_each(|b| b.began(now));
-            }
-            for call in begun.calls {
-                self.launch(&plan, call);
-            }
-        }
-        calls
-    }
-
-    async fn give_back(&self, plan: &super::release::Planned, count: u32) {
-        let settle =
-            Settle { permit: plan.begin.permit.clone(), count, sent: false, blocked_until: None, blocked_limit: None };
-        if let Err(e) = self.parts.limiter.settle(self.now(), &[settle]).await {
-            tracing::warn!(error = %e, "unused permits could not be given back");
-        }
-    }
-
-    fn launch(&self, plan: &super::release::Planned, call: crate::store::BegunCall) {
-        let Ok(transport) = self.current.transport.clone() else { return };
-        self.shared.in_flight[plan.begin.lane as usize].fetch_add(1, Ordering::Relaxed);
-        let caller = Caller {
-            clock: self.parts.clock.clone(),
-            provider: self.current.provider.clone(),
-            transport,
-            limiter: self.parts.limiter.clone(),
-            store: self.parts.store.clone(),
-            writer: self.parts.writer.clone(),
-            dice: self.parts.dice.clone(),
-            metrics: self.parts.metrics.clone(),
-            throttles_in_a_row: self.shared.throttles_in_a_row.clone(),
-            throttled_total: self.shared.throttled_total.clone(),
-        };
-        let tenant = call.jobs.first().and_then(|j| self.flows.get(&j.flow)).map(|f| f.key.tenant.clone());
-        let errand = Errand {
-            call,
-            operation: plan.operation.clone(),
-            lane: plan.begin.lane,
-            account: plan.begin.account.clone(),
-            tenant: tenant.unwrap_or_default(),
-            permit: plan.begin.permit.clone(),
-            lease_until: plan.begin.lease_until,
-            keyed: plan.keyed.clone(),
-            probe: plan.probe,
-            splitter: self.groups.get(&plan.group).map(|g| g.splitter.clone()).unwrap_or_default(),
-        };
-        let (shared, group) = (self.shared.clone(), plan.group.clone());
-        let open = self.parts.open_calls.hold();
-        self.parts.supervisor.task(async move {
-            // Until the outcome is recorded.
-            let _open = open;
-            caller.run(errand, move |completion| shared.completed(group, completion)).await;
-        });
     }
 
     /// Saves breaker and tides when they changed, at most every few seconds: losing them costs a little time.

@@ -176,11 +176,12 @@ impl Gate {
     }
 
     /// Creation time of the oldest ready job, over the flows that were looked at.
-    async fn oldest_ready(&self) -> Option<Timestamp> {
-        let ready = self.flows.values().filter(|f| f.counts.ready_all() > 0).take(LIMITS_SHOWN_MAX);
+    async fn oldest_ready(&mut self) -> Option<Timestamp> {
+        let ready = self.flows.values().filter(|f| f.counts.ready_all() > 0).map(|f| f.id);
+        let ready: Vec<FlowId> = ready.take(LIMITS_SHOWN_MAX).collect();
         let mut oldest = None;
         for flow in ready {
-            if let Ok(Some(at)) = self.parts.store.oldest_ready(flow.id).await {
+            if let Ok(Some(at)) = self.parts.store.oldest_ready(flow).await {
                 oldest = Some(oldest.map_or(at, |o: Timestamp| o.min(at)));
             }
         }

@@ -33,6 +33,13 @@ impl Waits {
             self.limit = full.map(Arc::from);
         }
     }
+
+    /// What the limiter named when it refused.
+    pub fn bound(&mut self, binder: &LimitKey) {
+        if self.limit.as_deref() != Some(limit_name(binder)) {
+            self.limit = Some(Arc::from(limit_name(binder)));
+        }
+    }
 }
 
 /// `core` of `crm/core:3600s@acct-7`: the account is no label.
@@ -56,7 +63,8 @@ impl Gate {
     }
 
     fn held_by(&self, now: Timestamp) -> Option<Arc<str>> {
-        if !self.turns.have_work() {
+        // What is being journaled is on its way.
+        if !self.turns.have_work() || !self.begins.under_way.is_empty() {
             return None;
         }
         let shared = &self.shared;

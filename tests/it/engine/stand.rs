@@ -1,5 +1,6 @@
 //! A daemon on a stand: engine, store and limiter are real, time is virtual, the wire keeps a log of arrivals.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use tidegate::clock::{Clock, Timestamp};
 use tidegate::engine::dice::Dice;
 use tidegate::engine::{self, Declared, Handle, Parts, Retention};
 use tidegate::limiter::local::LocalLimiter;
+use tidegate::limiter::{self, Acquire, LimitView, Limiter, Seed, Settle, Spend};
 use tidegate::model::id::JobId;
 use tidegate::model::job::{Job, NewJob};
 use tidegate::model::name::{Key, OperationName, ProviderName, Tenant};
@@ -98,11 +100,68 @@ fn ids(body: &[u8]) -> Vec<String> {
     records.iter().filter_map(|r| Some(r.get("id")?.as_str()?.to_owned())).collect()
 }
 
+/// A limiter that counts what it is asked.
+#[derive(Debug)]
+pub struct Counted {
+    limiter: LocalLimiter,
+    asked: AtomicU64,
+}
+
+impl Counted {
+    async fn new(store: &MemoryStore) -> Arc<Counted> {
+        let limiter = LocalLimiter::new(store.info().await.unwrap().epoch);
+        Arc::new(Counted { limiter, asked: AtomicU64::new(0) })
+    }
+
+    /// Requests for permits and looks at limits so far.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    fn count(&self) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Limiter for Counted {
+    async fn acquire(&self, now: Timestamp, requests: &[Acquire]) -> Result<Vec<limiter::Answer>, limiter::Error> {
+        self.count();
+        self.limiter.acquire(now, requests).await
+    }
+
+    async fn settle(&self, now: Timestamp, settles: &[Settle]) -> Result<(), limiter::Error> {
+        self.limiter.settle(now, settles).await
+    }
+
+    async fn seed(&self, now: Timestamp, limits: &[Spend], entries: &[Seed]) -> Result<(), limiter::Error> {
+        self.limiter.seed(now, limits, entries).await
+    }
+
+    async fn peek(&self, now: Timestamp, spends: &[Spend]) -> Result<Vec<LimitView>, limiter::Error> {
+        self.count();
+        self.limiter.peek(now, spends).await
+    }
+
+    async fn save(&self, now: Timestamp) -> Result<Vec<(String, String)>, limiter::Error> {
+        self.limiter.save(now).await
+    }
+
+    async fn restore(&self, entries: &[(String, String)]) -> Result<(), limiter::Error> {
+        self.limiter.restore(entries).await
+    }
+
+    fn epoch(&self) -> i64 {
+        self.limiter.epoch()
+    }
+}
+
 pub struct Stand {
     pub clock: Clock,
     pub store: MemoryStore,
     pub engine: Handle,
     pub wire: Arc<Wire>,
+    pub limiter: Arc<Counted>,
     declaration: String,
     lives: u64,
 }
@@ -119,8 +178,9 @@ impl Stand {
         });
         let declaration = format!("[providers.crm]\nbase_url = \"http://crm.invalid\"\n{operations}");
         let store = MemoryStore::new();
-        let engine = start(&clock, &store, &wire, &declaration, 0).await;
-        Stand { clock, store, engine, wire, declaration, lives: 0 }
+        let limiter = Counted::new(&store).await;
+        let engine = start(&clock, &store, &wire, &limiter, &declaration, 0).await;
+        Stand { clock, store, engine, wire, limiter, declaration, lives: 0 }
     }
 
     /// Kill -9 and a new process after a while.
@@ -128,7 +188,8 @@ impl Stand {
         self.engine.supervisor().kill();
         tokio::time::sleep(away).await;
         self.lives += 1;
-        self.engine = start(&self.clock, &self.store, &self.wire, &self.declaration, self.lives).await;
+        self.limiter = Counted::new(&self.store).await;
+        self.engine = start(&self.clock, &self.store, &self.wire, &self.limiter, &self.declaration, self.lives).await;
     }
 
     pub fn replies(&self, rule: impl Fn(&Arrival) -> Reply + Send + 'static) {
@@ -177,7 +238,14 @@ impl Drop for Stand {
     }
 }
 
-async fn start(clock: &Clock, store: &MemoryStore, wire: &Arc<Wire>, declaration: &str, life: u64) -> Handle {
+async fn start(
+    clock: &Clock,
+    store: &MemoryStore,
+    wire: &Arc<Wire>,
+    limiter: &Arc<Counted>,
+    declaration: &str,
+    life: u64,
+) -> Handle {
     let providers = tidegate::config::provider::parse(declaration, "stand").unwrap_or_else(|p| panic!("{p}"));
     let declared = providers.into_iter().map(|p| Declared {
         provider: Arc::new(p),
@@ -187,7 +255,7 @@ async fn start(clock: &Clock, store: &MemoryStore, wire: &Arc<Wire>, declaration
     let parts = Parts {
         clock: clock.clone(),
         store: Arc::new(store.clone()),
-        limiter: Arc::new(LocalLimiter::new(store.info().await.unwrap().epoch)),
+        limiter: limiter.clone(),
         connect: Arc::new(Line(wire.clone())),
         metrics: Arc::default(),
         dice: Dice::seeded(life + 1),
