@@ -6,5 +6,6 @@
 mod by_key;
 mod life;
 mod search;
+mod shaky;
 mod stand;
 mod turns;

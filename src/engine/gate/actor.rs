@@ -1,6 +1,6 @@
 //! The loop of a gate: take in what changed, release what may leave, sleep until something can.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -168,6 +168,10 @@ impl Gate {
             self.take_in(flow);
         }
         let ended = std::mem::take(&mut *self.shared.completions.lock().expect("no panic while held"));
+        // Answers may have freed what others wait for; they are asked once, however many answers came.
+        if !ended.is_empty() {
+            self.turns.unpark_soft();
+        }
         for (group, completion) in ended {
             self.call_ended(&group, completion);
         }
@@ -250,9 +254,8 @@ impl Gate {
         if self.groups.len() > GROUPS_KEPT {
             self.groups.retain(|_, g| !g.is_idle());
         }
-        // The answer may have freed what this group or others wait for.
+        // The answer may have freed what this group waits for.
         self.turns.unpark(key);
-        self.turns.unpark_soft();
     }
 
     fn spends_nothing(&mut self, key: &GroupKey, lane: Lane) -> bool {
@@ -268,11 +271,15 @@ impl Gate {
             Err(e) => {
                 tracing::warn!(provider = %self.current.provider.name, error = %e, "calls could not be journaled");
                 self.held_until = self.now() + AWAY_WAIT;
+                // What was planned is deducted from its flows, and nobody reports those again if nothing was done.
+                self.shared.reload.store(true, Ordering::Relaxed);
+                self.shared.wake().notify_one();
                 vec![Begun::default(); planned.len()]
             }
         };
         let mut calls = 0;
         for (plan, begun) in planned.into_iter().zip(begun) {
+            self.take_back(&plan, &begun).await;
             let unused = plan.begin.calls_max.saturating_sub(begun.calls.len() as u32);
             if unused > 0 {
                 self.give_back(&plan, unused).await;
@@ -293,6 +300,29 @@ impl Gate {
             }
         }
         calls
+    }
+
+    /// Flows that were to give jobs and gave none are not touched by the commit, so it does not report them: what was
+    /// deducted from them comes back here.
+    async fn take_back(&mut self, plan: &super::release::Planned, begun: &Begun) {
+        if self.shared.reload.load(Ordering::Relaxed) {
+            return;
+        }
+        let gave: BTreeSet<FlowId> = begun.calls.iter().flat_map(|c| &c.jobs).map(|j| j.flow).collect();
+        let spared: BTreeSet<FlowId> = plan.begin.takes.iter().map(|t| t.flow).filter(|f| !gave.contains(f)).collect();
+        for id in spared {
+            // Where nothing began at all, what is known of the flow may be wrong.
+            let flow = if gave.is_empty() { self.parts.store.flow(id).await } else { Ok(self.flows.get(&id).cloned()) };
+            match flow {
+                Ok(Some(flow)) => self.take_in(flow),
+                Ok(None) => {}
+                Err(_) => self.shared.reload.store(true, Ordering::Relaxed),
+            }
+        }
+        if gave.is_empty() {
+            // Whatever refused it may refuse it again: not in a circle.
+            self.turns.park(&plan.group, self.now() + AWAY_WAIT, false);
+        }
     }
 
     async fn give_back(&self, plan: &super::release::Planned, count: u32) {
