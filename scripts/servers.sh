@@ -2,11 +2,12 @@
 # Private servers for the tests, under a temporary folder, on free ports; never one that is there already.
 #
 #   servers.sh postgres    starts PostgreSQL or finds the one started before; prints its URL
+#   servers.sh restart     kills PostgreSQL as a crash would and starts it again on its port
 #   servers.sh stop        stops what was started and removes its files
 #
 # TIDEGATE_SERVERS names another folder (default: one per checkout under /tmp). Safe to call from many tests at once.
 set -euo pipefail
-what=${1:?usage: servers.sh postgres|stop}
+what=${1:?usage: servers.sh postgres|restart|stop}
 here=$(cd "$(dirname "$0")/.." && pwd)
 base=${TIDEGATE_SERVERS:-${TMPDIR:-/tmp}/tidegate-servers-$(id -u)-$(echo "$here" | cksum | cut -d' ' -f1)}
 
@@ -76,6 +77,12 @@ CONF
 
 case $what in
 postgres) start_postgres ;;
+restart)
+  bin=$(pg_bin)
+  port=$(sed 's|.*:\([0-9]*\)/.*|\1|' "$pg/url")
+  (cd "$pg" && as_user "$bin/pg_ctl" -D "$pg/data" -l "$pg/server.log" -m immediate -w -t 60 -o "-p $port" restart >/dev/null 2>&1) ||
+    die "PostgreSQL does not start again: $(tail -5 "$pg/server.log")"
+  ;;
 stop)
   if [ -d "$pg/data" ]; then
     bin=$(pg_bin)
@@ -83,5 +90,5 @@ stop)
   fi
   rm -rf "$pg"
   ;;
-*) die "expected postgres or stop, got $what" ;;
+*) die "expected postgres, restart or stop, got $what" ;;
 esac

@@ -15,6 +15,7 @@ pub mod again;
 pub mod args;
 pub mod bench;
 pub mod check_config;
+pub mod cluster;
 pub mod connect;
 pub mod context;
 pub mod demo;

@@ -6,7 +6,7 @@
 //! wall clock in between. Must never know: jobs, stores, limits. Next: `model/`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A point in time: microseconds since the Unix epoch. Fits SQL integers and Lua numbers exactly.
@@ -72,8 +72,9 @@ pub struct Clock(Arc<Source>);
 
 #[derive(Debug)]
 enum Source {
-    /// The operating system. The offset turns boot time into the steady line.
-    System { steady_offset_us: AtomicI64 },
+    /// The operating system. The offset turns boot time into the steady line. `shared`: the steady line was put on a clock
+    /// that others go by too, and is the wall time of this process as well.
+    System { steady_offset_us: AtomicI64, shared: AtomicBool },
     /// tokio's clock: real in a normal runtime, virtual in a paused one. The deterministic simulation runs on it.
     Tokio { origin: tokio::time::Instant, start: Timestamp },
     /// Moves only when told to.
@@ -83,7 +84,7 @@ enum Source {
 impl Clock {
     pub fn system() -> Self {
         let offset = wall_us() - boot_us();
-        Clock(Arc::new(Source::System { steady_offset_us: AtomicI64::new(offset) }))
+        Clock(Arc::new(Source::System { steady_offset_us: AtomicI64::new(offset), shared: AtomicBool::new(false) }))
     }
 
     /// Follows tokio's clock from `start` on. Call inside a runtime.
@@ -98,7 +99,7 @@ impl Clock {
     /// Wall time. May step when somebody sets the clock; never use it to measure.
     pub fn now(&self) -> Timestamp {
         match &*self.0 {
-            Source::System { .. } => Timestamp(wall_us()),
+            Source::System { shared, .. } if !shared.load(Ordering::Relaxed) => Timestamp(wall_us()),
             _ => self.steady(),
         }
     }
@@ -106,7 +107,7 @@ impl Clock {
     /// The steady line: counts through suspend, never steps, never goes back.
     pub fn steady(&self) -> Timestamp {
         match &*self.0 {
-            Source::System { steady_offset_us } => Timestamp(boot_us() + steady_offset_us.load(Ordering::Relaxed)),
+            Source::System { steady_offset_us, .. } => Timestamp(boot_us() + steady_offset_us.load(Ordering::Relaxed)),
             Source::Tokio { origin, start } => *start + origin.elapsed(),
             Source::Manual(us) => Timestamp(us.load(Ordering::Relaxed)),
         }
@@ -115,7 +116,7 @@ impl Clock {
     /// Identity of this boot of the machine and the offset in use, for the store to remember.
     pub fn boot(&self) -> (String, i64) {
         match &*self.0 {
-            Source::System { steady_offset_us } => (boot_id(), steady_offset_us.load(Ordering::Relaxed)),
+            Source::System { steady_offset_us, .. } => (boot_id(), steady_offset_us.load(Ordering::Relaxed)),
             _ => ("virtual".to_owned(), 0),
         }
     }
@@ -123,7 +124,7 @@ impl Clock {
     /// Takes up the steady line where an earlier process of the same boot left it, or, after a reboot, no earlier
     /// than `floor` (the latest steady stamp on record). Does nothing on virtual clocks.
     pub fn resume_steady(&self, remembered: Option<(&str, i64)>, floor: Timestamp) {
-        let Source::System { steady_offset_us } = &*self.0 else {
+        let Source::System { steady_offset_us, .. } = &*self.0 else {
             return;
         };
         match remembered {
@@ -140,11 +141,13 @@ impl Clock {
         }
     }
 
-    /// Puts the steady line where others have it, as told by the clock that all of them share. Once, at start: from then on
-    /// it goes by this machine's own time since boot, whatever anybody does to a wall clock.
-    pub fn align_steady(&self, shared_now: Timestamp) {
-        if let Source::System { steady_offset_us } = &*self.0 {
+    /// Puts both lines where others have theirs, as told by the clock that all of them share. Once, at start: from then on
+    /// they go by this machine's own time since boot, whatever anybody does to its wall clock. So a due time means the
+    /// same to every daemon, though one machine's clock be an hour off.
+    pub fn align(&self, shared_now: Timestamp) {
+        if let Source::System { steady_offset_us, shared } = &*self.0 {
             steady_offset_us.store(shared_now.0 - boot_us(), Ordering::Relaxed);
+            shared.store(true, Ordering::Relaxed);
         }
     }
 
@@ -192,6 +195,15 @@ mod tests {
         let far = clock.steady() + Duration::from_secs(3_600);
         clock.resume_steady(Some(("another boot", 0)), far);
         assert!(clock.steady() >= far);
+    }
+
+    #[test]
+    fn an_aligned_clock_goes_by_the_shared_one_for_people_too() {
+        let clock = Clock::system();
+        let theirs = clock.now() + Duration::from_secs(3_600);
+        clock.align(theirs);
+        assert!(clock.now() >= theirs && clock.steady() >= theirs);
+        assert!(clock.now() < theirs + Duration::from_secs(60));
     }
 
     #[test]

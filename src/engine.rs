@@ -37,6 +37,7 @@ pub mod writer;
 
 pub use handle::{EngineError, Handle};
 
+use cluster::standing::Standing;
 use cluster::{Cluster, Owned};
 use dice::Dice;
 use gate::GateParts;
@@ -104,7 +105,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
     let Parts { clock, store, limiter, connect, metrics, dice, retention, cluster } = parts;
     let info = store.info().await?;
     match info.db_now {
-        Some(shared) => clock.align_steady(shared),
+        Some(shared) => clock.align(shared),
         None => {
             clock.resume_steady(info.steady.as_ref().map(|(b, o)| (b.as_str(), *o)), info.steady_floor);
             let (boot, offset) = clock.boot();
@@ -125,6 +126,8 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         signals: signals.clone(),
         retention,
     };
+    let owned = if cluster.is_some() { Owned::nothing() } else { Owned::everything() };
+    let standing = cluster.as_ref().map(|cluster| Arc::new(Standing::new(cluster, owned.clone())));
     let gate_parts = GateParts {
         clock: clock.clone(),
         store: store.clone(),
@@ -135,8 +138,9 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         supervisor: supervisor.clone(),
         dice,
         metrics,
-        owned: if cluster.is_some() { Owned::nothing() } else { Owned::everything() },
+        owned,
         doubts: Default::default(),
+        standing: standing.clone(),
         open_calls: Arc::default(),
     };
 
@@ -176,7 +180,9 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
     let crashed = match cluster {
         None => recover::recover_all(&store, &writer, &registry, &clock).await?,
         Some(cluster) => {
-            join_cluster(&handle, cluster);
+            if let Some(standing) = standing {
+                join_cluster(&handle, cluster, standing);
+            }
             0
         }
     };
@@ -187,7 +193,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
 }
 
 /// Starts what makes a daemon one of many.
-fn join_cluster(handle: &Handle, cluster: Cluster) {
+fn join_cluster(handle: &Handle, cluster: Cluster, standing: Arc<Standing>) {
     let parts = &handle.0.parts;
     let (clock, registry) = (parts.clock.clone(), handle.0.registry.clone());
     let truth = cluster::truth::Truth {
@@ -196,12 +202,13 @@ fn join_cluster(handle: &Handle, cluster: Cluster) {
         limiter: cluster.limiter.clone(),
         registry: registry.clone(),
         doubts: parts.doubts.clone(),
+        standing: standing.clone(),
         said: Default::default(),
     };
     truth.start(&parts.supervisor);
     cluster::relay::Relay { handle: handle.clone(), cluster: cluster.clone() }.start(&parts.supervisor);
     let (owned, draining) = (parts.owned.clone(), handle.0.draining.clone());
-    cluster::members::Members { clock, cluster, registry, owned, draining }.start(&parts.supervisor);
+    cluster::members::Members { clock, cluster, registry, owned, standing, draining }.start(&parts.supervisor);
 }
 
 /// Rebuilds the limits from the journal. What was settled counts from its answer; what was left open may have arrived

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use crate::api::Api;
+use crate::api::health::Health;
 use crate::telemetry::Metrics;
 
 mod metrics;
@@ -38,13 +39,14 @@ async fn healthz() -> Response {
     plain(StatusCode::OK, "ok\n")
 }
 
-/// 200 while jobs can be accepted and released; else 503 and what stands in the way, a line each.
+/// 200 while jobs can be accepted, and what holds them if anything does; else 503 and what stands in the way, a line each.
 async fn readyz(State(shared): State<Shared>) -> Response {
-    let obstacles = shared.api.obstacles().await;
-    match obstacles.is_empty() {
-        true => plain(StatusCode::OK, "ready\n"),
-        false => plain(StatusCode::SERVICE_UNAVAILABLE, obstacles.join("\n") + "\n"),
-    }
+    let Health { obstacles, remarks } = shared.api.health().await;
+    let (status, first) = match obstacles.is_empty() {
+        true => (StatusCode::OK, vec!["ready".to_owned()]),
+        false => (StatusCode::SERVICE_UNAVAILABLE, obstacles),
+    };
+    plain(status, [first, remarks].concat().join("\n") + "\n")
 }
 
 fn plain(status: StatusCode, text: impl Into<String>) -> Response {

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use super::error::{Error, Result};
 use super::feed::Feed;
+use super::health::{Health, STORE_ANSWER_MAX};
 use super::{Api, page};
 use crate::clock::Timestamp;
-use crate::engine::status::ActorInfo;
+use crate::engine::cluster::standing::Standing;
+use crate::engine::status::{ActorInfo, ClusterView};
 use crate::model::event::{Event, What};
 use crate::model::flow::{FlowCounts, FlowKey};
 use crate::model::id::JobId;
@@ -32,16 +34,21 @@ pub struct Daemon {
     pub providers: usize,
     pub counts: FlowCounts,
     pub last_event: i64,
+    /// `None`: this daemon is alone.
+    pub cluster: Option<ClusterView>,
+    pub health: Health,
 }
 
 /// The store's facts about itself, read back.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct StoreStatus {
     pub kind: String,
     pub schema_version: i64,
     pub durability: String,
     pub size_bytes: u64,
     pub epoch: i64,
+    /// Why it did not answer; everything else is empty then.
+    pub fault: Option<String>,
 }
 
 /// An event with what makes it readable.
@@ -72,29 +79,48 @@ pub struct AskEvents {
 
 impl Api {
     pub async fn daemon(&self) -> Result<Daemon> {
+        // Who asks while the store is away wants to know all the rest.
+        let (store, counts, last_event) = match tokio::time::timeout(STORE_ANSWER_MAX, self.stored()).await {
+            Ok(Ok(stored)) => stored,
+            Ok(Err(e)) => {
+                (StoreStatus { fault: Some(e.to_string()), ..StoreStatus::default() }, FlowCounts::default(), 0)
+            }
+            Err(_) => {
+                let fault = Some(format!("no answer for {} s", STORE_ANSWER_MAX.as_secs()));
+                (StoreStatus { fault, ..StoreStatus::default() }, FlowCounts::default(), 0)
+            }
+        };
+        Ok(Daemon {
+            version: self.0.options.version,
+            started_at: self.0.started_at,
+            now: self.clock().now(),
+            draining: self.is_draining(),
+            store,
+            actors: self.engine().actors(),
+            providers: self.engine().providers().len(),
+            counts,
+            last_event,
+            cluster: self.engine().standing().map(Standing::view),
+            health: self.health().await,
+        })
+    }
+
+    async fn stored(&self) -> Result<(StoreStatus, FlowCounts, i64)> {
         let store = self.engine().store();
         let info = store.info().await?;
         let mut counts = FlowCounts::default();
         for tally in store.tallies().await? {
             add(&mut counts, &tally.counts);
         }
-        Ok(Daemon {
-            version: self.0.options.version,
-            started_at: self.0.started_at,
-            now: self.clock().now(),
-            draining: self.is_draining(),
-            store: StoreStatus {
-                kind: info.kind,
-                schema_version: info.schema_version,
-                durability: info.durability,
-                size_bytes: info.size_bytes,
-                epoch: info.epoch,
-            },
-            actors: self.engine().actors(),
-            providers: self.engine().providers().len(),
-            counts,
-            last_event: store.event_bounds().await?.1,
-        })
+        let status = StoreStatus {
+            kind: info.kind,
+            schema_version: info.schema_version,
+            durability: info.durability,
+            size_bytes: info.size_bytes,
+            epoch: info.epoch,
+            fault: None,
+        };
+        Ok((status, counts, store.event_bounds().await?.1))
     }
 
     pub async fn list_events(&self, ask: AskEvents) -> Result<Events> {

@@ -1,6 +1,7 @@
 //! What everything stands on: the store and the limiter, embedded or shared. The only place that chooses.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -13,9 +14,13 @@ use crate::limiter::{Limiter, LocalLimiter, RedisLimiter};
 use crate::model::name::ProviderName;
 use crate::model::provider::Provider;
 use crate::outbound::read_secret;
-use crate::store::Store;
 use crate::store::postgres::{PgOptions, PgStore};
 use crate::store::sqlite::{SqliteOptions, SqliteStore};
+use crate::store::{self, Store};
+
+/// Below systemd's TimeoutStartSec, and long enough for a database to start.
+const STORE_WAIT: Duration = Duration::from_secs(60);
+const STORE_AGAIN: Duration = Duration::from_millis(500);
 
 pub(super) struct Base {
     pub store: Arc<dyn Store>,
@@ -35,7 +40,7 @@ pub(super) async fn open(config: &Config, clock: &Clock) -> Result<Base, StartEr
         (config::Store::Postgres { url, connections_max }, config::Limiter::Redis { url: redis }) => {
             let mut options = PgOptions::new(reveal(url)?.expose_secret());
             options.connections_max = *connections_max;
-            let store = Arc::new(PgStore::open(options).await?);
+            let store = Arc::new(open_postgres(options, clock).await?);
             let limiter = connect_redis(redis, clock).await?;
             let cluster = Cluster {
                 leases: store.clone(),
@@ -48,6 +53,27 @@ pub(super) async fn open(config: &Config, clock: &Clock) -> Result<Base, StartEr
         }
         (config::Store::Postgres { .. }, config::Limiter::Local) => {
             Err(StartError::Shared("expected limiter.kind = \"redis\" with store.kind = \"postgres\"".to_owned()))
+        }
+    }
+}
+
+/// After a power cut the daemon may be up before its database; one that answers and does not fit is refused at once.
+async fn open_postgres(options: PgOptions, clock: &Clock) -> Result<PgStore, StartError> {
+    let give_up_at = clock.steady() + STORE_WAIT;
+    let mut said = false;
+    loop {
+        match PgStore::open(options.clone()).await {
+            Ok(store) => return Ok(store),
+            Err(store::Error::Open { reason }) => {
+                return Err(StartError::Shared(format!("the store cannot be opened: {reason}")));
+            }
+            Err(e) if clock.steady() >= give_up_at => return Err(e.into()),
+            Err(e) => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(error = %e, "waiting for PostgreSQL, {} s at most", STORE_WAIT.as_secs());
+                }
+                clock.sleep_until(clock.steady() + STORE_AGAIN).await;
+            }
         }
     }
 }

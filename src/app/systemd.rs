@@ -9,6 +9,7 @@ use crate::engine::supervisor::{BEAT_EVERY, Beat};
 
 /// STATUS is refreshed this often where no watchdog asks for more.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
+const STORE_ANSWER_MAX: Duration = Duration::from_secs(2);
 
 pub fn tell(states: &[NotifyState<'_>]) {
     // Not under systemd: nothing to tell.
@@ -35,10 +36,21 @@ pub fn reloading() {
 
 /// One line for `systemctl status`.
 pub async fn status_line(handle: &Handle) -> String {
-    let tallies = handle.store().tallies().await.unwrap_or_default();
-    let waiting: u64 = tallies.iter().map(|t| t.counts.waiting()).sum();
+    // The watchdog is fed after this: a store that is away must not starve it.
+    let waiting = match tokio::time::timeout(STORE_ANSWER_MAX, handle.store().tallies()).await {
+        Ok(Ok(tallies)) => {
+            format!("{} jobs waiting", tallies.iter().map(|t| t.counts.waiting()).sum::<u64>())
+        }
+        Ok(Err(_)) | Err(_) => "the store does not answer".to_owned(),
+    };
     let paused = handle.providers().iter().filter(|p| p.2).count();
-    format!("{waiting} jobs waiting, {} calls on the wire, {paused} providers paused", handle.in_flight())
+    let mut line = format!("{waiting}, {} calls on the wire, {paused} providers paused", handle.in_flight());
+    if let Some(standing) = handle.standing() {
+        let held: usize = handle.providers().iter().map(|(p, ..)| standing.partitions_held(&p.name)).sum();
+        line.push_str(&format!(", {held} partitions held, {} daemons", standing.alive()));
+        standing.fault().iter().for_each(|fault| line.push_str(&format!("; {fault}")));
+    }
+    line
 }
 
 /// Feeds the watchdog while the actors live, and keeps the status line fresh.

@@ -79,7 +79,14 @@ pub async fn dead(verb: DeadVerb, daemon: &Daemon, output: &Output) -> Result<Ex
     }
 }
 
-/// Version, store and the supervised tasks.
+fn store_line(store: &pb::StoreStatus) -> String {
+    match store.fault.is_empty() {
+        true => format!("{}, {}, {} bytes", store.kind, store.durability, show::count(store.size_bytes)),
+        false => format!("does not answer: {}", store.fault),
+    }
+}
+
+/// Version, store, the daemons that share the work, and the supervised tasks.
 pub async fn workers(daemon: &Daemon, output: &Output) -> Result<Exit, Error> {
     let answer = daemon.admin().get_daemon(pb::GetDaemonRequest {}).await?.into_inner();
     let about = answer.daemon.unwrap_or_default();
@@ -94,11 +101,17 @@ pub async fn workers(daemon: &Daemon, output: &Output) -> Result<Exit, Error> {
             ("version", about.version.clone()),
             ("pid", about.pid.to_string()),
             ("started", times.show(about.start_time.as_ref())),
-            ("store", format!("{}, {}, {} bytes", store.kind, store.durability, show::count(store.size_bytes))),
+            ("store", store_line(&store)),
             ("jobs", format!("{} waiting, {} calling", show::count(counts.waiting), show::count(counts.calling))),
             ("draining", if about.draining { "yes".to_owned() } else { String::new() }),
+            ("not ready", about.obstacles.join("; ")),
+            ("held", about.remarks.join("; ")),
         ]))?;
         output.line("")?;
+        if let Some(cluster) = &about.cluster {
+            output.line(&super::cluster::shown(cluster, output.format == Format::Wide))?;
+            output.line("")?;
+        }
     }
     output.list(
         ("Actor", "actors"),

@@ -1,6 +1,6 @@
 //! `tidegate bench`: figures of this program beside the machine's own ceilings, measured in the same run.
 //!
-//! The daemon is a process of its own on SQLite with full durability; the load and the provider are in this process;
+//! The daemon is a process of its own with full durability, on SQLite or (`cluster`) on private servers; the load and the provider are in this process;
 //! all share the machine. Figures move by tens of percent between runs: compare ratios, never bare numbers. Next:
 //! `bench/daemon`, then one file per question.
 
@@ -11,11 +11,15 @@ use super::output::Output;
 
 mod backlog;
 mod ceilings;
+mod cluster;
+mod cluster_ceilings;
 mod daemon;
 mod drain;
 mod enqueue;
 mod idle;
 mod latency;
+mod permits;
+mod servers;
 
 /// Measure this program beside the machine's own ceilings. About five minutes for everything, in a release build.
 ///
@@ -47,10 +51,13 @@ pub enum What {
     Idle,
     /// Enqueue, release and status with a growing backlog.
     Backlog,
+    /// The form of many daemons: enqueues, drains and permits with a PostgreSQL and a Redis of the bench's own.
+    Cluster,
 }
 
 impl What {
-    const ALL: [What; 6] = [What::Ceilings, What::Enqueue, What::Drain, What::Latency, What::Idle, What::Backlog];
+    const ALL: [What; 7] =
+        [What::Ceilings, What::Enqueue, What::Drain, What::Latency, What::Idle, What::Backlog, What::Cluster];
 }
 
 /// One printed figure.
@@ -86,12 +93,23 @@ pub async fn run(args: Args, output: &Output) -> Result<Exit, Error> {
             What::Latency => latency::measure().await?,
             What::Idle => idle::measure().await?,
             What::Backlog => backlog::measure(args.backlog, output).await?,
+            What::Cluster => match servers::Servers::start().await {
+                Ok(servers) => cluster::measure(&servers, args.jobs, output).await?,
+                // Whoever asks for everything also gets what needs no servers.
+                Err(missing) if args.what.is_empty() => {
+                    output.say(&format!("left out: {missing}"));
+                    Vec::new()
+                }
+                Err(missing) => return Err(missing),
+            },
         };
-        for f in figures {
-            output.line(&format!("{:<58} {:>12.3} {}", f.name, f.value, f.unit))?;
-        }
+        figures.iter().try_for_each(|figure| print(output, figure))?;
     }
     Ok(Exit::Done)
+}
+
+fn print(output: &Output, f: &Figure) -> Result<(), Error> {
+    output.line(&format!("{:<62} {:>12.3} {}", f.name, f.value, f.unit))
 }
 
 /// Values at the 50th and 99th percentile, in milliseconds.

@@ -270,6 +270,9 @@ pub fn sentence(status: &pb::ProviderStatus) -> String {
     if counts.unknown > 0 {
         parts.push(format!("{} unknown", show::count(counts.unknown)));
     }
+    if let Some(held) = status.partitions_held {
+        parts.push(format!("{held} of its partitions here"));
+    }
     if status.paused {
         parts.push("paused".to_owned());
     }

@@ -65,7 +65,9 @@ pub async fn run(args: Args, output: &Output) -> Result<Exit, Error> {
     let _ = tokio::task::spawn_blocking(move || telemetry.flush(FLUSH_MAX)).await;
     match served {
         Ok(()) => Ok(Exit::Done),
-        Err(ServeError::Start(e @ StartError::Declaration { .. })) => Err(Error::new(Exit::BadConfig, e.to_string())),
+        Err(ServeError::Start(e @ (StartError::Declaration { .. } | StartError::Shared(_)))) => {
+            Err(Error::new(Exit::BadConfig, e.to_string()))
+        }
         Err(e) => Err(Error::failed(e.to_string())),
     }
 }

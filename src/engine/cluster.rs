@@ -2,8 +2,8 @@
 //! shared limits can be trusted.
 //!
 //! `members` leases partitions of the accounts and keeps them, `relay` passes on what others committed, `truth` rebuilds
-//! the shared limits from the journal whenever Redis has forgotten. A daemon alone has none of the three and owns
-//! everything. Must never know: SQL, Redis commands. Next: `cluster/members`.
+//! the shared limits from the journal whenever Redis has forgotten, `standing` tells how all that stands. A daemon alone
+//! has none of them and owns everything. Must never know: SQL, Redis commands. Next: `cluster/members`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::store::leases::Leases;
 
 pub mod members;
 pub mod relay;
+pub mod standing;
 pub mod truth;
 
 /// Reads a declaration from the store: name and TOML source to provider, or why not.

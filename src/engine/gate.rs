@@ -1,7 +1,7 @@
 //! The gate: the actor that owns one provider and decides what leaves, when, by which lane.
 //!
 //! This file is its door: the handle that others hold and what both sides share. `gate/actor` is the loop,
-//! `gate/release` the decision, `gate/report` what it tells about itself. A gate sleeps until the limiter's `earliest`
+//! `gate/release` the decision, `gate/begins` what is being journaled, `gate/report` what it tells about itself. A gate sleeps until the limiter's `earliest`
 //! or until something changes; it never polls. Must never know: SQL, HTTP, who asked for the jobs.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::caller::Completion;
 use super::cluster::Owned;
+use super::cluster::standing::Standing;
 use super::cluster::truth::Doubts;
 use super::dice::Dice;
 use super::handle::EngineError;
@@ -32,6 +33,7 @@ use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
 
 mod actor;
+mod begins;
 mod forecast;
 mod group;
 mod release;
@@ -54,6 +56,8 @@ pub struct GateParts {
     pub owned: Owned,
     /// Where to say that the limiter's counts are in doubt.
     pub doubts: Doubts,
+    /// How this process stands among others; `None`: it is alone.
+    pub standing: Option<Arc<Standing>>,
     pub open_calls: Arc<OpenCalls>,
 }
 
@@ -75,6 +79,8 @@ pub(super) struct Shared {
     pub paused: AtomicBool,
     /// Not open yet, or draining: nothing leaves.
     pub held: AtomicBool,
+    /// What the gate of another daemon saved last.
+    pub heard: Mutex<Option<String>>,
     /// Flows may have changed unheard: all are to be read again.
     pub reload: AtomicBool,
     /// Calls begun and not answered, per lane.
@@ -135,6 +141,7 @@ pub(super) fn start(
         current: ArcSwap::from_pointee(current),
         paused: AtomicBool::new(paused),
         held: AtomicBool::new(held),
+        heard: Mutex::default(),
         reload: AtomicBool::new(false),
         in_flight: Default::default(),
         completions: Default::default(),
@@ -185,6 +192,12 @@ impl GateHandle {
     /// Something that the gate looks at has changed.
     pub fn wake(&self) {
         self.shared.wake().notify_one();
+    }
+
+    /// Another daemon's gate of this provider saved this.
+    pub fn hear(&self, memory: String) {
+        *self.shared.heard.lock().expect("no panic while held") = Some(memory);
+        self.wake();
     }
 
     /// Reads all flows again: news of them may have been lost.

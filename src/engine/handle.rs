@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::cluster::standing::Standing;
 use super::gate::GateParts;
 use super::registry::{Entry, Registry};
 use super::signal::Signals;
@@ -286,6 +287,10 @@ impl Handle {
                 None,
             ));
         }
+        let standing = self.standing().filter(|_| !entry.paused);
+        if let Some((name, text)) = standing.and_then(|s| s.elsewhere(&entry.provider.name, &job.flow_key.account)) {
+            return Ok(says(WaitingOn::OtherDaemon { name }, text, None));
+        }
         let ahead = self.store().ahead(job).await?;
         let mut explanation = match entry.gate.explain(job.flow, job.class, ahead).await {
             Some((waiting_on, sentence, at)) => says(waiting_on, sentence, at),
@@ -323,6 +328,16 @@ impl Handle {
     /// Committed events as they come, in groups, in order. A reader that lags goes on from the store.
     pub fn events(&self) -> broadcast::Receiver<Arc<Vec<Event>>> {
         self.signals().events()
+    }
+
+    /// How this daemon stands among others; `None`: it is alone.
+    pub fn standing(&self) -> Option<&Standing> {
+        self.0.parts.standing.as_deref()
+    }
+
+    /// Epoch of the limits in use.
+    pub fn limiter_epoch(&self) -> i64 {
+        self.0.parts.limiter.epoch()
     }
 
     pub fn actors(&self) -> Vec<ActorInfo> {

@@ -26,8 +26,12 @@ pub struct FlowBox {
 }
 
 impl FlowBox {
+    /// The newer of what is known and this: other daemons' news may come late.
     pub fn put(&self, flow: Flow) {
-        self.changed.lock().expect("no panic while held").insert(flow.id, flow);
+        let mut changed = self.changed.lock().expect("no panic while held");
+        if changed.get(&flow.id).is_none_or(|known| known.version <= flow.version) {
+            changed.insert(flow.id, flow);
+        }
     }
 
     pub fn take(&self) -> BTreeMap<FlowId, Flow> {

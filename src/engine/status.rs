@@ -31,6 +31,8 @@ pub struct ProviderStatus {
     pub allowed_per_second: Option<f64>,
     /// Wall time at which the present backlog is through; `None` when it cannot be said (paused, breaker open).
     pub drains_at: Option<Timestamp>,
+    /// Partitions of the accounts, of [`ClusterView::partitions`], that this daemon sends for; `None`: it is alone.
+    pub partitions_held: Option<usize>,
     /// The limit that binds the forecast.
     pub bound_by: Option<String>,
     /// Creation time of the oldest ready job.
@@ -121,6 +123,45 @@ pub enum WaitingOn {
     /// `unknown`: a person must decide.
     Decision,
     Draining,
+    /// The shared limits: they do not answer, or are being rebuilt.
+    Limiter,
+    /// Another daemon sends for its account. `None`: none does yet.
+    OtherDaemon {
+        name: Option<String>,
+    },
+}
+
+/// The daemons that share the work, as this one saw them last.
+#[derive(Clone, Debug)]
+pub struct ClusterView {
+    /// Id of this daemon.
+    pub daemon: String,
+    /// By start; the dead ones for a day.
+    pub daemons: Vec<MemberView>,
+    /// Partitions of each provider.
+    pub partitions: u16,
+    /// Why the database or the shared limits cannot be used, one sentence, when so.
+    pub store_fault: Option<String>,
+    pub limiter_fault: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct MemberView {
+    pub id: String,
+    pub name: String,
+    /// Times by the database's clock.
+    pub started_at: Timestamp,
+    pub heartbeat_until: Timestamp,
+    pub alive: bool,
+    /// By provider.
+    pub held: Vec<HeldView>,
+}
+
+/// Partitions of a provider that a daemon holds: number and fence.
+#[derive(Clone, Debug)]
+pub struct HeldView {
+    pub provider: ProviderName,
+    pub partitions: Vec<(u16, i64)>,
 }
 
 /// One supervised task.

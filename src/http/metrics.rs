@@ -17,6 +17,8 @@ pub(super) async fn scrape(State(shared): State<Shared>) -> Response {
     if let Ok((readers, lag)) = shared.api.event_lag().await {
         shared.metrics.event_log(readers, lag);
     }
+    let limits = shared.api.limits_now();
+    shared.metrics.cluster(limits.held, limits.epoch, limits.daemons);
     let gauges: Vec<ProviderGauges> = statuses.iter().map(|status| gauges(status, clock)).collect();
     ([(header::CONTENT_TYPE, CONTENT_TYPE)], shared.metrics.scrape(&gauges)).into_response()
 }
@@ -36,6 +38,7 @@ fn gauges(status: &ProviderStatus, clock: &Clock) -> ProviderGauges {
         ],
         oldest_seconds: status.oldest_ready_at.map(|at| now.since(at).as_secs_f64()),
         drain_seconds: status.drains_at.map(|at| at.since(now).as_secs_f64()),
+        partitions_held: status.partitions_held,
         breaker: match status.breaker.state {
             BreakerState::Closed => 0,
             BreakerState::Open => 1,

@@ -50,6 +50,8 @@ const FAR: f64 = 8e15;
 const FRAME_MAX: usize = 32;
 /// Script calls under way at most; more are refused at once.
 const CALLS_MAX: usize = 4_096;
+/// A server that is there is connected to within milliseconds; one that is not keeps a start waiting for this long.
+const CONNECTED_MAX: Duration = Duration::from_secs(3);
 /// A calendar's edges are sent again at most so often.
 const STALE_MAX: usize = 3;
 
@@ -167,8 +169,10 @@ impl RedisLimiter {
         lock(&self.desk).dropped
     }
 
-    /// What is to be said about the server's settings.
+    /// What is to be said about the server's settings. Waits [`CONNECTED_MAX`] for the first connection.
     pub async fn check(&self) -> Result<Vec<Finding>, Error> {
+        // Past it the question itself says what is wrong.
+        let _ = tokio::time::timeout(CONNECTED_MAX, self.link.changed(0)).await;
         check::findings(self.link.as_ref()).await.map_err(send::unavailable)
     }
 

@@ -131,6 +131,19 @@ impl Breaker {
         self.memory = memory;
     }
 
+    /// Takes over what the breaker of another daemon saw happen after the last thing that happened here. A probe of the
+    /// other's is its own affair: until it has closed, the time of opening stands. True when the state moved.
+    pub fn follow(&mut self, other: Memory) -> bool {
+        let happened = |m: &Memory| m.opened_at.max(m.closed_at);
+        if happened(&other) <= happened(&self.memory) || matches!(other.state, State::HalfOpen { .. }) {
+            return false;
+        }
+        let before = self.memory.state;
+        self.memory = Memory { recent: VecDeque::new(), bad_in_a_row: 0, ..other };
+        self.probe_at = None;
+        self.memory.state != before
+    }
+
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
@@ -287,6 +300,28 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn an_opening_elsewhere_is_followed_and_so_is_its_end_but_old_news_are_not() {
+        let at = |s| Timestamp::from_secs(s);
+        let policy = BreakerPolicy::default();
+        let (mut here, mut there) = (Breaker::new(policy), Breaker::new(policy));
+        for _ in 0..policy.failures_in_a_row {
+            there.record(at(10), Class::Bad, false, 0.5, None);
+        }
+        let opened = there.memory().clone();
+        assert!(here.follow(opened.clone()) && matches!(here.state(), State::Open { .. }));
+        assert!(!here.follow(opened.clone()), "the same news again");
+        for second in [40, 41, 42] {
+            there.began(at(second));
+            assert!(!here.follow(there.memory().clone()), "a probe is no end");
+            there.record(at(second), Class::Good, true, 0.5, None);
+        }
+        assert_eq!(there.state(), State::Closed);
+        assert!(here.follow(there.memory().clone()));
+        assert!(here.state() == State::Closed && here.is_ramping(at(43)));
+        assert!(!here.follow(opened), "old news");
+    }
 
     fn at(s: i64) -> Timestamp {
         Timestamp::from_secs(1_000_000 + s)

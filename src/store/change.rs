@@ -77,9 +77,11 @@ pub enum Change {
         actor: String,
     },
     /// The gate's own small memory (breaker, tide credits) as JSON, for the next process.
+    /// `news`: other daemons should hear of it at once, as when a breaker opened.
     SaveGate {
         provider: ProviderName,
         memory: String,
+        news: bool,
     },
     /// A limiter's state as of a journal position, so that a start need not read the whole journal.
     SaveLimits {

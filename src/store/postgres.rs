@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use self::days::Days;
+use self::keys::Keys;
 pub use self::open::SETTINGS;
 use super::row::{self, Columns};
 use super::{
@@ -38,6 +39,7 @@ mod declare;
 mod enqueue;
 mod error;
 mod finish;
+mod keys;
 mod leases;
 mod notices;
 mod open;
@@ -79,6 +81,7 @@ pub struct PgStore {
     schema_version: i64,
     durability: String,
     days: Days,
+    keys: Keys,
     /// Passes notices on; ends with the store.
     listening: Mutex<JoinSet<()>>,
 }
@@ -95,6 +98,7 @@ impl PgStore {
             schema_version: opened.schema_version,
             durability: opened.durability,
             days: Days::default(),
+            keys: Keys::default(),
             listening: Mutex::default(),
         };
         let today = store.db_now().await?;

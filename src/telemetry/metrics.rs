@@ -56,6 +56,10 @@ pub(super) struct Inner {
     store_commit: Histogram,
     event_readers: GaugeF,
     event_lag: GaugeF,
+    limiter_away: GaugeF,
+    limiter_epoch: GaugeF,
+    cluster_daemons: GaugeF,
+    pub partitions_held: Gauges<ByProvider>,
     pub queue_jobs: Gauges<ByState>,
     pub queue_oldest: Gauges<ByProvider>,
     pub drain_forecast: Gauges<ByProvider>,
@@ -92,6 +96,10 @@ impl Metrics {
             store_commit: Histogram::new(COMMIT_SECONDS),
             event_readers: GaugeF::default(),
             event_lag: GaugeF::default(),
+            limiter_away: GaugeF::default(),
+            limiter_epoch: GaugeF::default(),
+            cluster_daemons: GaugeF::default(),
+            partitions_held: Bounded::default(),
             queue_jobs: Bounded::default(),
             queue_oldest: Bounded::default(),
             drain_forecast: Bounded::default(),
@@ -170,6 +178,13 @@ impl Metrics {
         self.inner.event_lag.set(lag as f64);
     }
 
+    /// How the limits stand, and how many daemons share the work.
+    pub fn cluster(&self, limiter_held: bool, limiter_epoch: i64, daemons: usize) {
+        self.inner.limiter_away.set(f64::from(u8::from(limiter_held)));
+        self.inner.limiter_epoch.set(limiter_epoch as f64);
+        self.inner.cluster_daemons.set(daemons as f64);
+    }
+
     /// One durable commit of the store.
     pub fn store_commit(&self, time: Duration) {
         self.inner.store_commit.observe(time.as_secs_f64());
@@ -209,6 +224,14 @@ impl Inner {
         to.register("tidegate_event_readers", "Watches that read the event log", self.event_readers.clone());
         let help = "Events that the slowest watch has not read yet";
         to.register("tidegate_event_lag_events", help, self.event_lag.clone());
+        let help = "1 while no limit can be had (Redis is away, or limits are rebuilt) and jobs are held, else 0";
+        to.register("tidegate_limiter_away", help, self.limiter_away.clone());
+        let help = "Epoch of the limits; grows when they were rebuilt from the journal because Redis forgot";
+        to.register("tidegate_limiter_epoch", help, self.limiter_epoch.clone());
+        let help = "Daemons alive that share the work, this one among them";
+        to.register("tidegate_cluster_daemons", help, self.cluster_daemons.clone());
+        let help = "Partitions of a provider's accounts that this daemon sends for; absent when it is alone";
+        to.register("tidegate_partitions_held", help, self.partitions_held.share());
         to.register("tidegate_queue_jobs", "Jobs by state", self.queue_jobs.share());
         to.register("tidegate_queue_oldest_seconds", "Age of the oldest ready job", self.queue_oldest.share());
         let help = "Seconds until the present backlog is through; absent when it cannot be said";

@@ -20,6 +20,8 @@ pub struct ProviderGauges {
     pub oldest_seconds: Option<f64>,
     /// Seconds until the backlog is through.
     pub drain_seconds: Option<f64>,
+    /// Of its accounts; `None`: the daemon is alone.
+    pub partitions_held: Option<usize>,
     /// 0 closed, 1 open, 2 half open.
     pub breaker: u8,
     pub limits: Vec<LimitGauges>,
@@ -56,7 +58,7 @@ impl Metrics {
 impl super::metrics::Inner {
     fn clear_gauges(&self) {
         self.queue_jobs.clear();
-        for family in [&self.queue_oldest, &self.drain_forecast, &self.breaker_state] {
+        for family in [&self.queue_oldest, &self.drain_forecast, &self.breaker_state, &self.partitions_held] {
             family.clear();
         }
         for family in
@@ -76,6 +78,9 @@ impl super::metrics::Inner {
         }
         if let Some(seconds) = one.drain_seconds {
             self.drain_forecast.with(&by_provider, |g| g.set(seconds));
+        }
+        if let Some(held) = one.partitions_held {
+            self.partitions_held.with(&by_provider, |g| g.set(held as f64));
         }
         self.breaker_state.with(&by_provider, |g| g.set(f64::from(one.breaker)));
         for limit in &one.limits {
@@ -107,6 +112,7 @@ mod tests {
             jobs: vec![("waiting", 1_204), ("calling", 3)],
             oldest_seconds: Some(12.5),
             drain_seconds: Some(60.0),
+            partitions_held: Some(21),
             breaker: 1,
             limits: vec![LimitGauges {
                 limit: "core".into(),
@@ -158,6 +164,7 @@ mod tests {
             "tidegate_limit_utilization_ratio{provider=\"crm\",limit=\"core\"} 0.5",
             "tidegate_breaker_state{provider=\"crm\"} 1.0",
             "tidegate_drain_forecast_seconds{provider=\"crm\"} 60.0",
+            "tidegate_partitions_held{provider=\"crm\"} 21.0",
         ];
         for line in expected {
             assert!(text.contains(line), "{line} is not in\n{text}");

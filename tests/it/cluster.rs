@@ -3,7 +3,7 @@
 //!
 //! 20 rounds by default, `TIDEGATE_TORTURE_ROUNDS` in full; `TIDEGATE_TORTURE_SEED` replays the choice of faults.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidegate::clock::Clock;
@@ -12,16 +12,21 @@ use tidegate::simulator::dice::Dice;
 use crate::support::history::Entry;
 use crate::support::load::Load;
 use crate::support::process::{Daemon, Place};
-use crate::support::redis::{Proxy, RedisServer};
-use crate::support::servers::Database;
+use crate::support::proxy::Proxy;
+use crate::support::redis::RedisServer;
+use crate::support::servers::Postgres;
 use crate::torture::{between, conclude, declaration, judge, number, provider};
+use crate::torture_clock::{faked_clock, libfaketime, step};
 
 const DAEMONS: usize = 3;
-const LOAD: f64 = 150.0;
+/// Jobs per second: more than some of the limits let through.
+const LOAD: f64 = 300.0;
 /// Between two faults.
 const CALM_MS: (u64, u64) = (300, 1_500);
 /// Longer than a daemon's lease: others take its accounts over, and it wakes up as a zombie.
 const FROZEN: Duration = Duration::from_secs(11);
+/// Added to each way of Redis when it is slow.
+const SLOW: Duration = Duration::from_millis(60);
 /// Calls of a dead daemon are judged when their lease is over; then everything drains.
 const DRAIN_MAX: Duration = Duration::from_secs(180);
 
@@ -36,6 +41,9 @@ impl Fleet {
         let names: Vec<String> = (1..=DAEMONS).map(|n| format!("d{n}")).collect();
         let place = |name: &String| Place::shared(&folder.join(name), name, database, redis, declaration);
         let mut fleet = Fleet { places: names.iter().map(place).collect(), daemons: Vec::new() };
+        if let Some(library) = libfaketime() {
+            fleet.places.iter_mut().for_each(|place| place.env = faked_clock(library, &clock_of(place)));
+        }
         for place in &fleet.places {
             fleet.daemons.push(Some(place.start().await));
         }
@@ -51,6 +59,11 @@ impl Fleet {
     }
 }
 
+/// The file that sets the wall clock of a daemon.
+fn clock_of(place: &Place) -> PathBuf {
+    place.folder.join("clock")
+}
+
 /// What goes wrong in a round.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -63,6 +76,12 @@ enum Fault {
     RedisIsCut,
     RedisIsSilent,
     DatabaseDropsConnections,
+    DatabaseCrashes,
+    DatabaseIsSilent,
+    DatabaseBreaksOff,
+    ProviderIsCut,
+    RedisIsSlow,
+    ClockSteps,
 }
 
 /// In the order in which a short run meets them at least once; slow ones are rare.
@@ -73,31 +92,34 @@ const FAULTS: [Fault; 20] = [
     Fault::DatabaseDropsConnections,
     Fault::RollingRestart,
     Fault::RedisIsCut,
+    Fault::ClockSteps,
     Fault::Freeze,
-    Fault::Kill,
+    Fault::DatabaseCrashes,
     Fault::RedisDies,
     Fault::RedisIsSilent,
-    Fault::Flush,
+    Fault::ProviderIsCut,
     Fault::Kill,
-    Fault::DatabaseDropsConnections,
+    Fault::DatabaseIsSilent,
     Fault::Flush,
+    Fault::ClockSteps,
+    Fault::RedisIsSlow,
     Fault::RedisForgets,
+    Fault::DatabaseBreaksOff,
     Fault::Kill,
-    Fault::RedisIsCut,
-    Fault::Flush,
-    Fault::Kill,
-    Fault::RedisIsSilent,
 ];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_repeated_or_overrun_when_daemons_and_their_servers_fail() {
     let (rounds, seed) = (number("TIDEGATE_TORTURE_ROUNDS", 20), number("TIDEGATE_TORTURE_SEED", 1));
     let (folder, clock, mut dice) = (tempfile::tempdir().unwrap(), Clock::system(), Dice::new(seed));
-    let (database, mut redis) = (Database::new().await, RedisServer::start().await);
-    let proxy = Proxy::to(redis.port).await;
+    let (database, mut redis) = (Postgres::start(), RedisServer::start().await);
+    let (proxy, to_database) = (Proxy::to(redis.port).await, Proxy::to(database.port()).await);
     let provider =
         provider(folder.path(), &["--errors", "0.02", "--resets", "0.01", "--record-failures", "0.01"]).await;
-    let mut fleet = Fleet::start(folder.path(), &database.url(), &proxy.url(), &declaration(&provider.base_url)).await;
+    let to_provider = Proxy::to(provider.port()).await;
+    let database_url = database.url().replace(&database.port().to_string(), &to_database.port.to_string());
+    let declaration = declaration(&format!("http://127.0.0.1:{}", to_provider.port));
+    let mut fleet = Fleet::start(folder.path(), &database_url, &proxy.url(), &declaration).await;
     let (load, mut entries) = (Load::with_accounts(seed, LOAD), Vec::new());
     for round in 0..rounds {
         let (victim, client) = (dice.below(DAEMONS as u64) as usize, dice.below(DAEMONS as u64) as usize);
@@ -141,6 +163,28 @@ async fn nothing_is_lost_repeated_or_overrun_when_daemons_and_their_servers_fail
                 let drop_all = "select pg_terminate_backend(pid) from pg_stat_activity \
                                 where datname = current_database() and pid <> pg_backend_pid()";
                 sqlx::query(drop_all).execute(&mut conn).await.unwrap();
+            }
+            Fault::DatabaseCrashes => database.crash(),
+            Fault::DatabaseIsSilent => {
+                to_database.silent(true);
+                tokio::time::sleep(between(CALM_MS, &mut dice)).await;
+                to_database.silent(false);
+                to_database.cut();
+            }
+            Fault::DatabaseBreaksOff => {
+                to_database.drop_after(20_000);
+                tokio::time::sleep(between(CALM_MS, &mut dice)).await;
+                to_database.drop_after(0);
+            }
+            Fault::ProviderIsCut => to_provider.cut(),
+            Fault::RedisIsSlow => {
+                proxy.delay(SLOW);
+                tokio::time::sleep(between(CALM_MS, &mut dice)).await;
+                proxy.delay(Duration::ZERO);
+            }
+            Fault::ClockSteps => {
+                let seconds = if dice.falls(0.5) { 3_600 } else { -3_600 };
+                step(&clock_of(&fleet.places[victim]), seconds);
             }
         }
     }

@@ -142,6 +142,11 @@ const EXPECTED: &[(&str, &[&str], f64, f64)] = &[
     ("tidegate_store_commit_seconds", &[], 5.0, 10_000.0),
     ("tidegate_event_readers", &[], 1.0, 1.0),
     ("tidegate_event_lag_events", &[], 0.0, 10_000.0),
+    // A daemon alone; tests/it/operate.rs has many.
+    ("tidegate_limiter_away", &[], 0.0, 0.0),
+    ("tidegate_limiter_epoch", &[], 0.0, 100.0),
+    ("tidegate_cluster_daemons", &[], 1.0, 1.0),
+    ("tidegate_partitions_held", &[], 0.0, 0.0),
     ("tidegate_queue_jobs", &["crm", "ready"], 230.0, 230.0),
     ("tidegate_queue_oldest_seconds", &["crm"], 0.5, 600.0),
     ("tidegate_drain_forecast_seconds", &["crm"], 3_600.0, 100_000.0),

@@ -264,7 +264,8 @@ async fn drain(life: &Handle, clock: &Clock, history: &mut History) -> u64 {
         if left == 0 || clock.steady() > deadline {
             return left;
         }
-        judge::give_up_unknown(life, history).await;
+        // Whoever decides what is unknown looks first whether it still arrives: within the call's deadline of 4 s it may.
         tokio::time::sleep(Duration::from_secs(5)).await;
+        judge::give_up_unknown(life, history).await;
     }
 }

@@ -4,6 +4,7 @@ pub mod checker;
 pub mod history;
 pub mod load;
 pub mod process;
+pub mod proxy;
 pub mod redis;
 pub mod servers;
 

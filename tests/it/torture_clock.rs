@@ -58,7 +58,7 @@ async fn a_daemon_that_is_frozen_for_a_while_breaks_no_promise() {
 }
 
 /// The library that fakes a process's clock, where Debian puts it.
-fn libfaketime() -> Option<&'static str> {
+pub fn libfaketime() -> Option<&'static str> {
     let places = [
         "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1",
         "/usr/lib/aarch64-linux-gnu/faketime/libfaketimeMT.so.1",
@@ -67,11 +67,23 @@ fn libfaketime() -> Option<&'static str> {
 }
 
 /// Sets the daemon's wall clock so many seconds off. The steady clocks stay: no system call moves those.
-fn step(file: &Path, seconds: i64) {
+pub fn step(file: &Path, seconds: i64) {
     let fresh = file.with_extension("fresh");
     std::fs::write(&fresh, format!("{seconds:+}\n")).unwrap();
     // Never half a file.
     std::fs::rename(fresh, file).unwrap();
+}
+
+/// The environment of a process whose wall clock is set by this file.
+pub fn faked_clock(library: &str, file: &Path) -> Vec<(String, String)> {
+    step(file, 0);
+    let env = [
+        ("LD_PRELOAD", library),
+        ("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// What the daemon takes for now, in seconds off ours.
@@ -92,14 +104,7 @@ async fn a_clock_that_steps_under_load_breaks_no_promise() {
     let provider = provider(folder.path(), &["--errors", "0.01", "--resets", "0.02"]).await;
     let mut place = Place::new(folder.path(), folder.path(), &declaration(&provider.base_url));
     let faked = folder.path().join("faketime");
-    step(&faked, 0);
-    let env = [
-        ("LD_PRELOAD", library),
-        ("FAKETIME_TIMESTAMP_FILE", faked.to_str().unwrap()),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-    ];
-    place.env = env.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    place.env = faked_clock(library, &faked);
     let daemon = place.start().await;
     let load = Load::start(seed, OVERLOAD);
     load.daemon(Some(daemon.channel()));

@@ -30,7 +30,7 @@ pub async fn measure(jobs: u32) -> Result<Vec<Figure>, Error> {
 }
 
 /// A unary call with a 200-byte request against a server that does nothing else.
-async fn echo(calls: u64) -> Result<Figure, Error> {
+pub async fn echo(calls: u64) -> Result<Figure, Error> {
     let name = "x".repeat(200);
     let (reporter, service) = tonic_health::server::health_reporter();
     reporter.set_service_status(&name, tonic_health::ServingStatus::Serving).await;

@@ -7,6 +7,7 @@ use tokio::process::{Child, Command};
 use tonic::transport::Channel;
 
 use super::super::exit::Error;
+use super::servers::Servers;
 use crate::clock::Clock;
 use crate::grpc::pb::job_service_client::JobServiceClient;
 use crate::grpc::pb::provider_service_client::ProviderServiceClient;
@@ -27,21 +28,32 @@ pub struct Daemon {
 pub type Jobs = JobServiceClient<Channel>;
 
 impl Daemon {
-    /// Starts a daemon with these provider declarations (TOML) and waits until it answers.
+    /// Starts a daemon on SQLite with these provider declarations (TOML) and waits until it answers.
     pub async fn start(providers: &str) -> Result<Daemon, Error> {
+        Daemon::start_on(None, providers).await
+    }
+
+    /// The same on servers that may be shared, or on SQLite without any.
+    pub async fn start_on(servers: Option<&Servers>, providers: &str) -> Result<Daemon, Error> {
         let folder = tempfile::tempdir().map_err(|e| Error::failed(format!("no temporary folder: {e}")))?;
         let failed = |e: std::io::Error| Error::failed(format!("cannot start a daemon: {e}"));
         let path = |name: &str| folder.path().join(name);
         let port = free_port().map_err(failed)?;
         let config = format!(
-            "[server]\nlisten = \"127.0.0.1:{port}\"\nsocket = {:?}\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n[store]\npath = {:?}\n\n[log]\nlevel = \"warn\"\n",
+            "[server]\nlisten = \"127.0.0.1:{port}\"\nsocket = {:?}\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n{}\n\n[log]\nlevel = \"warn\"\n",
             path("tidegate.sock"),
-            path("tidegate.db")
+            match servers {
+                None => format!("[store]\npath = {:?}", path("tidegate.db")),
+                Some(servers) => servers.config(),
+            },
         );
         std::fs::create_dir_all(path("providers.d")).map_err(failed)?;
         std::fs::write(path("tidegate.toml"), config).map_err(failed)?;
         std::fs::write(path("providers.d/bench.toml"), providers).map_err(failed)?;
-        let program = std::env::current_exe().map_err(failed)?;
+        let program = std::env::var_os("TIDEGATE_BENCH_DAEMON")
+            .map(Into::into)
+            .map_or_else(std::env::current_exe, Ok)
+            .map_err(failed)?;
         let mut child = Command::new(program)
             .arg("serve")
             .arg("--config")
@@ -105,7 +117,7 @@ impl Daemon {
     }
 }
 
-fn free_port() -> std::io::Result<u16> {
+pub fn free_port() -> std::io::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
@@ -136,6 +148,19 @@ body = {{ records = "{{payloads}}" }}
 size = 1000
 "#
     )
+}
+
+/// The same operations, every call paid for at limits that are counted and never bind.
+pub fn metered(base_url: &str) -> String {
+    let limits = "limits = [\"100000000/h\"]\n";
+    unlimited(base_url).replace("in_flight_max = 64\n", &format!("in_flight_max = 64\n{limits}"))
+}
+
+/// One call an hour for each account.
+pub fn rare(base_url: &str) -> String {
+    let limits = "limits = [{ name = \"own\", max = 1, per = \"1h\", scope = \"account\" }]";
+    let operation = "request = \"POST /post\"\nbody = \"{payload}\"\nrepeat = \"always\"";
+    format!("{}\n[providers.bench.operations.rare]\n{operation}\n{limits}\n", unlimited(base_url))
 }
 
 /// A payload of 200 bytes.

@@ -27,27 +27,36 @@ pub async fn measure(jobs: u32) -> Result<Vec<Figure>, Error> {
     ])
 }
 
-/// Fills a paused provider, lets it go, and waits until every job is recorded as delivered.
+/// The same with a provider and a daemon of its own.
 async fn drain(operation: &'static str, jobs: u64) -> Result<Duration, Error> {
     let provider = Simulator::start(SimulatorConfig::bare()).await.map_err(|e| Error::failed(e.to_string()))?;
     let daemon = Daemon::start(&unlimited(&provider.base_url())).await?;
-    pause(&daemon).await?;
-    bulk(&daemon, operation, false, jobs).await?;
-    let started = daemon.clock.steady();
-    resume(&daemon).await?;
-    let end: Timestamp = started + DRAIN_MAX;
-    loop {
-        let counts = daemon.status("bench").await?.counts.unwrap_or_default();
-        if counts.delivered >= jobs as i64 {
-            break;
-        }
-        if daemon.clock.steady() > end {
-            return Err(Error::failed(format!("{} of {jobs} were delivered in {DRAIN_MAX:?}", counts.delivered)));
-        }
-        daemon.clock.sleep_until(daemon.clock.steady() + LOOK_AGAIN).await;
-    }
-    let took = daemon.clock.steady().since(started);
+    let took = drained(&daemon, operation, jobs).await?;
     daemon.stop().await;
     provider.stop().await;
     Ok(took)
+}
+
+/// Fills the daemon's paused provider, lets it go, and says how long it took until every job was recorded.
+pub async fn drained(daemon: &Daemon, operation: &'static str, jobs: u64) -> Result<Duration, Error> {
+    pause(daemon).await?;
+    let before = delivered(daemon).await?;
+    bulk(daemon, operation, false, jobs).await?;
+    let started = daemon.clock.steady();
+    resume(daemon).await?;
+    let end: Timestamp = started + DRAIN_MAX;
+    loop {
+        let left = jobs as i64 - (delivered(daemon).await? - before);
+        if left <= 0 {
+            return Ok(daemon.clock.steady().since(started));
+        }
+        if daemon.clock.steady() > end {
+            return Err(Error::failed(format!("{left} of {jobs} were not delivered in {DRAIN_MAX:?}")));
+        }
+        daemon.clock.sleep_until(daemon.clock.steady() + LOOK_AGAIN).await;
+    }
+}
+
+pub async fn delivered(daemon: &Daemon) -> Result<i64, Error> {
+    Ok(daemon.status("bench").await?.counts.unwrap_or_default().delivered)
 }

@@ -20,7 +20,7 @@ pub async fn measure(jobs: u32) -> Result<Vec<Figure>, Error> {
     let jobs = u64::from(jobs);
     let daemon = Daemon::start(&unlimited("http://127.0.0.1:9")).await?;
     pause(&daemon).await?;
-    let mut figures = unary(&daemon, jobs).await?;
+    let mut figures = unary(&daemon, "post", jobs).await?;
     for (name, operation, keyed) in [("without keys", "post", false), ("with a coalescing key each", "coalesce", true)]
     {
         let took = bulk(&daemon, operation, keyed, jobs * 2).await?;
@@ -55,7 +55,7 @@ pub fn spec(operation: &str, keyed: bool, n: u64) -> pb::JobSpec {
     }
 }
 
-async fn unary(daemon: &Daemon, jobs: u64) -> Result<Vec<Figure>, Error> {
+pub async fn unary(daemon: &Daemon, operation: &'static str, jobs: u64) -> Result<Vec<Figure>, Error> {
     let client = daemon.jobs();
     let times = Arc::new(Mutex::new(Vec::with_capacity(jobs as usize)));
     let (seen, clock) = (times.clone(), daemon.clock.clone());
@@ -63,7 +63,7 @@ async fn unary(daemon: &Daemon, jobs: u64) -> Result<Vec<Figure>, Error> {
         let (mut client, clock, times) = (client.clone(), clock.clone(), times.clone());
         async move {
             let started = clock.steady();
-            let request = pb::EnqueueJobRequest { job: Some(spec("post", false, n)), ..Default::default() };
+            let request = pb::EnqueueJobRequest { job: Some(spec(operation, false, n)), ..Default::default() };
             client.enqueue_job(request).await?;
             times.lock().expect("no panic while held").push(clock.steady().since(started));
             Ok(())
@@ -99,7 +99,7 @@ pub async fn bulk(daemon: &Daemon, operation: &'static str, keyed: bool, jobs: u
     Ok(daemon.clock.steady().since(started))
 }
 
-async fn stream(daemon: &Daemon, operation: &'static str, keyed: bool, jobs: u64) -> Result<Duration, Error> {
+pub async fn stream(daemon: &Daemon, operation: &'static str, keyed: bool, jobs: u64) -> Result<Duration, Error> {
     let started = daemon.clock.steady();
     // Other keys than those of the bulk calls, so that nothing coalesces.
     let message = move |m: u64| pb::EnqueueStreamRequest {

@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::standing::Standing;
 use super::{Cluster, Owned, Shards};
 use crate::clock::Clock;
 use crate::engine::registry::Registry;
-use crate::engine::supervisor::{ActorResult, Beat, Supervisor};
+use crate::engine::supervisor::{ActorResult, BEAT_EVERY, Beat, Supervisor};
 use crate::model::id::DaemonId;
 use crate::model::name::ProviderName;
 use crate::model::shard::SHARDS;
 use crate::store::Error;
-use crate::store::leases::DaemonNow;
+use crate::store::leases::{DaemonNow, Lease};
 
 /// How long a daemon is taken for alive after its last beat, by the database's clock. A silent one is replaced after
 /// this and a beat of another.
@@ -33,6 +34,7 @@ pub struct Members {
     pub cluster: Cluster,
     pub registry: Registry,
     pub owned: Owned,
+    pub standing: Arc<Standing>,
     /// Cancelled when the daemon begins to stop: everything is given back at once.
     pub draining: CancellationToken,
 }
@@ -53,15 +55,18 @@ impl Members {
             beat.beat();
             if self.draining.is_cancelled() {
                 self.leave().await;
-                beat.stop.cancelled().await;
-                return Ok(());
+                return rest(&beat).await;
             }
             let begun = self.clock.steady();
-            match self.turn().await {
+            // A connection over which nothing comes any more must not make a daemon believe in its lease.
+            let turn = tokio::time::timeout(LEASE, self.turn()).await;
+            let silent = |_| Err(Error::Unavailable { reason: format!("no answer for {} s", LEASE.as_secs()) });
+            match turn.unwrap_or_else(silent) {
                 Ok(()) => {
                     (good_at, away) = (begun, false);
                 }
                 Err(e) => {
+                    self.standing.could_not_beat(e.to_string());
                     if !std::mem::replace(&mut away, true) {
                         tracing::warn!(error = %e, "the daemon cannot beat; it holds nothing once its lease is over");
                     }
@@ -86,7 +91,7 @@ impl Members {
     async fn turn(&self) -> Result<(), Error> {
         let Cluster { leases, daemon, name, .. } = &self.cluster;
         leases.beat(*daemon, name, LEASE).await?;
-        let daemons = leases.daemons().await?;
+        let mut daemons = leases.daemons().await?;
         let mut held: BTreeMap<ProviderName, Arc<Shards>> = BTreeMap::new();
         for provider in self.registry.all().keys() {
             let mut mine = shards_of(&daemons, *daemon, provider);
@@ -103,18 +108,32 @@ impl Members {
             }
             held.insert(provider.clone(), Arc::new(mine));
         }
+        // What this beat claimed and gave up is in nobody's list yet.
+        if let Some(me) = daemons.iter_mut().find(|d| d.id == *daemon) {
+            let lease = |provider: &ProviderName, (&shard, &fence): (&u16, &i64)| Lease {
+                provider: provider.clone(),
+                shard,
+                fence,
+            };
+            me.leases = held.iter().flat_map(|(p, shards)| shards.iter().map(move |s| lease(p, s))).collect();
+        }
         self.hold(held);
+        self.standing.saw(daemons);
         Ok(())
     }
 
     /// Gives everything back, so that the others need not wait for the lease to end.
     async fn leave(&self) {
         self.hold(BTreeMap::new());
-        let Cluster { leases, daemon, .. } = &self.cluster;
+        let Cluster { leases, daemon, name, .. } = &self.cluster;
         for (provider, shards) in by_provider(leases.owned(*daemon).await.unwrap_or_default()) {
             if let Err(e) = leases.release(*daemon, &provider, &shards).await {
                 tracing::warn!(%provider, error = %e, "partitions could not be given back; they are free when the lease ends");
             }
+        }
+        // Who is taken for alive has a share: without this the others would leave it alone until the lease is over.
+        if let Err(e) = leases.beat(*daemon, name, Duration::ZERO).await {
+            tracing::warn!(error = %e, "the lease could not be ended; it ends by itself");
         }
     }
 
@@ -134,7 +153,19 @@ impl Members {
     }
 }
 
-fn by_provider(leases: Vec<crate::store::leases::Lease>) -> BTreeMap<ProviderName, Vec<u16>> {
+/// Nothing is held and nothing is to be done any more; still alive.
+async fn rest(beat: &Beat) -> ActorResult {
+    loop {
+        beat.beat();
+        tokio::select! {
+            biased;
+            () = beat.stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(BEAT_EVERY) => {}
+        }
+    }
+}
+
+fn by_provider(leases: Vec<Lease>) -> BTreeMap<ProviderName, Vec<u16>> {
     let mut all: BTreeMap<ProviderName, Vec<u16>> = BTreeMap::new();
     for lease in leases {
         all.entry(lease.provider).or_default().push(lease.shard);

@@ -5,6 +5,7 @@
 //! missed, and everything is looked at. Must never know: SQL, what gates make of it. Next: `truth`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -13,6 +14,9 @@ use crate::engine::handle::Handle;
 use crate::engine::supervisor::{ActorResult, BEAT_EVERY, Beat, Supervisor};
 use crate::model::name::ProviderName;
 use crate::store::{AppliedProvider, Error, Notice, PAGE_MAX, Touched};
+
+/// Wait before the next try while the store is away.
+const AGAIN: Duration = Duration::from_millis(300);
 
 #[derive(Debug)]
 pub struct Relay {
@@ -30,11 +34,35 @@ impl Relay {
     }
 
     async fn run(&self, beat: Beat) -> ActorResult {
-        let away = |e: Error| e.to_string();
+        let mut away = false;
+        loop {
+            beat.beat();
+            match self.pass_on(&beat, &mut away).await {
+                Ok(()) => return Ok(()),
+                Err(e @ Error::Fatal { .. }) => return Err(e.to_string()),
+                // No fault of this actor, and restarts are counted: a database that is away for a minute must not end
+                // every daemon of the cluster.
+                Err(e) => {
+                    if !std::mem::replace(&mut away, true) {
+                        tracing::warn!(error = %e, "no news of other daemons; all is looked at once the store is back");
+                    }
+                }
+            }
+            tokio::select! {
+                biased;
+                () = beat.stop.cancelled() => return Ok(()),
+                () = tokio::time::sleep(AGAIN) => {}
+            }
+        }
+    }
+
+    /// Until the daemon stops, or the store does not answer.
+    async fn pass_on(&self, beat: &Beat, away: &mut bool) -> Result<(), Error> {
         // Listening begins before anything is read, so nothing falls in between.
-        let Some(mut notices) = self.handle.store().notices().await.map_err(away)? else { return Ok(()) };
-        let mut last_event = self.handle.store().event_bounds().await.map_err(away)?.1;
-        self.everything(&mut last_event).await.map_err(away)?;
+        let Some(mut notices) = self.handle.store().notices().await? else { return Ok(()) };
+        let mut last_event = self.handle.store().event_bounds().await?.1;
+        self.everything(&mut last_event).await?;
+        *away = false;
         loop {
             beat.beat();
             let notice = tokio::select! {
@@ -43,7 +71,8 @@ impl Relay {
                 notice = notices.recv() => notice,
                 () = tokio::time::sleep(BEAT_EVERY) => continue,
             };
-            let Some(notice) = notice else { return Err("the store tells no news any more".to_owned()) };
+            let ended = || Error::Unavailable { reason: "it tells no news any more".to_owned() };
+            let notice = notice.ok_or_else(ended)?;
             let mut all = Some(notice);
             // What came meanwhile is looked at together: a flow that changed ten times is read once.
             let mut touched = Touched::default();
@@ -62,11 +91,7 @@ impl Relay {
             } else {
                 self.changed(touched, &mut last_event).await
             };
-            if let Err(e) = done {
-                tracing::warn!(error = %e, "news of other daemons could not be read; all is looked at again");
-                tokio::time::sleep(BEAT_EVERY / 10).await;
-                self.everything(&mut last_event).await.map_err(away)?;
-            }
+            done?;
         }
     }
 
@@ -134,6 +159,9 @@ impl Relay {
         if let Some(entry) = known.as_ref().filter(|entry| entry.revision == applied.revision) {
             if entry.paused != applied.paused {
                 self.handle.set_paused(&applied.name, applied.paused);
+            }
+            if let Some(memory) = applied.memory {
+                entry.gate.hear(memory);
             }
             return;
         }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use super::standing::Standing;
 use crate::clock::Clock;
 use crate::engine::registry::{Registry, longest_window};
 use crate::engine::supervisor::{ActorResult, BEAT_EVERY, Beat, Supervisor};
@@ -20,6 +21,8 @@ use crate::model::id::CallId;
 use crate::model::provider::Provider;
 use crate::store::{JournalEntry, PAGE_MAX, Store};
 
+/// What is said while it is going on.
+pub const REBUILDING: &str = "rebuilding limits from the journal";
 /// Wait before the next try while Redis or the store is away.
 const AGAIN: Duration = Duration::from_millis(200);
 
@@ -56,6 +59,7 @@ pub struct Truth {
     pub limiter: Arc<RedisLimiter>,
     pub registry: Registry,
     pub doubts: Doubts,
+    pub standing: Arc<Standing>,
     /// That limits cannot be trusted has been said.
     pub said: AtomicBool,
 }
@@ -75,12 +79,18 @@ impl Truth {
             beat.beat();
             let settled = self.settle().await;
             match &settled {
-                Ok(()) => self.said.store(false, Ordering::Relaxed),
+                Ok(()) => {
+                    self.standing.limits_are_in_doubt(None);
+                    self.said.store(false, Ordering::Relaxed);
+                }
                 // Once for each time that it is away.
                 Err(reason) if !self.said.swap(true, Ordering::Relaxed) => {
                     tracing::warn!(%reason, "the shared limits cannot be trusted; jobs are held");
                 }
                 Err(_) => {}
+            }
+            if let Err(reason) = &settled {
+                self.standing.limits_are_in_doubt(Some(format!("the shared limits cannot be trusted: {reason}")));
             }
             loop {
                 beat.beat();
@@ -94,7 +104,12 @@ impl Truth {
                         // Another connection may lead to another process, and one that cannot be asked is no better.
                         break;
                     }
-                    () = tokio::time::sleep(BEAT_EVERY) => {}
+                    () = tokio::time::sleep(BEAT_EVERY) => {
+                        // Somebody heard no answer: whether there is one again must not wait for the next job.
+                        if self.limiter.is_away() {
+                            break;
+                        }
+                    }
                 }
             }
             if settled.is_ok() {
@@ -113,6 +128,7 @@ impl Truth {
         let lost_now = lost && self.limiter.epoch() == info.epoch;
         let mut epoch = info.epoch;
         if info.limiter_run.as_deref() != Some(run.as_str()) || lost_now {
+            self.standing.limits_are_in_doubt(Some(REBUILDING.to_owned()));
             epoch = self.store.bump_epoch(info.epoch, &run).await.map_err(|e| {
                 self.doubts.0.lost.store(lost, Ordering::SeqCst);
                 e.to_string()

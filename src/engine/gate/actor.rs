@@ -1,20 +1,21 @@
 //! The loop of a gate: take in what changed, release what may leave, sleep until something can.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
-use super::super::caller::{Caller, Completion, Errand};
+use super::super::caller::Completion;
 use super::super::cluster::Shards;
 use super::super::supervisor::{ActorResult, BEAT_EVERY, Beat};
+use super::begins::Begins;
 use super::group::{Group, GroupKey};
 use super::release::Released;
 use super::{Current, GateParts, Question, Shared};
 use crate::clock::Timestamp;
-use crate::limiter::Settle;
 use crate::model::call::Lane;
 use crate::model::flow::Flow;
 use crate::model::id::FlowId;
@@ -23,7 +24,7 @@ use crate::model::verdict::Health;
 use crate::outbound::breaker::{self, Breaker};
 use crate::plan::fairness::Turns;
 use crate::plan::lanes::Tide;
-use crate::store::{Begun, Change, PAGE_MAX};
+use crate::store::{Change, PAGE_MAX};
 
 /// Groups without work are remembered up to this number, for the credits of their tides.
 const GROUPS_KEPT: usize = 10_000;
@@ -44,12 +45,16 @@ pub(super) struct Gate {
     pub breakers: [Breaker; 2],
     /// Nothing may leave before this steady time, whatever the limits say.
     pub held_until: Timestamp,
+    /// What is being journaled.
+    pub begins: Begins,
     pub rates: super::report::Rates,
     pub waits: super::waits::Waits,
     /// Partitions that were held when flows were last read; `None`: this process owns everything.
     shards: Option<Arc<Shards>>,
     saved: String,
     save_at: Timestamp,
+    /// Since the last save.
+    breaker_moved: bool,
 }
 
 /// What a gate remembers across restarts.
@@ -92,17 +97,23 @@ impl Gate {
             turns,
             breakers: [host, credential],
             held_until: Timestamp::ZERO,
+            begins: Begins::default(),
             rates: Default::default(),
             waits: Default::default(),
             shards: None,
             saved: String::new(),
             save_at: Timestamp::ZERO,
+            breaker_moved: false,
         }
     }
 
     pub async fn run(mut self, beat: Beat, inbox: &mut mpsc::Receiver<Question>) -> ActorResult {
         self.shards = self.parts.owned.of(&self.current.provider.name);
-        self.load().await.map_err(|e| e.to_string())?;
+        if let Err(e) = self.load().await {
+            // Read again below. Not a failure of the actor: a store that is away must not spend its restarts.
+            tracing::warn!(provider = %self.current.provider.name, error = %e, "flows could not be read");
+            self.shared.reload.store(true, Ordering::Relaxed);
+        }
         loop {
             beat.beat();
             self.absorb();
@@ -112,8 +123,7 @@ impl Gate {
                 self.held_until = self.now() + AWAY_WAIT;
             }
             let turn = self.parts.open_calls.hold();
-            let released = self.release().await;
-            drop(turn);
+            let released = self.release(turn).await;
             self.note_wait(matches!(released, Released::Calls));
             let wake_at = match released {
                 Released::Calls => self.now(),
@@ -124,11 +134,18 @@ impl Gate {
             let wake_at = wake_at.min(self.now() + BEAT_EVERY);
             tokio::select! {
                 biased;
-                () = beat.stop.cancelled() => return Ok(()),
+                () = beat.stop.cancelled() => {
+                    // What is in the journal is on its way.
+                    while let Some(journaled) = self.begins.under_way.next().await {
+                        self.begun(journaled).await;
+                    }
+                    return Ok(());
+                }
                 question = inbox.recv() => match question {
                     Some(question) => self.answer(question).await,
                     None => return Ok(()),
                 },
+                Some(journaled) = self.begins.under_way.next() => self.begun(journaled).await,
                 () = self.parts.clock.sleep_until(wake_at) => {}
                 () = self.shared.flows.wake.notified() => {}
             }
@@ -154,7 +171,7 @@ impl Gate {
         }
     }
 
-    fn absorb(&mut self) {
+    pub fn absorb(&mut self) {
         let current = self.shared.current.load_full();
         if !Arc::ptr_eq(&current, &self.current) {
             self.current = current;
@@ -163,6 +180,10 @@ impl Gate {
             self.groups.values_mut().for_each(Group::redeclare);
             self.turns.set_weights(self.current.provider.tenants.clone());
             self.turns.unpark_all();
+        }
+        let heard = self.shared.heard.lock().expect("no panic while held").take();
+        if let Some(memory) = heard {
+            self.hear(&memory);
         }
         for (_, flow) in self.shared.flows.take() {
             self.take_in(flow);
@@ -174,6 +195,16 @@ impl Gate {
         }
         for (group, completion) in ended {
             self.call_ended(&group, completion);
+        }
+    }
+
+    /// What the gate of another daemon remembers of the same provider.
+    fn hear(&mut self, memory: &str) {
+        let Ok(memory) = serde_json::from_str::<Memory>(memory) else { return };
+        for (breaker, heard) in self.breakers.iter_mut().zip([memory.host, memory.credential]) {
+            if heard.is_some_and(|heard| breaker.follow(heard)) {
+                tracing::warn!(provider = %self.current.provider.name, state = ?breaker.state(), "a breaker moved elsewhere");
+            }
         }
     }
 
@@ -205,7 +236,7 @@ impl Gate {
         self.flows.remove(&flow.id);
     }
 
-    fn take_in(&mut self, flow: Flow) {
+    pub fn take_in(&mut self, flow: Flow) {
         if self.flows.get(&flow.id).is_some_and(|known| known.version > flow.version) {
             return;
         }
@@ -213,7 +244,7 @@ impl Gate {
             return self.let_go(&flow);
         }
         let key = GroupKey::of(&flow.key);
-        let ready = if flow.held { [0; 3] } else { flow.counts.ready };
+        let ready = if flow.held { [0; 3] } else { self.begins.less(flow.id, flow.counts.ready) };
         let alive = flow.counts.waiting() + flow.counts.calling + flow.counts.unknown > 0;
         self.turns.update(flow.id, &flow.key.tenant, &key, ready);
         let group = self.groups.entry(key.clone()).or_default();
@@ -237,6 +268,8 @@ impl Gate {
             let dice = self.parts.dice.roll();
             if breaker.record(now, class, completion.probe, dice, completion.error.as_ref()) {
                 tracing::warn!(provider = %self.current.provider.name, state = ?breaker.state(), "a breaker moved");
+                // Saved at once: the gates of other daemons need not find out by failures of their own.
+                (self.breaker_moved, self.save_at) = (true, Timestamp::ZERO);
             }
         }
         if matches!(completion.health, Health::Limiting { .. }) {
@@ -263,113 +296,6 @@ impl Gate {
         operation.is_none_or(|operation| self.spends(key, &operation, lane).is_empty())
     }
 
-    /// Journals what was planned and starts a caller for each call that began. Returns how many did.
-    pub async fn begin(&mut self, planned: Vec<super::release::Planned>) -> usize {
-        let begins = planned.iter().map(|p| p.begin.clone()).collect();
-        let begun = match self.parts.writer.begin(begins).await {
-            Ok(begun) => begun,
-            Err(e) => {
-                tracing::warn!(provider = %self.current.provider.name, error = %e, "calls could not be journaled");
-                self.held_until = self.now() + AWAY_WAIT;
-                // What was planned is deducted from its flows, and nobody reports those again if nothing was done.
-                self.shared.reload.store(true, Ordering::Relaxed);
-                self.shared.wake().notify_one();
-                vec![Begun::default(); planned.len()]
-            }
-        };
-        let mut calls = 0;
-        for (plan, begun) in planned.into_iter().zip(begun) {
-            self.take_back(&plan, &begun).await;
-            let unused = plan.begin.calls_max.saturating_sub(begun.calls.len() as u32);
-            if unused > 0 {
-                self.give_back(&plan, unused).await;
-                if let Some(group) = self.groups.get_mut(&plan.group) {
-                    let in_flight = &mut group.in_flight[plan.begin.lane as usize];
-                    *in_flight = in_flight.saturating_sub(unused);
-                }
-            }
-            calls += begun.calls.len();
-            let jobs = begun.calls.iter().map(|c| c.jobs.len()).sum();
-            self.rates.left(self.parts.clock.steady(), &plan.group, plan.begin.lane, begun.calls.len(), jobs);
-            if plan.probe && !begun.calls.is_empty() {
-                let now = self.now();
-                self.breakers.iter_mut().filter(|b| b.state() != breaker::State::Closed).for_each(|b| b.began(now));
-            }
-            for call in begun.calls {
-                self.launch(&plan, call);
-            }
-        }
-        calls
-    }
-
-    /// Flows that were to give jobs and gave none are not touched by the commit, so it does not report them: what was
-    /// deducted from them comes back here.
-    async fn take_back(&mut self, plan: &super::release::Planned, begun: &Begun) {
-        if self.shared.reload.load(Ordering::Relaxed) {
-            return;
-        }
-        let gave: BTreeSet<FlowId> = begun.calls.iter().flat_map(|c| &c.jobs).map(|j| j.flow).collect();
-        let spared: BTreeSet<FlowId> = plan.begin.takes.iter().map(|t| t.flow).filter(|f| !gave.contains(f)).collect();
-        for id in spared {
-            // Where nothing began at all, what is known of the flow may be wrong.
-            let flow = if gave.is_empty() { self.parts.store.flow(id).await } else { Ok(self.flows.get(&id).cloned()) };
-            match flow {
-                Ok(Some(flow)) => self.take_in(flow),
-                Ok(None) => {}
-                Err(_) => self.shared.reload.store(true, Ordering::Relaxed),
-            }
-        }
-        if gave.is_empty() {
-            // Whatever refused it may refuse it again: not in a circle.
-            self.turns.park(&plan.group, self.now() + AWAY_WAIT, false);
-        }
-    }
-
-    async fn give_back(&self, plan: &super::release::Planned, count: u32) {
-        let settle =
-            Settle { permit: plan.begin.permit.clone(), count, sent: false, blocked_until: None, blocked_limit: None };
-        if let Err(e) = self.parts.limiter.settle(self.now(), &[settle]).await {
-            tracing::warn!(error = %e, "unused permits could not be given back");
-        }
-    }
-
-    fn launch(&self, plan: &super::release::Planned, call: crate::store::BegunCall) {
-        let Ok(transport) = self.current.transport.clone() else { return };
-        self.shared.in_flight[plan.begin.lane as usize].fetch_add(1, Ordering::Relaxed);
-        let caller = Caller {
-            clock: self.parts.clock.clone(),
-            provider: self.current.provider.clone(),
-            transport,
-            limiter: self.parts.limiter.clone(),
-            store: self.parts.store.clone(),
-            writer: self.parts.writer.clone(),
-            dice: self.parts.dice.clone(),
-            metrics: self.parts.metrics.clone(),
-            throttles_in_a_row: self.shared.throttles_in_a_row.clone(),
-            throttled_total: self.shared.throttled_total.clone(),
-        };
-        let tenant = call.jobs.first().and_then(|j| self.flows.get(&j.flow)).map(|f| f.key.tenant.clone());
-        let errand = Errand {
-            call,
-            operation: plan.operation.clone(),
-            lane: plan.begin.lane,
-            account: plan.begin.account.clone(),
-            tenant: tenant.unwrap_or_default(),
-            permit: plan.begin.permit.clone(),
-            lease_until: plan.begin.lease_until,
-            keyed: plan.keyed.clone(),
-            probe: plan.probe,
-            splitter: self.groups.get(&plan.group).map(|g| g.splitter.clone()).unwrap_or_default(),
-        };
-        let (shared, group) = (self.shared.clone(), plan.group.clone());
-        let open = self.parts.open_calls.hold();
-        self.parts.supervisor.task(async move {
-            // Until the outcome is recorded.
-            let _open = open;
-            caller.run(errand, move |completion| shared.completed(group, completion)).await;
-        });
-    }
-
     /// Saves breaker and tides when they changed, at most every few seconds: losing them costs a little time.
     async fn save(&mut self) {
         let now = self.now();
@@ -389,9 +315,11 @@ impl Gate {
         };
         let memory = serde_json::to_string(&memory).unwrap_or_default();
         if memory != self.saved {
-            let change = Change::SaveGate { provider: self.current.provider.name.clone(), memory: memory.clone() };
+            let provider = self.current.provider.name.clone();
+            let change = Change::SaveGate { provider, memory: memory.clone(), news: self.breaker_moved };
             if self.parts.writer.change(change).await.is_ok() {
                 self.saved = memory;
+                self.breaker_moved = false;
             }
         }
     }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use super::super::LEASE_MARGIN;
 use super::super::cluster::Hold;
+use super::super::open_calls;
 use super::actor::{AWAY_WAIT, Gate};
+use super::begins::BEGINS_MAX;
 use super::group::GroupKey;
 use crate::clock::Timestamp;
 use crate::limiter::{Acquire, Answer, Keyed, LimitView, Spend, keyed, spends};
@@ -49,7 +51,7 @@ pub(super) struct Planned {
 
 impl Gate {
     /// One turn of the gate: as many calls as turns, lanes, permits and the breakers allow.
-    pub async fn release(&mut self) -> Released {
+    pub async fn release(&mut self, held: open_calls::Held) -> Released {
         let now = self.now();
         let (mut slots, probe) = match self.slots(now) {
             Ok(slots) => slots,
@@ -68,7 +70,8 @@ impl Gate {
                 break;
             }
         }
-        if !planned.is_empty() && self.begin(planned).await > 0 {
+        if !planned.is_empty() {
+            self.begin(planned, held);
             return Released::Calls;
         }
         // With no slot free, the next answer wakes the gate.
@@ -84,14 +87,20 @@ impl Gate {
         if stopped || self.current.transport.is_err() {
             return Err(Timestamp::NEVER);
         }
-        if now < self.held_until {
-            return Err(self.held_until);
+        let held_until = self.held_until.max(self.begins.again_at);
+        if now < held_until {
+            return Err(held_until);
+        }
+        if self.begins.under_way.len() >= BEGINS_MAX {
+            // The journal's answer wakes the gate.
+            return Err(Timestamp::NEVER);
         }
         let wake_at = self.turns.wake_at();
         if wake_at > now {
             return Err(wake_at);
         }
-        let in_flight = self.shared.in_flight();
+        // Begins under way have their slots.
+        let in_flight = self.shared.in_flight() + self.begins.calls;
         let free = self.current.provider.in_flight_max.saturating_sub(in_flight).min(BEGIN_CALLS_MAX);
         let (mut probe, mut ramped) = (false, false);
         for breaker in &self.breakers {
@@ -139,8 +148,11 @@ impl Gate {
 
     /// The tide rule, with the limits as they stand.
     async fn decide(&mut self, key: &GroupKey, operation: &Arc<Operation>, slots: u32, now: Timestamp) -> TideDecision {
-        let single = self.views(key, operation, Lane::Single, now).await;
-        let batch = self.views(key, operation, Lane::Batch, now).await;
+        if let Some(decision) = self.decide_blindly(key, operation, slots, now) {
+            self.waits.look(&[]);
+            return decision;
+        }
+        let [single, batch] = self.views(key, operation, now).await;
         for views in [&single, &batch].into_iter().flatten() {
             self.waits.look(views);
         }
@@ -176,17 +188,54 @@ impl Gate {
         decision
     }
 
-    /// `None` when the operation has no such lane.
+    /// Where there is nothing to weigh, the permits need not be looked at before they are asked for: one way to a shared
+    /// limiter less. `None`: the tide rule is needed.
+    fn decide_blindly(
+        &mut self,
+        key: &GroupKey,
+        operation: &Arc<Operation>,
+        slots: u32,
+        now: Timestamp,
+    ) -> Option<TideDecision> {
+        let group = self.groups.entry(key.clone()).or_default();
+        let ready: u64 = group.ready.iter().sum();
+        if ready == 0 || slots == 0 {
+            return None;
+        }
+        let mut decision = TideDecision { batch: None, singles: [0; 3], wake_at: now };
+        match (operation.lane(Lane::Single).is_some(), &operation.batch) {
+            (true, None) => {
+                let mut left = slots;
+                for (singles, ready) in decision.singles.iter_mut().zip(group.ready) {
+                    *singles = u32::try_from(ready).unwrap_or(u32::MAX).min(left);
+                    left -= *singles;
+                }
+            }
+            (false, Some(batch)) => {
+                let size = group.batch_size(batch.size_max);
+                if group.search().0 || size == 0 || ready < u64::from(size) {
+                    return None;
+                }
+                let class = Class::ALL.into_iter().find(|&class| group.ready[class as usize] > 0)?;
+                decision.batch = Some((size, class));
+            }
+            _ => return None,
+        }
+        Some(decision)
+    }
+
+    /// Of the single lane and of the batch lane, by one question; `None` when the operation has no such lane.
     async fn views(
         &mut self,
         key: &GroupKey,
         operation: &Arc<Operation>,
-        lane: Lane,
         now: Timestamp,
-    ) -> Option<Vec<LimitView>> {
-        operation.lane(lane)?;
-        let spends = self.spends(key, operation, lane);
-        Some(self.parts.limiter.peek(now, &spends).await.unwrap_or_default())
+    ) -> [Option<Vec<LimitView>>; 2] {
+        let spends = [Lane::Single, Lane::Batch]
+            .map(|lane| operation.lane(lane).is_some().then(|| self.spends(key, operation, lane)));
+        let all: Vec<Spend> = spends.iter().flatten().flat_map(|spends| spends.iter().cloned()).collect();
+        let mut views = self.parts.limiter.peek(now, &all).await.unwrap_or_default().into_iter();
+        spends.map(|lane| lane.map(|spends| views.by_ref().take(spends.len()).collect()))
     }
 
     pub fn spends(&mut self, key: &GroupKey, operation: &Arc<Operation>, lane: Lane) -> Arc<[Spend]> {
@@ -269,7 +318,8 @@ impl Gate {
         match self.parts.limiter.acquire(now, &[request]).await {
             Ok(answers) => match answers.into_iter().next()? {
                 Answer::Granted { count, permit } => Some((count, permit)),
-                Answer::Wait { earliest, soft, .. } => {
+                Answer::Wait { earliest, binder, soft } => {
+                    self.waits.bound(&binder);
                     self.turns.park(key, earliest, soft);
                     None
                 }

@@ -83,7 +83,8 @@ impl Gate {
             name: provider.name.clone(),
             revision: 0,
             paused: self.shared.paused.load(Ordering::Relaxed),
-            fault: self.current.transport.as_ref().err().cloned(),
+            fault: self.fault(),
+            partitions_held: self.parts.standing.as_ref().map(|s| s.partitions_held(&provider.name)),
             breaker: self.breaker_view(),
             limits,
             operations: Vec::new(),
@@ -104,6 +105,12 @@ impl Gate {
             status.operations.push(OperationStatus { name: name.clone(), counts: FlowCounts::default(), lanes });
         }
         status
+    }
+
+    /// Why nothing can leave at all, when so.
+    fn fault(&self) -> Option<String> {
+        let unusable = self.current.transport.as_ref().err().cloned();
+        unusable.or_else(|| self.parts.standing.as_ref().and_then(|s| s.fault()))
     }
 
     fn lane_status(&self, operation: &OperationName, lane: Lane) -> LaneStatus {
@@ -169,11 +176,12 @@ impl Gate {
     }
 
     /// Creation time of the oldest ready job, over the flows that were looked at.
-    async fn oldest_ready(&self) -> Option<Timestamp> {
-        let ready = self.flows.values().filter(|f| f.counts.ready_all() > 0).take(LIMITS_SHOWN_MAX);
+    async fn oldest_ready(&mut self) -> Option<Timestamp> {
+        let ready = self.flows.values().filter(|f| f.counts.ready_all() > 0).map(|f| f.id);
+        let ready: Vec<FlowId> = ready.take(LIMITS_SHOWN_MAX).collect();
         let mut oldest = None;
         for flow in ready {
-            if let Ok(Some(at)) = self.parts.store.oldest_ready(flow.id).await {
+            if let Ok(Some(at)) = self.parts.store.oldest_ready(flow).await {
                 oldest = Some(oldest.map_or(at, |o: Timestamp| o.min(at)));
             }
         }
@@ -187,6 +195,9 @@ impl Gate {
         }
         if let Err(reason) = &self.current.transport {
             return (WaitingOn::UnknownProvider, format!("its provider cannot be called: {reason}"), None);
+        }
+        if let Some(held) = self.parts.standing.as_ref().and_then(|s| s.limiter_fault()) {
+            return (WaitingOn::Limiter, held, None);
         }
         let Some(held) = self.flows.get(&flow).map(|f| f.held) else {
             return (WaitingOn::Turn, "it is next in turn".to_owned(), Some(clock.now()));

@@ -33,6 +33,13 @@ impl Waits {
             self.limit = full.map(Arc::from);
         }
     }
+
+    /// What the limiter named when it refused.
+    pub fn bound(&mut self, binder: &LimitKey) {
+        if self.limit.as_deref() != Some(limit_name(binder)) {
+            self.limit = Some(Arc::from(limit_name(binder)));
+        }
+    }
 }
 
 /// `core` of `crm/core:3600s@acct-7`: the account is no label.
@@ -56,7 +63,8 @@ impl Gate {
     }
 
     fn held_by(&self, now: Timestamp) -> Option<Arc<str>> {
-        if !self.turns.have_work() {
+        // What is being journaled is on its way.
+        if !self.turns.have_work() || !self.begins.under_way.is_empty() {
             return None;
         }
         let shared = &self.shared;
@@ -68,6 +76,8 @@ impl Gate {
             "unusable"
         } else if self.breakers.iter().any(|b| matches!(b.state(), State::Open { until } if now < until)) {
             "breaker"
+        } else if self.parts.standing.as_ref().is_some_and(|s| s.limiter_fault().is_some()) {
+            "limiter"
         } else if now < self.held_until {
             "throttled"
         } else if shared.in_flight() >= self.current.provider.in_flight_max {

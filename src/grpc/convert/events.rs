@@ -6,7 +6,7 @@ use super::jobs::kind;
 use super::{count, counts, run_state, small, state, time};
 use crate::api::admin::{Daemon, EventView, Events};
 use crate::api::watch::Kind;
-use crate::engine::status::ActorInfo;
+use crate::engine::status::{ActorInfo, ClusterView, HeldView, MemberView};
 use crate::grpc::pb;
 use crate::model::event::What;
 use crate::model::id::RunId;
@@ -62,6 +62,7 @@ pub fn daemon(daemon: Daemon) -> pb::Daemon {
         durability: daemon.store.durability,
         size_bytes: count(daemon.store.size_bytes),
         limiter_epoch: daemon.store.epoch,
+        fault: daemon.store.fault.unwrap_or_default(),
     };
     pb::Daemon {
         version: daemon.version.to_owned(),
@@ -74,6 +75,34 @@ pub fn daemon(daemon: Daemon) -> pb::Daemon {
         counts: Some(counts(&daemon.counts)),
         pid: small(std::process::id()),
         last_event_sequence: daemon.last_event,
+        cluster: daemon.cluster.map(cluster),
+        obstacles: daemon.health.obstacles,
+        remarks: daemon.health.remarks,
+    }
+}
+
+fn cluster(view: ClusterView) -> pb::Cluster {
+    pb::Cluster {
+        daemon_id: view.daemon,
+        daemons: view.daemons.into_iter().map(member).collect(),
+        partition_count: i32::from(view.partitions),
+        limiter_fault: view.limiter_fault.unwrap_or_default(),
+    }
+}
+
+fn member(member: MemberView) -> pb::ClusterDaemon {
+    let partition = |(number, fence): (u16, i64)| pb::Partition { number: i32::from(number), fence };
+    let held = |held: HeldView| pb::HeldPartitions {
+        provider: held.provider.to_string(),
+        partitions: held.partitions.into_iter().map(partition).collect(),
+    };
+    pb::ClusterDaemon {
+        id: member.id,
+        name: member.name,
+        start_time: time(member.started_at),
+        alive: member.alive,
+        heartbeat_end_time: time(member.heartbeat_until),
+        partitions: member.held.into_iter().map(held).collect(),
     }
 }
 

@@ -148,6 +148,11 @@ pub fn waiting_on(waits: Waits) -> pb::WaitingOn {
             WaitingOn::UnknownProvider => K::UnknownProvider,
             WaitingOn::Decision => K::Decision,
             WaitingOn::Draining => K::Draining,
+            WaitingOn::Limiter => K::Limiter,
+            WaitingOn::OtherDaemon { name } => {
+                told.daemon = name.unwrap_or_default();
+                K::OtherDaemon
+            }
         },
     };
     told.kind = kind as i32;

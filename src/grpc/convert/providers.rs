@@ -100,6 +100,7 @@ pub fn status(status: ProviderStatus, clock: &Clock) -> pb::ProviderStatus {
         throttled_count: count(status.throttled_total),
         last_throttled_time: status.last_throttled_at.and_then(time),
         time: time(wall.now),
+        partitions_held: status.partitions_held.map(small),
     }
 }
 

@@ -37,7 +37,7 @@ impl Work<'_> {
             Change::ApplyProvider { name, source, expect, actor } => self.apply_provider(name, source, expect, actor),
             Change::DeleteProvider { name, force, actor } => self.delete_provider(name, force, &actor),
             Change::PauseProvider { name, paused, actor } => self.pause_provider(name, paused, &actor),
-            Change::SaveGate { provider, memory } => {
+            Change::SaveGate { provider, memory, .. } => {
                 self.provider(&provider)?.memory = Some(memory);
                 Ok(Changed::Done)
             }

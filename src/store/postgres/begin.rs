@@ -68,13 +68,28 @@ impl Work<'_> {
     async fn flows_to_take(&mut self, begins: &[Begin], allowed: &[bool]) -> Step<BTreeMap<FlowId, Flow>> {
         let takes = begins.iter().zip(allowed).filter(|(_, allowed)| **allowed).flat_map(|(begin, _)| &begin.takes);
         let ids: BTreeSet<i64> = takes.map(|take| take.flow.0).collect();
-        let ids: Vec<i64> = ids.into_iter().collect();
         let mut flows = BTreeMap::new();
-        if ids.is_empty() {
+        let mut unknown: Vec<i64> = Vec::new();
+        for id in ids {
+            // Without a run nothing can hold it, and its counters are not asked for here.
+            match self.keys.of(FlowId(id)).filter(|key| key.run == 0) {
+                Some(key) => {
+                    self.flows.insert(FlowId(id), key.clone());
+                    flows.insert(
+                        FlowId(id),
+                        Flow { id: FlowId(id), key, counts: Default::default(), held: false, version: 0 },
+                    );
+                }
+                None => unknown.push(id),
+            }
+        }
+        if unknown.is_empty() {
             return Ok(flows);
         }
+        let ids = unknown;
         for flow in sqlx::query(sql::FLOWS_BY_ID).bind(ids).fetch_all(&mut *self.conn).await? {
             let flow = row::flow(&flow)?;
+            self.keys.learn(flow.id, &flow.key);
             self.flows.insert(flow.id, flow.key.clone());
             flows.insert(flow.id, flow);
         }

@@ -47,7 +47,10 @@ impl Work<'_> {
             }
             Change::DeleteProvider { name, force, actor } => self.delete_provider(name, *force, actor).await,
             Change::PauseProvider { name, paused, actor } => self.pause_provider(name, *paused, actor).await,
-            Change::SaveGate { provider, memory } => self.save_gate(provider, memory).await,
+            Change::SaveGate { provider, memory, news } => {
+                self.declarations |= news;
+                self.save_gate(provider, memory).await
+            }
             Change::SaveLimits { entries, upto } => {
                 self.save_limits(entries, *upto).await?;
                 Ok(Ok(Changed::Done))

@@ -10,7 +10,7 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, PgConnection, Row, SqlSafeStr};
 
-use super::PgOptions;
+use super::{PgOptions, error};
 use crate::model::id::DaemonId;
 use crate::store::Error;
 
@@ -55,7 +55,7 @@ pub const SETTINGS: [(&str, &str); 10] = [
 
 pub(super) async fn open(options: &PgOptions) -> Result<Opened, Error> {
     let connect = connect_options(options)?;
-    let mut conn = connect.connect().await.map_err(|e| refuse(options, &e))?;
+    let mut conn = connect.connect().await.map_err(|e| away_or_refused(options, &e))?;
     let durability = check_server(options, &mut conn).await?;
     let schema_version = migrate(options, &mut conn).await?;
     let facts = sqlx::query("select current_setting('server_version'), gen_random_uuid()::text");
@@ -92,6 +92,14 @@ fn place(options: &PgOptions) -> String {
 
 fn refuse(options: &PgOptions, found: &sqlx::Error) -> Error {
     Error::Open { reason: format!("{}: {found}", place(options)) }
+}
+
+/// A server that is not there, or not yet, may be there later; one that says no will say it again.
+fn away_or_refused(options: &PgOptions, found: &sqlx::Error) -> Error {
+    match error::is_disconnect(found) {
+        true => Error::Unavailable { reason: format!("{}: {found}", place(options)) },
+        false => refuse(options, found),
+    }
 }
 
 /// What the server says, not what we asked it for.

@@ -12,6 +12,7 @@ use sqlx::{PgConnection, Row};
 
 use super::arrays::{Delta, bind_cores};
 use super::error::Trouble;
+use super::keys::Keys;
 use super::row::{self, Columns};
 use super::{notices, sql};
 use crate::clock::Timestamp;
@@ -28,6 +29,7 @@ pub(super) type Step<T> = Result<T, Trouble>;
 pub(super) struct Work<'a> {
     pub conn: &'a mut PgConnection,
     pub daemon: DaemonId,
+    pub keys: &'a Keys,
     pub now: Timestamp,
     pub steady: Timestamp,
     pub packer: Packer,
@@ -53,10 +55,11 @@ pub(super) struct Worked {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(conn: &'a mut PgConnection, daemon: DaemonId, batch: &Batch) -> Self {
+    pub(super) fn new(conn: &'a mut PgConnection, daemon: DaemonId, keys: &'a Keys, batch: &Batch) -> Self {
         Work {
             conn,
             daemon,
+            keys,
             now: batch.now,
             steady: batch.steady,
             packer: Packer::default(),
@@ -121,12 +124,19 @@ impl<'a> Work<'a> {
 
     /// Learns the keys of flows.
     pub(super) async fn need_flows(&mut self, ids: BTreeSet<FlowId>) -> Step<()> {
-        let missing: Vec<i64> = ids.iter().filter(|id| !self.flows.contains_key(id)).map(|id| id.0).collect();
+        let mut missing: Vec<i64> = Vec::new();
+        for id in ids.into_iter().filter(|id| !self.flows.contains_key(id)).collect::<Vec<_>>() {
+            match self.keys.of(id) {
+                Some(key) => drop(self.flows.insert(id, key)),
+                None => missing.push(id.0),
+            }
+        }
         if missing.is_empty() {
             return Ok(());
         }
         for flow in sqlx::query(sql::FLOWS_BY_ID).bind(missing).fetch_all(&mut *self.conn).await? {
             let flow = row::flow(&flow)?;
+            self.keys.learn(flow.id, &flow.key);
             self.flows.insert(flow.id, flow.key);
         }
         Ok(())

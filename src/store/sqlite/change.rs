@@ -48,7 +48,7 @@ impl Work<'_> {
             }
             Change::DeleteProvider { name, force, actor } => self.delete_provider(name, force, &actor).await,
             Change::PauseProvider { name, paused, actor } => self.pause_provider(name, paused, &actor).await,
-            Change::SaveGate { provider, memory } => {
+            Change::SaveGate { provider, memory, .. } => {
                 let Some(mut found) = self.provider(&provider).await? else {
                     return Ok(Err(Refusal::NoProvider(provider)));
                 };

@@ -1,6 +1,6 @@
 //! A daemon on a stand: engine, store and limiter are real, time is virtual, the wire keeps a log of arrivals.
 
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use tidegate::clock::{Clock, Timestamp};
 use tidegate::engine::dice::Dice;
 use tidegate::engine::{self, Declared, Handle, Parts, Retention};
 use tidegate::limiter::local::LocalLimiter;
+use tidegate::limiter::{self, Acquire, LimitView, Limiter, Seed, Settle, Spend};
 use tidegate::model::id::JobId;
 use tidegate::model::job::{Job, NewJob};
 use tidegate::model::name::{Key, OperationName, ProviderName, Tenant};
@@ -101,11 +102,68 @@ fn ids(body: &[u8]) -> Vec<String> {
     records.iter().filter_map(|r| Some(r.get("id")?.as_str()?.to_owned())).collect()
 }
 
+/// A limiter that counts what it is asked.
+#[derive(Debug)]
+pub struct Counted {
+    limiter: LocalLimiter,
+    asked: AtomicU64,
+}
+
+impl Counted {
+    async fn new(store: &MemoryStore) -> Arc<Counted> {
+        let limiter = LocalLimiter::new(store.info().await.unwrap().epoch);
+        Arc::new(Counted { limiter, asked: AtomicU64::new(0) })
+    }
+
+    /// Requests for permits and looks at limits so far.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    fn count(&self) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Limiter for Counted {
+    async fn acquire(&self, now: Timestamp, requests: &[Acquire]) -> Result<Vec<limiter::Answer>, limiter::Error> {
+        self.count();
+        self.limiter.acquire(now, requests).await
+    }
+
+    async fn settle(&self, now: Timestamp, settles: &[Settle]) -> Result<(), limiter::Error> {
+        self.limiter.settle(now, settles).await
+    }
+
+    async fn seed(&self, now: Timestamp, limits: &[Spend], entries: &[Seed]) -> Result<(), limiter::Error> {
+        self.limiter.seed(now, limits, entries).await
+    }
+
+    async fn peek(&self, now: Timestamp, spends: &[Spend]) -> Result<Vec<LimitView>, limiter::Error> {
+        self.count();
+        self.limiter.peek(now, spends).await
+    }
+
+    async fn save(&self, now: Timestamp) -> Result<Vec<(String, String)>, limiter::Error> {
+        self.limiter.save(now).await
+    }
+
+    async fn restore(&self, entries: &[(String, String)]) -> Result<(), limiter::Error> {
+        self.limiter.restore(entries).await
+    }
+
+    fn epoch(&self) -> i64 {
+        self.limiter.epoch()
+    }
+}
+
 pub struct Stand {
     pub clock: Clock,
     pub store: MemoryStore,
     pub engine: Handle,
     pub wire: Arc<Wire>,
+    pub limiter: Arc<Counted>,
     declaration: String,
     lives: u64,
 }
@@ -127,8 +185,9 @@ impl Stand {
         });
         let declaration = format!("[providers.crm]\nbase_url = \"http://crm.invalid\"\n{operations}");
         let store = MemoryStore::new();
-        let engine = start(&clock, &store, &wire, &declaration, 0, refusals).await;
-        Stand { clock, store, engine, wire, declaration, lives: 0 }
+        let limiter = Counted::new(&store).await;
+        let engine = start(&clock, &store, &wire, &limiter, &declaration, 0, refusals).await;
+        Stand { clock, store, engine, wire, limiter, declaration, lives: 0 }
     }
 
     /// Kill -9 and a new process after a while.
@@ -136,7 +195,9 @@ impl Stand {
         self.engine.supervisor().kill();
         tokio::time::sleep(away).await;
         self.lives += 1;
-        self.engine = start(&self.clock, &self.store, &self.wire, &self.declaration, self.lives, 0).await;
+        self.limiter = Counted::new(&self.store).await;
+        self.engine =
+            start(&self.clock, &self.store, &self.wire, &self.limiter, &self.declaration, self.lives, 0).await;
     }
 
     pub fn replies(&self, rule: impl Fn(&Arrival) -> Reply + Send + 'static) {
@@ -189,6 +250,7 @@ async fn start(
     clock: &Clock,
     store: &MemoryStore,
     wire: &Arc<Wire>,
+    limiter: &Arc<Counted>,
     declaration: &str,
     life: u64,
     refusals: u32,
@@ -202,7 +264,7 @@ async fn start(
     let parts = Parts {
         clock: clock.clone(),
         store: Arc::new(Shaky { inner: store.clone(), refusals: AtomicU32::new(refusals) }),
-        limiter: Arc::new(LocalLimiter::new(store.info().await.unwrap().epoch)),
+        limiter: limiter.clone(),
         connect: Arc::new(Line(wire.clone())),
         metrics: Arc::default(),
         dice: Dice::seeded(life + 1),

@@ -10,7 +10,8 @@ use tidegate::model::call::Permit;
 
 use super::factory::{ask, ended, granted, trust, window, wire};
 use crate::support::process::until;
-use crate::support::redis::{Proxy, RedisServer};
+use crate::support::proxy::Proxy;
+use crate::support::redis::RedisServer;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 

@@ -270,3 +270,28 @@ async fn a_begin_waits_for_an_epoch_that_is_moving() {
     });
     assert!(begun.is_empty());
 }
+
+#[tokio::test]
+async fn an_idempotency_key_that_another_daemon_is_taking_is_waited_for() {
+    let database = Database::new().await;
+    let bench = Bench::over_shared(Arc::new(database.open().await));
+    let first = bench.add(job("1")).await;
+    let mut conn = database.connect().await;
+    let mut taking = conn.begin().await.unwrap();
+    let take = "insert into idempotency values ('', 'x', decode(repeat('00', 32), 'hex'), $1, $2)";
+    sqlx::query(take).bind(first.seq).bind(first.created_at.0).execute(&mut *taking).await.unwrap();
+    let mine = NewJob { idempotency_key: Some(IdempotencyKey::new("x").unwrap()), ..job("2") };
+    let (answers, ()) = tokio::join!(bench.enqueue(vec![job("3"), mine]), async {
+        loop {
+            let waits = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+            if sqlx::query(waits).fetch_optional(&mut *taking).await.unwrap().is_some() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        taking.commit().await.unwrap();
+    });
+    // The whole batch began anew and saw what the other had done.
+    assert!(answers[0].is_ok());
+    assert_eq!(answers[1], Err(Refusal::KeyReused { first }));
+}

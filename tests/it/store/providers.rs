@@ -51,7 +51,7 @@ async fn pausing_and_the_gates_memory_survive_an_apply(bench: Bench) {
     bench.change(apply(None)).await.unwrap();
     let pause = Change::PauseProvider { name: crm(), paused: true, actor: "ada".into() };
     bench.change(pause).await.unwrap();
-    bench.change(Change::SaveGate { provider: crm(), memory: "{\"credits\":2}".into() }).await.unwrap();
+    bench.change(Change::SaveGate { provider: crm(), memory: "{\"credits\":2}".into(), news: false }).await.unwrap();
     bench.change(apply(None)).await.unwrap();
     let provider = bench.store.providers().await.unwrap().remove(0);
     assert_eq!((provider.paused, provider.memory.as_deref()), (true, Some("{\"credits\":2}")));

@@ -62,6 +62,10 @@ impl Provider {
         Provider { child, stdout, base_url: base_url.trim().to_owned() }
     }
 
+    pub fn port(&self) -> u16 {
+        self.base_url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("the base URL has a port")
+    }
+
     /// Ends it politely: the log is whole, and its own report comes back.
     pub async fn stop(mut self) -> tidegate::simulator::Report {
         signal(&self.child, "TERM").await;

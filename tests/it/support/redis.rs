@@ -1,16 +1,11 @@
-//! Redis servers of a test's own: a free port, a temporary folder, gone with the value. And a proxy that can swallow
-//! answers and cut connections.
+//! Redis servers of a test's own: a free port, a temporary folder, gone with the value.
 //!
 //! `TIDEGATE_REDIS_SERVER` names another binary, as Valkey's; its `-cli` is not needed.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
 
 use super::process::{free_port, until};
 
@@ -110,75 +105,4 @@ fn answer(reader: &mut impl BufRead) -> Option<String> {
         }
         _ => Some(rest.to_owned()),
     }
-}
-
-/// Between a client and a server.
-pub struct Proxy {
-    pub port: u16,
-    state: Arc<watch::Sender<State>>,
-    _task: tokio_util::task::AbortOnDropHandle<()>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct State {
-    /// Answers are thrown away.
-    swallow: bool,
-    /// Connections of an older number are cut.
-    number: u64,
-}
-
-impl Proxy {
-    pub async fn to(port: u16) -> Proxy {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let here = listener.local_addr().unwrap().port();
-        let state = Arc::new(watch::Sender::new(State::default()));
-        let shared = state.clone();
-        let task = tokio::spawn(async move {
-            let mut links = tokio::task::JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
-                links.spawn(link(client, port, shared.subscribe()));
-            }
-        });
-        Proxy { port: here, state, _task: tokio_util::task::AbortOnDropHandle::new(task) }
-    }
-
-    pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    pub fn swallow(&self, on: bool) {
-        self.state.send_modify(|s| s.swallow = on);
-    }
-
-    pub fn cut(&self) {
-        self.state.send_modify(|s| s.number += 1);
-    }
-}
-
-async fn link(mut client: tokio::net::TcpStream, port: u16, mut cuts: watch::Receiver<State>) {
-    let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { return };
-    let state = cuts.clone();
-    let number = state.borrow().number;
-    let (mut up, mut down) = (vec![0; 65_536], vec![0; 65_536]);
-    loop {
-        tokio::select! {
-            n = client.read(&mut up) => match n {
-                Ok(n) if n > 0 => if server.write_all(&up[..n]).await.is_err() { return },
-                _ => return,
-            },
-            n = server.read(&mut down) => match n {
-                Ok(n) if n > 0 => {
-                    let swallow = state.borrow().swallow;
-                    if !swallow && client.write_all(&down[..n]).await.is_err() { return }
-                }
-                _ => return,
-            },
-            () = cut(&mut cuts, number) => return,
-        }
-    }
-}
-
-/// Returns when connections of this number are to be cut.
-async fn cut(cuts: &mut watch::Receiver<State>, number: u64) {
-    let _ = cuts.wait_for(|s| s.number != number).await;
 }

@@ -1,6 +1,7 @@
 //! Real servers for tests: a PostgreSQL of our own (`scripts/servers.sh`), and on it a database per test, copied from one
 //! that was migrated once and dropped when the test is over.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -17,13 +18,58 @@ pub struct Database {
     pub name: String,
 }
 
+/// `scripts/servers.sh VERB`, for the servers of this checkout or of a folder of their own.
+fn script(verb: &str, folder: Option<&Path>) -> String {
+    let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/servers.sh"));
+    script.envs(folder.map(|folder| ("TIDEGATE_SERVERS", folder)));
+    let done = script.arg(verb).output().expect("bash is there");
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "scripts/servers.sh {verb}: {said}");
+    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+}
+
 /// URL of the server, started if need be.
 fn server() -> String {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/servers.sh");
-    let done = Command::new(script).arg("postgres").output().expect("bash is there");
-    let said = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "scripts/servers.sh postgres: {said}");
-    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+    script("postgres", None)
+}
+
+/// A PostgreSQL of one test alone, so that it may be mistreated. With one empty database.
+pub struct Postgres {
+    folder: PathBuf,
+    url: String,
+}
+
+impl Postgres {
+    pub fn start() -> Postgres {
+        // Not below a folder of the test's: the server runs as another user.
+        let folder = std::env::temp_dir().join(format!("tidegate-postgres-{}", std::process::id()));
+        let url = script("postgres", Some(&folder));
+        Postgres { folder, url }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub fn port(&self) -> u16 {
+        self.url.parse::<url::Url>().unwrap().port().unwrap()
+    }
+
+    /// As after a crash of the machine: killed, and started again from its log.
+    pub fn crash(&self) {
+        script("restart", Some(&self.folder));
+    }
+
+    pub async fn connect(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.unwrap()
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        script("stop", Some(&self.folder));
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
 }
 
 fn on(server: &str, database: &str) -> String {

@@ -1,0 +1,124 @@
+//! Fairness at scale, as the provider sees it: a huge tenant, a stopped account, ten thousand accounts that wait.
+//!
+//! `TIDEGATE_FAIRNESS_JOBS` is the huge tenant's backlog: 100,000 by default, 1,000,000 in full.
+
+use std::time::Duration;
+
+use tidegate::model::job::NewJob;
+use tidegate::model::name::Account;
+
+use super::stand::{Stand, job, of_tenant};
+use crate::torture::number;
+
+const FEW_AT_A_TIME: &str = r#"
+in_flight_max = 8
+[providers.crm.operations.op]
+request = "POST /records"
+body = "{payload}"
+limits = [{ name = "own", max = 1, per = "1h", scope = "account" }]
+"#;
+
+const UNLIMITED: &str = r#"
+in_flight_max = 8
+[providers.crm.operations.op]
+request = "POST /records"
+body = "{payload}"
+"#;
+
+const DELAY: Duration = Duration::from_millis(5);
+
+fn keyless(id: &str) -> NewJob {
+    let mut job = job(id);
+    job.key = None;
+    job
+}
+
+fn of_account(id: &str, account: &str) -> NewJob {
+    let mut job = keyless(id);
+    job.account = Account::new(account).unwrap();
+    job
+}
+
+/// Virtual time from here until so many requests with such an id have arrived.
+async fn until_arrived(stand: &Stand, prefix: &str, count: usize) -> Duration {
+    let began = stand.clock.steady();
+    loop {
+        let arrivals = stand.arrivals();
+        let mine: Vec<_> = arrivals.iter().filter(|a| a.ids.iter().any(|id| id.starts_with(prefix))).collect();
+        if mine.len() >= count {
+            return mine[count - 1].at.since(began);
+        }
+        assert!(stand.clock.steady().since(began) < Duration::from_secs(600), "{} of {count}", mine.len());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn paused(stand: &Stand, paused: bool) {
+    let crm = tidegate::model::name::ProviderName::new("crm").unwrap();
+    stand.engine.pause_provider(&crm, paused, "test").await.unwrap();
+}
+
+async fn small_tenants(hog: u64) -> Duration {
+    let stand = Stand::new(UNLIMITED, DELAY).await;
+    paused(&stand, true).await;
+    for from in (0..hog).step_by(4_000) {
+        let jobs = (from..(from + 4_000).min(hog)).map(|n| of_tenant(keyless(&format!("hog-{n}")), "hog"));
+        stand.enqueue(jobs.collect()).await;
+    }
+    let small = |n: u32| of_tenant(keyless(&format!("small-{n}")), &format!("tenant-{}", n % 99));
+    stand.enqueue((0..990).map(small).collect()).await;
+    paused(&stand, false).await;
+    until_arrived(&stand, "small", 990).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn ninety_nine_small_tenants_hardly_notice_a_huge_one() {
+    let (alone, beside) = (small_tenants(0).await, small_tenants(number("TIDEGATE_FAIRNESS_JOBS", 100_000)).await);
+    eprintln!("990 calls of 99 tenants: {alone:?} alone, {beside:?} beside a huge tenant");
+    assert!(beside <= alone.mul_f64(1.2), "{beside:?} beside a huge tenant, {alone:?} alone");
+}
+
+async fn others(stopped: usize) -> Duration {
+    let declaration = UNLIMITED.to_owned()
+        + r#"[providers.crm.operations.rare]
+request = "POST /rare"
+body = "{payload}"
+limits = [{ name = "own", max = 1, per = "1h", scope = "account" }]
+"#;
+    let stand = Stand::new(&declaration, DELAY).await;
+    let rare = |n: usize| {
+        let mut job = of_account(&format!("rare-{n}"), "stopped");
+        job.operation = tidegate::model::name::OperationName::new("rare").unwrap();
+        job
+    };
+    stand.enqueue((0..stopped).map(rare).collect()).await;
+    stand
+        .enqueue((0..2_000).map(|n| of_account(&format!("other-{n}"), &format!("account-{}", n % 20))).collect())
+        .await;
+    until_arrived(&stand, "other", 2_000).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_account_stopped_by_its_own_limit_costs_the_others_nothing() {
+    let (alone, beside) = (others(0).await, others(5_000).await);
+    eprintln!("2,000 calls of others: {alone:?} alone, {beside:?} beside a stopped account");
+    assert!(beside <= alone.mul_f64(1.02), "{beside:?} beside a stopped account, {alone:?} alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_limited_accounts_wait_without_a_question() {
+    const ACCOUNTS: usize = 10_000;
+    let stand = Stand::new(FEW_AT_A_TIME, Duration::ZERO).await;
+    for round in 0..2 {
+        let job = |n| of_account(&format!("job-{n}-{round}"), &format!("account-{n}"));
+        stand.enqueue((0..ACCOUNTS).map(job).collect()).await;
+    }
+    until_arrived(&stand, "job", ACCOUNTS).await;
+    // Every account is refused once more, and then knows when to come back.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let before = stand.limiter.asked();
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let asked = stand.limiter.asked() - before;
+    assert_eq!(asked, 0, "questions to the limiter while nothing could leave");
+    assert_eq!(stand.arrivals().len(), ACCOUNTS);
+}
