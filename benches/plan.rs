@@ -24,6 +24,11 @@ fn main() {
         ("burst-20000+20000/h", Load::burst(600.0, 20_000).and(Load::steady(20_000.0, 3.0))),
         ("2500-each-5min", Load::repeated(300.0, 2_500, 4.0)),
     ];
+    for seed in [11, 1, 2, 3, 4] {
+        let done = World::new(Policy::Tide, &Load::seeded(seed, 52_000.0, 4.0)).run();
+        println!("plan.52000/h.seed-{seed}.wait_mean {:.1} s", done.mean());
+        println!("plan.52000/h.seed-{seed}.wait_p99 {:.1} s", done.quantile(0.99));
+    }
     let policies = [
         ("tide", Policy::Tide),
         ("batch-when-full", Policy::WhenFull),

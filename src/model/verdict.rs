@@ -178,11 +178,15 @@ pub fn repeat_is_safe(operation: &Operation, lane: Lane, job: &ClaimedJob, now: 
     }
 }
 
-/// Has the job been tried before, and does its idempotency key no longer protect a repeat by this lane at wall time
-/// `now`? If a former call may have done it, the job must not be sent again unasked.
-pub fn key_has_died(operation: &Operation, lane: Lane, job: &ClaimedJob, now: Timestamp) -> bool {
+/// Has the job been tried before, and is a repeat by this lane at wall time `now` not safe? Its idempotency key may have
+/// died, or it was lost on a lane that may repeat and would go again by one that may not. If a former call may have done
+/// it, the job must not be sent again unasked.
+pub fn repeat_is_in_doubt(operation: &Operation, lane: Lane, job: &ClaimedJob, now: Timestamp) -> bool {
+    let two_lanes = Lane::ALL.into_iter().all(|l| operation.lane(l).is_some());
     // Attempts that certainly were not sent, and those the provider refused to take, are given back.
-    operation.idempotency.is_some() && job.attempts > 1 && !repeat_is_safe(operation, lane, job, now, now)
+    (two_lanes || operation.idempotency.is_some())
+        && job.attempts > 1
+        && !repeat_is_safe(operation, lane, job, now, now)
 }
 
 struct Judged<'a> {

@@ -7,5 +7,6 @@ mod by_key;
 mod fairness;
 mod life;
 mod search;
+mod shaky;
 mod stand;
 mod turns;

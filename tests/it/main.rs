@@ -7,6 +7,7 @@ mod config_files;
 mod engine;
 mod grpc;
 mod hostile;
+mod hostile_answers;
 mod limits;
 mod metrics;
 mod mutants;

@@ -1,7 +1,7 @@
 //! Who does not go with a call although it was begun for them: asked between the journal and the first byte.
 //!
 //! Two questions can only be put once the jobs are known. *May it be repeated?* A job whose answer was lost and that
-//! waited until its idempotency key has died becomes `unknown`. *Have the limits by key room?* A job that finds none goes
+//! waited until its idempotency key has died, or would go again by a lane that may not repeat it, becomes `unknown`. *Have the limits by key room?* A job that finds none goes
 //! back to waiting until it does, with no attempt counted; the others of a batch go. The journal row of the call names
 //! the spends of all its jobs until the end says which were sent, so that a restart in between counts too much and
 //! never too little. Must never know: the wire. Next: `caller`.
@@ -14,7 +14,7 @@ use crate::clock::Timestamp;
 use crate::limiter::{Acquire, Answer};
 use crate::model::call::{Ending, LimitKey, Permit};
 use crate::model::job::ClaimedJob;
-use crate::model::verdict::key_has_died;
+use crate::model::verdict::repeat_is_in_doubt;
 use crate::store::{Again, JobOutcome, Next};
 
 /// Wait before asking again where nobody can say when.
@@ -95,13 +95,16 @@ impl Caller {
     /// What becomes of the job instead, if sending it again could do twice what a lost call of it has done.
     async fn doubt(&self, errand: &Errand, job: &ClaimedJob) -> Option<JobOutcome> {
         let now = self.clock.now();
-        if !key_has_died(&errand.operation, errand.lane, job, now) {
+        if !repeat_is_in_doubt(&errand.operation, errand.lane, job, now) {
             return None;
         }
         match self.was_lost(errand, job).await {
             Ok(false) => None,
             Ok(true) => {
-                let why = "an earlier call may have done it, and its idempotency key no longer protects a repeat";
+                let why = match errand.operation.idempotency {
+                    Some(_) => "an earlier call may have done it, and its idempotency key no longer protects a repeat",
+                    None => "an earlier call may have done it, and a repeat by this lane is not safe",
+                };
                 let error = Some(Arc::from(why));
                 Some(JobOutcome { job: job.id.seq, next: Next::Unknown, error, result: None })
             }

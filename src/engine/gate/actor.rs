@@ -189,6 +189,10 @@ impl Gate {
             self.take_in(flow);
         }
         let ended = std::mem::take(&mut *self.shared.completions.lock().expect("no panic while held"));
+        // Answers may have freed what others wait for; they are asked once, however many answers came.
+        if !ended.is_empty() {
+            self.turns.unpark_soft();
+        }
         for (group, completion) in ended {
             self.call_ended(&group, completion);
         }
@@ -283,9 +287,8 @@ impl Gate {
         if self.groups.len() > GROUPS_KEPT {
             self.groups.retain(|_, g| !g.is_idle());
         }
-        // The answer may have freed what this group or others wait for.
+        // The answer may have freed what this group waits for.
         self.turns.unpark(key);
-        self.turns.unpark_soft();
     }
 
     fn spends_nothing(&mut self, key: &GroupKey, lane: Lane) -> bool {

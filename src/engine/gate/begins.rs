@@ -103,6 +103,8 @@ impl Gate {
         let begun = begun.unwrap_or_else(|e| {
             tracing::warn!(provider = %self.current.provider.name, error = %e, "calls could not be journaled");
             self.held_until = self.now() + AWAY_WAIT;
+            // Whether it was done is not known: what is remembered of the flows may be wrong.
+            self.shared.reload.store(true, Ordering::Relaxed);
             vec![Begun::default(); planned.len()]
         });
         let mut calls = 0;

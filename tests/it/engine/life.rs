@@ -105,3 +105,33 @@ limits = ["100/10m"]
     assert_eq!(stand.settled(&[lost], Duration::from_secs(600)).await, [State::Unknown]);
     assert!(stand.arrivals().iter().skip(1).all(|a| !a.ids.contains(&"a".to_owned())));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_put_is_not_repeated_by_a_batch_that_may_not_repeat_it() {
+    let both = r#"
+retry = { attempts = 10, base = "10s", cap = "10s" }
+[providers.crm.operations.op]
+request = "PUT /records/{key}"
+body = "{payload}"
+limits = [{ name = "single", max = 1, per = "10m" }]
+[providers.crm.operations.op.batch]
+request = "POST /batch"
+body = "{payloads}"
+size = 10
+limits = ["100/10m"]
+"#;
+    let always = both.replace("body = \"{payload}\"", "body = \"{payload}\"\nrepeat = \"always\"");
+    for (declaration, state, times) in [(both, State::Unknown, 1), (always.as_str(), State::Delivered, 2)] {
+        let stand = Stand::new(declaration, Duration::from_millis(10)).await;
+        stand.replies(|a| if a.line.starts_with("PUT") { Reply::Lost } else { Reply::Status(200) });
+        let lost = stand.enqueue(vec![job("a")]).await[0];
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(stand.arrivals().len(), 1);
+        // The single lane is used up: what waits goes in batches.
+        let others = stand.enqueue((0..30).map(|n| job(&format!("b{n}"))).collect()).await;
+        stand.settled(&others, Duration::from_secs(590)).await;
+        assert_eq!(stand.settled(&[lost], Duration::from_secs(590)).await, [state]);
+        let sent = stand.arrivals().iter().filter(|a| a.ids.contains(&"a".to_owned())).count();
+        assert_eq!(sent, times, "{declaration}");
+    }
+}

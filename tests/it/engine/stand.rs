@@ -1,6 +1,6 @@
 //! A daemon on a stand: engine, store and limiter are real, time is virtual, the wire keeps a log of arrivals.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ use tidegate::model::verdict::{Answer, Failure, Sent};
 use tidegate::outbound::{Connect, ConnectError, Transport};
 use tidegate::store::Store;
 use tidegate::store::memory::MemoryStore;
+
+use super::shaky::Shaky;
 
 const START: Timestamp = Timestamp(1_800_000_000_000_000);
 
@@ -169,6 +171,11 @@ pub struct Stand {
 impl Stand {
     /// `operations` is TOML beside a base URL.
     pub async fn new(operations: &str, delay: Duration) -> Stand {
+        Stand::with_refusals(operations, delay, 0).await
+    }
+
+    /// The store refuses so many times to journal calls.
+    pub async fn with_refusals(operations: &str, delay: Duration, refusals: u32) -> Stand {
         let clock = Clock::tokio(START);
         let wire = Arc::new(Wire {
             clock: clock.clone(),
@@ -179,7 +186,7 @@ impl Stand {
         let declaration = format!("[providers.crm]\nbase_url = \"http://crm.invalid\"\n{operations}");
         let store = MemoryStore::new();
         let limiter = Counted::new(&store).await;
-        let engine = start(&clock, &store, &wire, &limiter, &declaration, 0).await;
+        let engine = start(&clock, &store, &wire, &limiter, &declaration, 0, refusals).await;
         Stand { clock, store, engine, wire, limiter, declaration, lives: 0 }
     }
 
@@ -189,7 +196,8 @@ impl Stand {
         tokio::time::sleep(away).await;
         self.lives += 1;
         self.limiter = Counted::new(&self.store).await;
-        self.engine = start(&self.clock, &self.store, &self.wire, &self.limiter, &self.declaration, self.lives).await;
+        self.engine =
+            start(&self.clock, &self.store, &self.wire, &self.limiter, &self.declaration, self.lives, 0).await;
     }
 
     pub fn replies(&self, rule: impl Fn(&Arrival) -> Reply + Send + 'static) {
@@ -245,6 +253,7 @@ async fn start(
     limiter: &Arc<Counted>,
     declaration: &str,
     life: u64,
+    refusals: u32,
 ) -> Handle {
     let providers = tidegate::config::provider::parse(declaration, "stand").unwrap_or_else(|p| panic!("{p}"));
     let declared = providers.into_iter().map(|p| Declared {
@@ -254,7 +263,7 @@ async fn start(
     });
     let parts = Parts {
         clock: clock.clone(),
-        store: Arc::new(store.clone()),
+        store: Arc::new(Shaky { inner: store.clone(), refusals: AtomicU32::new(refusals) }),
         limiter: limiter.clone(),
         connect: Arc::new(Line(wire.clone())),
         metrics: Arc::default(),

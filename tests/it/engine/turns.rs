@@ -56,3 +56,20 @@ impl Named for str {
         tidegate::model::name::ProviderName::new(self).unwrap()
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_could_not_be_journaled_go_when_the_store_is_back() {
+    let single = r#"
+[providers.crm.operations.op]
+request = "PUT /records/{key}"
+body = "{payload}"
+"#;
+    for refusals in [1, 3] {
+        let stand = Stand::with_refusals(single, Duration::from_millis(10), refusals).await;
+        let ids = stand.enqueue((0..5).map(|n| job(&format!("a{n}"))).collect()).await;
+        // Nothing else happens: no other job comes, and no call ends.
+        let states = stand.settled(&ids, Duration::from_secs(20)).await;
+        assert!(states.iter().all(|s| *s == tidegate::model::state::State::Delivered), "{states:?}");
+        assert_eq!(stand.arrivals().len(), 5);
+    }
+}
