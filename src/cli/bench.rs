@@ -109,7 +109,7 @@ pub async fn run(args: Args, output: &Output) -> Result<Exit, Error> {
 }
 
 fn print(output: &Output, f: &Figure) -> Result<(), Error> {
-    Ok(output.line(&format!("{:<62} {:>12.3} {}", f.name, f.value, f.unit))?)
+    output.line(&format!("{:<62} {:>12.3} {}", f.name, f.value, f.unit))
 }
 
 /// Values at the 50th and 99th percentile, in milliseconds.
