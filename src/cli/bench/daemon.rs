@@ -50,10 +50,7 @@ impl Daemon {
         std::fs::create_dir_all(path("providers.d")).map_err(failed)?;
         std::fs::write(path("tidegate.toml"), config).map_err(failed)?;
         std::fs::write(path("providers.d/bench.toml"), providers).map_err(failed)?;
-        let program = std::env::var_os("TIDEGATE_BENCH_DAEMON")
-            .map(Into::into)
-            .map_or_else(std::env::current_exe, Ok)
-            .map_err(failed)?;
+        let program = std::env::current_exe().map_err(failed)?;
         let mut child = Command::new(program)
             .arg("serve")
             .arg("--config")

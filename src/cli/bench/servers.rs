@@ -83,8 +83,8 @@ fn program(name: &str) -> Option<PathBuf> {
     let mut packaged: Vec<PathBuf> =
         versions.map(|version| version.path().join("bin").join(name)).filter(|file| file.is_file()).collect();
     packaged.sort();
-    // A link's neighbours are beside the file that it leads to.
-    in_path.or(packaged.pop()).and_then(|file| file.canonicalize().ok())
+    // As it is named: Debian's redis-server is a link to a program that looks at its own name.
+    in_path.or_else(|| packaged.pop())
 }
 
 /// PostgreSQL refuses to run as root: user and group of somebody with fewer rights.
@@ -122,6 +122,8 @@ async fn postgres(initdb: &Path, folder: &Path) -> Result<(Child, String), Error
         return Err(Error::failed(format!("{} failed", initdb.display())));
     }
     let port = free_port().map_err(failed)?;
+    // A link's neighbours are beside the file that it leads to.
+    let initdb = initdb.canonicalize().map_err(failed)?;
     let mut server = command(&initdb.with_file_name("postgres"), folder, user);
     server.args(["-D", "data", "-p", &port.to_string(), "-k"]).arg(folder);
     for setting in [
