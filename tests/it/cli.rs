@@ -116,6 +116,7 @@ fn every_end_has_its_exit_code_and_one_clear_sentence() {
     house.check(&["jobs", "wait", &later, "--timeout", "100ms"], 6, "the time was up");
     house.check(&["jobs", "edit", &done, "--priority", "urgent"], 8, "delivered");
     house.check(&["jobs", "cancel", "--filter", "key = \"b\""], 2, "--yes");
+    house.check(&["jobs", "cancel", "01a3185c-cbf7-7000-8000-00000000ffff"], 3, "no job");
     house.good(&["jobs", "cancel", &later]);
     house.check(&["jobs", "wait", &later], 7, "did not end delivered");
     house.check(&["--addr", "127.0.0.1:1", "jobs", "list"], 5, "no daemon answers");

@@ -86,16 +86,21 @@ impl Bulk {
             let would = action.ask(&self, true, daemon).await?;
             confirm(&format!("{} jobs will be {verb}", at_least(&would)), output)?;
         }
-        let mut refused = 0;
+        let (mut refused, mut unknown) = (0, 0);
         loop {
             let done = action.ask(&self, false, daemon).await?;
-            refused += report(&done, verb, output)?;
+            let (of_them, strangers) = report(&done, verb, output)?;
+            (refused, unknown) = (refused + of_them, unknown + strangers);
             // A round that changed nothing would be followed by the same one for ever.
             if !done.more || done.changed_count == 0 {
                 break;
             }
         }
-        Ok(if refused > 0 { Exit::Conflict } else { Exit::Done })
+        Ok(match refused {
+            0 => Exit::Done,
+            _ if refused == unknown => Exit::NotFound,
+            _ => Exit::Conflict,
+        })
     }
 }
 
@@ -104,10 +109,11 @@ fn at_least(result: &pb::BulkResult) -> String {
     format!("{more}{}", show::count(result.changed_count))
 }
 
-/// Prints what became of the jobs; returns how many were refused.
-fn report(done: &pb::BulkResult, verb: &str, output: &Output) -> Result<usize, Error> {
+/// Prints what became of the jobs; returns how many were refused, and how many of those because there is no such job.
+fn report(done: &pb::BulkResult, verb: &str, output: &Output) -> Result<(usize, usize), Error> {
     let refused = done.changes.iter().filter(|change| change.error.is_some());
-    let count = refused.clone().count();
+    let is_unknown = |change: &&pb::JobChange| change.state() == pb::JobState::Unspecified;
+    let count = (refused.clone().count(), refused.clone().filter(is_unknown).count());
     if output.message("BulkResult", done)? {
         return Ok(count);
     }
@@ -118,11 +124,12 @@ fn report(done: &pb::BulkResult, verb: &str, output: &Output) -> Result<usize, E
         return Ok(count);
     }
     output.line(&format!("{} jobs {verb}", show::count(done.changed_count)))?;
-    if count > 0 {
+    if count.0 > 0 {
         let mut rows = Rows::new(&["ID", "STATE", "WHY NOT"]);
         for change in refused {
             let why = change.error.as_ref().map(|e| e.message.clone()).unwrap_or_default();
-            rows.add([change.job_id.clone(), show::job_state(change.state), why]);
+            let state = if is_unknown(&change) { "-".to_owned() } else { show::job_state(change.state) };
+            rows.add([change.job_id.clone(), state, why]);
         }
         output.say(&rows.text());
     }
