@@ -32,6 +32,9 @@ const WAL_BYTES_KEPT: u32 = 64 << 20;
 const ROWS_AHEAD: usize = 1_024;
 const STATEMENTS_KEPT: usize = 256;
 const BUSY_WAIT: Duration = Duration::from_secs(5);
+/// How long a killed owner may take to end, and how often that is looked at.
+const DYING_MAX: Duration = Duration::from_secs(5);
+const DYING_PAUSE: Duration = Duration::from_millis(20);
 
 /// All schemas, in order. Files of `migrations/sqlite` never change once released.
 const MIGRATIONS: [(i64, &str, &str); 3] = [
@@ -50,7 +53,7 @@ pub(super) struct Opened {
 }
 
 pub(super) async fn open(options: &SqliteOptions) -> Result<Opened, Error> {
-    let lock = own(&options.path)?;
+    let lock = own(&options.path).await?;
     let mut writer = writer_options(options).connect().await.map_err(|e| refuse(&options.path, &e))?;
     check_owner(&options.path, &mut writer).await?;
     let schema_version = migrate(&options.path, &mut writer).await?;
@@ -91,28 +94,43 @@ fn reader_options(options: &SqliteOptions) -> SqliteConnectOptions {
 }
 
 /// Locks the file beside the database for as long as it is open, and leaves our process id in it.
-fn own(path: &Path) -> Result<File, Error> {
+async fn own(path: &Path) -> Result<File, Error> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let name = PathBuf::from(name);
     let failed = |e: &dyn std::fmt::Display| Error::Open { reason: format!("{}: {e}", name.display()) };
     let options = File::options().read(true).write(true).create(true).truncate(false).open(&name);
     let mut file = options.map_err(|e| failed(&e))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(rustix::io::Errno::WOULDBLOCK) => {
-            let mut holder = String::new();
-            // Best effort: without the number the refusal still says enough.
-            file.read_to_string(&mut holder).ok();
-            let holder = if holder.trim().is_empty() { "unknown" } else { holder.trim() };
-            let reason = format!("{} is in use by process {holder}; stop it first", path.display());
-            return Err(Error::Open { reason });
+    let mut waited = Duration::ZERO;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => break,
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
+            Err(e) => return Err(failed(&e)),
         }
-        Err(e) => return Err(failed(&e)),
+        let mut holder = String::new();
+        // Best effort: without the number the refusal still says enough.
+        file.rewind().and_then(|()| file.read_to_string(&mut holder)).ok();
+        let holder = holder.trim();
+        // A process that was killed holds its files until its last thread has ended.
+        if waited < DYING_MAX && is_dying(holder) {
+            tokio::time::sleep(DYING_PAUSE).await;
+            waited += DYING_PAUSE;
+            continue;
+        }
+        let holder = if holder.is_empty() { "unknown" } else { holder };
+        let reason = format!("{} is in use by process {holder}; stop it first", path.display());
+        return Err(Error::Open { reason });
     }
     let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     written.map_err(|e| failed(&e))?;
     Ok(file)
+}
+
+/// Has the process ended, but for what the kernel has yet to clear away?
+fn is_dying(holder: &str) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{holder}/status")) else { return !holder.is_empty() };
+    status.lines().any(|line| line.starts_with("State:") && line.contains(['Z', 'X']))
 }
 
 fn refuse(path: &Path, found: &sqlx::Error) -> Error {

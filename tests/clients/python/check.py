@@ -55,8 +55,14 @@ class Client:
         self.admins = modules["admin_pb2_grpc"].AdminServiceStub(self.channel)
 
     def up(self):
-        """Waits until the daemon answers."""
-        return self.admins.GetDaemon(self.admin.GetDaemonRequest(), timeout=self.timeout, wait_for_ready=True).daemon
+        """Waits until the daemon answers. The first call after a restart may still meet the connection that died."""
+        for tries_left in reversed(range(5)):
+            try:
+                request = self.admin.GetDaemonRequest()
+                return self.admins.GetDaemon(request, timeout=self.timeout, wait_for_ready=True).daemon
+            except self.grpc.RpcError as error:
+                if error.code() != self.grpc.StatusCode.UNAVAILABLE or tries_left == 0:
+                    raise
 
     def spec(self, n, key):
         return self.job.JobSpec(
