@@ -176,7 +176,10 @@ async fn nothing_is_lost_repeated_or_overrun_when_daemons_and_their_servers_fail
                 tokio::time::sleep(between(CALM_MS, &mut dice)).await;
                 to_database.drop_after(0);
             }
-            Fault::ProviderIsCut => to_provider.cut(),
+            Fault::ProviderIsCut => {
+                to_provider.cut();
+                entries.push(Entry::Cut { at_us: clock.steady().0 });
+            }
             Fault::RedisIsSlow => {
                 proxy.delay(SLOW);
                 tokio::time::sleep(between(CALM_MS, &mut dice)).await;

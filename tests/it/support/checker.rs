@@ -106,6 +106,7 @@ struct Views<'h> {
     acked: Vec<(Change<'h>, &'h str)>,
     cancelled: HashMap<&'h str, i64>,
     kills: Vec<i64>,
+    cuts: Vec<i64>,
     jobs: HashMap<&'h str, &'h JobRow>,
     counted: Option<u64>,
     /// In the order of arrival.
@@ -148,6 +149,7 @@ impl<'h> Views<'h> {
                     views.cancelled.insert(job, *at_us);
                 }
                 Entry::Killed { at_us } => views.kills.push(*at_us),
+                Entry::Cut { at_us } => views.cuts.push(*at_us),
                 Entry::Job(row) => {
                     views.jobs.insert(&row.job, row);
                 }
@@ -235,13 +237,13 @@ impl<'h> Views<'h> {
         }
     }
 
-    /// The only excuses for sending again what the provider took: it withheld the answer, the daemon was killed in
-    /// between, or the call had been given up (a busy machine can be that slow).
+    /// The only excuses for sending again what the provider took: it withheld the answer, the daemon was killed or its
+    /// connections were cut in between, or the call had been given up (a busy machine can be that slow).
     fn answer_was_lost(&self, first: &Arrival, second: &Arrival) -> bool {
         let skew = self.declared.skew_us;
         let between = |&k: &i64| first.at_us - skew <= k && k <= second.at_us + skew;
         let gave_up = self.declared.give_up_us > 0 && second.at_us - first.at_us + skew >= self.declared.give_up_us;
-        first.withheld.is_some() || gave_up || self.kills.iter().any(between)
+        first.withheld.is_some() || gave_up || self.kills.iter().chain(&self.cuts).any(between)
     }
 
     fn check_final_is_final(&self, job: &str, name: &str, sends: &[(&Arrival, bool)], findings: &mut Findings) {
