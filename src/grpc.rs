@@ -16,5 +16,6 @@ mod run_service;
 pub mod server;
 pub mod status;
 mod streams;
+pub mod transcode;
 
 pub use server::{Limits, serve};

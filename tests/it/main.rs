@@ -16,6 +16,7 @@ mod outbound;
 mod powercut;
 mod python;
 mod readme;
+mod rest;
 mod saturation;
 mod simulation;
 mod simulator;
