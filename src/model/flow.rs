@@ -3,7 +3,7 @@
 //!
 //! The gate takes turns over flows; a store counts by flow, so nothing ever counts jobs. A run is a flow of its own so
 //! that pausing it takes its jobs out of the way without touching one of them (docs/decisions/0002). A part is a flow of
-//! its own so that another daemon can own it (docs/decisions/0023).
+//! its own so that another daemon can own it (docs/decisions/0028).
 
 use std::fmt;
 

@@ -96,5 +96,5 @@ mod tests {
     }
 
     const ON_RECORD: [u16; 3] = [20, 5, 53];
-    const PARTS_ON_RECORD: [u16; 3] = [0, 0, 0];
+    const PARTS_ON_RECORD: [u16; 3] = [8, 8, 10];
 }
