@@ -249,10 +249,6 @@ impl Store for SqliteStore {
         self.read_journal(since, after, limit).await
     }
 
-    async fn saved_limits(&self) -> Result<(Vec<(String, String)>, CallId), Error> {
-        self.read_saved_limits().await
-    }
-
     async fn flows(&self, after: FlowId, limit: usize) -> Result<Vec<Flow>, Error> {
         self.read_busy_flows(after, limit).await
     }
