@@ -161,7 +161,7 @@ impl Store for SqliteStore {
         let mut meta = Columns::of(&meta);
         let _epoch = meta.int()?;
         let steady = meta.opt_str()?.map(str::to_owned).zip(meta.opt_int()?);
-        let (_floor, _seq, _call, _upto) = (meta.int()?, meta.int()?, meta.int()?, meta.int()?);
+        let (_floor, _seq, _call) = (meta.int()?, meta.int()?, meta.int()?);
         let limiter_run = meta.opt_str()?.map(str::to_owned);
         let mut size_bytes = 0;
         for suffix in ["", "-wal"] {
