@@ -1,6 +1,8 @@
 //! Steady work of every kind: changes that coalesce, steps in order, events under idempotency keys, jobs that die, runs
 //! that end, and accounts and tenants that come and go.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidegate::grpc::pb;
@@ -23,13 +25,20 @@ pub struct Load {
     task: tokio::task::JoinHandle<u64>,
     stopping: CancellationToken,
     daemon: watch::Sender<Option<Channel>>,
+    accepted: Arc<AtomicU64>,
 }
 
 impl Load {
     pub fn start(daemon: Channel) -> Load {
         let (stopping, daemon) = (CancellationToken::new(), watch::Sender::new(Some(daemon)));
-        let task = tokio::spawn(run(daemon.subscribe(), stopping.clone()));
-        Load { task, stopping, daemon }
+        let accepted = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn(run(daemon.subscribe(), stopping.clone(), accepted.clone()));
+        Load { task, stopping, daemon, accepted }
+    }
+
+    /// How many jobs were accepted so far.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Ordering::Relaxed)
     }
 
     /// Sends everything to this daemon from now on; waits while there is none.
@@ -44,7 +53,11 @@ impl Load {
     }
 }
 
-async fn run(mut daemon: watch::Receiver<Option<Channel>>, stopping: CancellationToken) -> u64 {
+async fn run(
+    mut daemon: watch::Receiver<Option<Channel>>,
+    stopping: CancellationToken,
+    accepted: Arc<AtomicU64>,
+) -> u64 {
     let (mut dice, mut made, mut turn) = (Dice::new(1), 0, 0u64);
     let mut ticks = tokio::time::interval(EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -53,7 +66,10 @@ async fn run(mut daemon: watch::Receiver<Option<Channel>>, stopping: Cancellatio
         let Some(Ok(channel)) = named.map(|named| named.map(|c| c.clone())) else { break };
         turn += 1;
         match work(channel.expect("waited for"), turn, &mut dice).await {
-            Ok(more) => made += more,
+            Ok(more) => {
+                made += more;
+                accepted.fetch_add(JOBS, Ordering::Relaxed);
+            }
             // It is going down: what was not acknowledged may be there or not.
             Err(status) if status.code() == tonic::Code::Unavailable => {}
             Err(status) => panic!("expected the jobs to be accepted, got {status}"),
