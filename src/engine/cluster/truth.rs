@@ -16,7 +16,7 @@ use super::standing::Standing;
 use crate::clock::Clock;
 use crate::engine::registry::{Registry, longest_window};
 use crate::engine::supervisor::{ActorResult, BEAT_EVERY, Beat, Supervisor};
-use crate::limiter::{self, Limiter, RedisLimiter, Seed};
+use crate::limiter::{self, RedisLimiter, Seed};
 use crate::model::id::CallId;
 use crate::model::provider::Provider;
 use crate::store::{JournalEntry, PAGE_MAX, Store};
