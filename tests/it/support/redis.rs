@@ -99,6 +99,11 @@ impl Pair {
         Pair { primary, replica, link }
     }
 
+    /// What the replica answers, where it answers.
+    pub fn of_replica(&self, words: &[&str]) -> Option<String> {
+        self.replica.try_command(words)
+    }
+
     /// Waits until the replica has what the primary has, or will have it in a moment.
     pub async fn in_step(&self) {
         let up = async || {
@@ -126,7 +131,8 @@ impl Pair {
         self.replica.follow(self.link.port);
     }
 
-    async fn keep_back(&self, lag: Duration) {
+    /// From now on the replica learns nothing new, until one of the two above.
+    pub async fn keep_back(&self, lag: Duration) {
         self.in_step().await;
         self.link.silent(true);
         tokio::time::sleep(lag).await;
