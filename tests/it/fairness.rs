@@ -50,7 +50,7 @@ struct Fleet {
 
 impl Fleet {
     fn owner(&self, account: &str) -> &str {
-        &self.owners[&shard_of(&Account::new(account).unwrap())]
+        &self.owners[&shard_of(&Account::new(account).unwrap(), 0)]
     }
 
     /// So many accounts beginning with `prefix` of each of these daemons, by turns.
