@@ -358,6 +358,7 @@ impl Gate {
             lane,
             account: key.account.clone(),
             takes: shares.into_iter().map(|s| Take { flow: s.flow, class: s.class, count: s.count }).collect(),
+            bare: false,
             calls_max,
             bytes_max: operation.lane(lane).map_or(usize::MAX, |l| l.bytes_max),
             permit,

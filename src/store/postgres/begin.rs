@@ -31,8 +31,12 @@ impl Work<'_> {
         let mut candidates = self.candidates(begins, &allowed, &flows).await?;
         let mut picked: Vec<(&Begin, Vec<Vec<Ready>>)> = Vec::with_capacity(begins.len());
         for (begin, allowed) in begins.iter().zip(allowed) {
-            let jobs = if allowed { pick(begin, &flows, &mut candidates) } else { Vec::new() };
-            picked.push((begin, per_call(begin, jobs)));
+            let calls = match begin.bare {
+                _ if !allowed => Vec::new(),
+                true => vec![Vec::new(); begin.calls_max as usize],
+                false => per_call(begin, pick(begin, &flows, &mut candidates)),
+            };
+            picked.push((begin, calls));
         }
         self.begin_calls(picked).await
     }
@@ -41,17 +45,19 @@ impl Work<'_> {
     async fn allowed(&mut self, begins: &[Begin]) -> Step<Vec<bool>> {
         let epoch = sqlx::query(sql::EPOCH).fetch_one(&mut *self.conn).await?;
         let epoch = Columns::of(&epoch).int()?;
+        let fenced = || begins.iter().filter(|begin| !begin.bare);
         let partitions: BTreeSet<(&str, i64)> =
-            begins.iter().map(|begin| (begin.provider.as_str(), i64::from(begin.shard))).collect();
+            fenced().map(|begin| (begin.provider.as_str(), i64::from(begin.shard))).collect();
         let mut fences = self.fences(&partitions).await?;
-        if begins.iter().any(|begin| begin.fence == 0) && fences.len() < partitions.len() {
+        if fenced().any(|begin| begin.fence == 0) && fences.len() < partitions.len() {
             // Nobody ever claimed them. Put them on record, so that there is something to lock.
             let (providers, shards): (Vec<&str>, Vec<i64>) = partitions.iter().copied().unzip();
             sqlx::query(sql::MAKE_PARTITIONS).bind(providers).bind(shards).execute(&mut *self.conn).await?;
             fences = self.fences(&partitions).await?;
         }
         let fence = |begin: &Begin| fences.get(&(begin.provider.to_string(), i64::from(begin.shard))).copied();
-        Ok(begins.iter().map(|begin| begin.permit.epoch >= epoch && fence(begin) == Some(begin.fence)).collect())
+        let stands = |begin: &Begin| begin.bare || fence(begin) == Some(begin.fence);
+        Ok(begins.iter().map(|begin| begin.permit.epoch >= epoch && stands(begin)).collect())
     }
 
     async fn fences(&mut self, partitions: &BTreeSet<(&str, i64)>) -> Step<BTreeMap<(String, i64), i64>> {

@@ -109,6 +109,7 @@ impl Bench {
             lane: Lane::Single,
             account: Account::default(),
             takes: vec![Take { flow, class, count }],
+            bare: false,
             calls_max: count,
             bytes_max: usize::MAX,
             permit: permit(),
