@@ -106,6 +106,7 @@ impl Relay {
                 flows.wake.notify_one();
             }
         }
+        touched.invalidated.iter().for_each(|which| drop(self.handle.hear_invalidated(which)));
         touched.providers.iter().for_each(|name| self.reload(name));
         if touched.due {
             signals.set_next_due(self.handle.store().next_due().await?);
@@ -117,6 +118,7 @@ impl Relay {
     }
 
     async fn everything(&self, last_event: &mut i64) -> Result<(), Error> {
+        self.handle.cache().clear();
         self.declarations().await?;
         self.handle.registry().all().keys().for_each(|name| self.reload(name));
         self.handle.signals().set_next_due(self.handle.store().next_due().await?);
@@ -146,6 +148,7 @@ impl Relay {
 
     /// The store holds the revision in force; the last apply wins, whoever made it.
     async fn declarations(&self) -> Result<(), Error> {
+        self.handle.scheduler().changed();
         let stored = self.handle.store().providers().await?;
         for gone in self.handle.registry().all().keys().filter(|name| !stored.iter().any(|p| p.name == **name)) {
             self.handle.forget_provider(gone);
@@ -185,4 +188,5 @@ fn join(into: &mut Touched, more: Touched) {
     into.events |= more.events;
     into.declarations |= more.declarations;
     into.due |= more.due;
+    into.invalidated.extend(more.invalidated);
 }
