@@ -184,6 +184,9 @@ impl Handle {
 
     /// Somebody threw answers away.
     pub(super) fn hear_invalidated(&self, which: &Which) -> usize {
+        // Whoever asks from now on must not be told what was fetched before.
+        let of_it = |place: &Place| place.namespace == which.namespace && which.holds(&place.key);
+        self.calls().flights().retain(|place, _| !of_it(place));
         self.calls().cache.invalidate(which)
     }
 
@@ -238,10 +241,10 @@ impl Handle {
         if let Some(place) = &place {
             flights.insert(place.clone(), flight.clone());
         }
-        let (handle, deadline) = (self.clone(), self.clock().steady() + wait);
+        let (handle, mine, deadline) = (self.clone(), flight.clone(), self.clock().steady() + wait);
         self.supervisor().task(async move {
             // Also when the task is cut off: the next one must find no flight that never lands.
-            let _landed = Landed { handle, place };
+            let _landed = Landed { handle, place, flight: mine };
             let outcome = fetch.run(former, deadline).await.map(Arc::new);
             tell.send_replace(Some(outcome));
         });
@@ -252,12 +255,16 @@ impl Handle {
 struct Landed {
     handle: Handle,
     place: Option<Place>,
+    flight: Flight,
 }
 
 impl Drop for Landed {
     fn drop(&mut self) {
-        if let Some(place) = &self.place {
-            self.handle.calls().flights().remove(place);
+        let Some(place) = &self.place else { return };
+        let mut flights = self.handle.calls().flights();
+        // After an invalidation another one may be under way there.
+        if flights.get(place).is_some_and(|flight| flight.same_channel(&self.flight)) {
+            flights.remove(place);
         }
     }
 }

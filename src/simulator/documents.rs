@@ -26,6 +26,7 @@ pub struct Documents {
 pub struct Version(AtomicU64);
 
 /// What a GET is told.
+#[derive(Debug)]
 pub struct Told {
     pub status: u16,
     pub headers: Vec<(HeaderName, HeaderValue)>,

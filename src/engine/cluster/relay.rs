@@ -106,7 +106,9 @@ impl Relay {
                 flows.wake.notify_one();
             }
         }
-        touched.invalidated.iter().for_each(|which| drop(self.handle.hear_invalidated(which)));
+        for which in &touched.invalidated {
+            self.handle.hear_invalidated(which);
+        }
         touched.providers.iter().for_each(|name| self.reload(name));
         if touched.due {
             signals.set_next_due(self.handle.store().next_due().await?);
