@@ -32,6 +32,7 @@ pub mod recover;
 pub mod registry;
 pub mod scheduler;
 pub mod signal;
+pub mod spread;
 pub mod status;
 pub mod supervisor;
 pub mod sweeper;
@@ -157,6 +158,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         sweeper: sweeper.start(&supervisor),
         scheduler: Default::default(),
         calls: Default::default(),
+        spread: Default::default(),
         draining: CancellationToken::new(),
     }));
     let current: BTreeMap<ProviderName, crate::store::AppliedProvider> =

@@ -61,4 +61,6 @@ pub struct Touched {
     pub due: bool,
     /// Cached answers that somebody threw away.
     pub invalidated: Vec<Which>,
+    /// Partitions were given back: there are some to claim ([`super::leases::Leases::claim`]).
+    pub given_back: bool,
 }

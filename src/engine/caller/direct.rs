@@ -135,8 +135,6 @@ impl Caller {
             permit: permit.clone(),
             keyed: Arc::from([]),
             lease_until,
-            shard: 0,
-            fence: 0,
         };
         let begun = self.writer.begin(vec![begin]).await?;
         Ok(begun.into_iter().flat_map(|begun| begun.calls).next().map(|call| call.id))

@@ -41,6 +41,8 @@ struct Wire {
     t: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     i: Vec<Which>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    g: bool,
 }
 
 /// What a commit tells beside its flows.
@@ -55,7 +57,7 @@ pub(super) struct Said {
 pub(super) fn payload(daemon: DaemonId, flows: &[Flow], said: Said) -> String {
     let render = |f: Vec<i64>, p: Vec<String>| {
         let Said { events, declarations, due, invalidated } = said.clone();
-        let wire = Wire { d: daemon.to_string(), f, p, e: events, c: declarations, t: due, i: invalidated };
+        let wire = Wire { d: daemon.to_string(), f, p, e: events, c: declarations, t: due, i: invalidated, g: false };
         serde_json::to_string(&wire).expect("numbers and texts are JSON")
     };
     let whole = render(flows.iter().map(|flow| flow.id.0).collect(), Vec::new());
@@ -66,6 +68,13 @@ pub(super) fn payload(daemon: DaemonId, flows: &[Flow], said: Said) -> String {
     let named = render(Vec::new(), providers.into_iter().collect());
     // So many providers at once: nothing named means everything.
     if named.len() <= PAYLOAD_BYTES_MAX { named } else { "{}".to_owned() }
+}
+
+/// Says that `daemon` gave partitions back.
+pub(super) fn given_back(daemon: DaemonId) -> String {
+    let (f, p) = (Vec::new(), Vec::new());
+    let wire = Wire { d: daemon.to_string(), f, p, e: false, c: false, t: false, i: Vec::new(), g: true };
+    serde_json::to_string(&wire).expect("texts are JSON")
 }
 
 /// What a payload says to `daemon`; `None` for its own.
@@ -84,6 +93,7 @@ fn read(payload: &str, daemon: DaemonId) -> Option<Notice> {
         declarations: wire.c,
         due: wire.t,
         invalidated: wire.i,
+        given_back: wire.g,
     }))
 }
 
@@ -164,6 +174,7 @@ mod tests {
             account: Account::default(),
             tenant: Tenant::default(),
             run: 0,
+            part: 0,
         };
         Flow { id: FlowId(id), key, counts: Default::default(), held: false, version: 0 }
     }
