@@ -90,7 +90,7 @@ impl App {
                 finished: config.retention.finished,
                 dead: config.retention.dead,
                 events: config.retention.events,
-                ..engine::Retention::default()
+                calls: config.retention.calls,
             },
             cluster,
         };
