@@ -246,6 +246,20 @@ async fn a_slow_reader_of_news_is_told_to_look_at_everything() {
     assert!((200..300).contains(&heard), "{heard}");
 }
 
+/// A store that does not wait at all would be waited for in vain.
+const WAITS_MAX: Duration = Duration::from_secs(20);
+
+async fn somebody_waits_for_a_lock(conn: &mut PgConnection) {
+    let asks = async {
+        let waits = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        while sqlx::query(waits).fetch_optional(&mut *conn).await.unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = tokio::time::timeout(WAITS_MAX, asks).await;
+    assert!(waited.is_ok(), "expected the store to wait for the lock that this test holds; it went past it");
+}
+
 #[tokio::test]
 async fn a_begin_waits_for_an_epoch_that_is_moving() {
     let database = Database::new().await;
@@ -257,17 +271,15 @@ async fn a_begin_waits_for_an_epoch_that_is_moving() {
     let mut moving = conn.begin().await.unwrap();
     sqlx::query("update meta set epoch = epoch + 1").execute(&mut *moving).await.unwrap();
     let begin = bench.begin(bench.take(flow, Class::Normal, 1));
-    let (begun, ()) = tokio::join!(begin, async {
-        // The begin cannot have been journaled under the old epoch: it is asked for while the new one is not there yet.
-        loop {
-            let waits = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-            if sqlx::query(waits).fetch_optional(&mut *moving).await.unwrap().is_some() {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        moving.commit().await.unwrap();
-    });
+    let both = async {
+        tokio::join!(begin, async {
+            // The begin cannot have been journaled under the old epoch: it is asked for while the new one is not there
+            // yet.
+            somebody_waits_for_a_lock(&mut moving).await;
+            moving.commit().await.unwrap();
+        })
+    };
+    let (begun, ()) = tokio::time::timeout(WAITS_MAX * 2, both).await.expect("a begin ends when the epoch has moved");
     assert!(begun.is_empty());
 }
 
@@ -281,16 +293,13 @@ async fn an_idempotency_key_that_another_daemon_is_taking_is_waited_for() {
     let take = "insert into idempotency values ('', 'x', decode(repeat('00', 32), 'hex'), $1, $2)";
     sqlx::query(take).bind(first.seq).bind(first.created_at.0).execute(&mut *taking).await.unwrap();
     let mine = NewJob { idempotency_key: Some(IdempotencyKey::new("x").unwrap()), ..job("2") };
-    let (answers, ()) = tokio::join!(bench.enqueue(vec![job("3"), mine]), async {
-        loop {
-            let waits = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-            if sqlx::query(waits).fetch_optional(&mut *taking).await.unwrap().is_some() {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        taking.commit().await.unwrap();
-    });
+    let both = async {
+        tokio::join!(bench.enqueue(vec![job("3"), mine]), async {
+            somebody_waits_for_a_lock(&mut taking).await;
+            taking.commit().await.unwrap();
+        })
+    };
+    let (answers, ()) = tokio::time::timeout(WAITS_MAX * 2, both).await.expect("an enqueue ends when the key is free");
     // The whole batch began anew and saw what the other had done.
     assert!(answers[0].is_ok());
     assert_eq!(answers[1], Err(Refusal::KeyReused { first }));
