@@ -1,5 +1,6 @@
 //! Three daemons on one PostgreSQL and one Redis, all of them failing in turn: nothing acknowledged is lost, no window is
-//! exceeded whoever counts, order and unknown are honoured, and everything drains when the faults stop.
+//! exceeded whoever counts, order and unknown are honoured though accounts are spread, and everything drains when the
+//! faults stop.
 //!
 //! 22 rounds by default, `TIDEGATE_TORTURE_ROUNDS` in full; `TIDEGATE_TORTURE_SEED` replays the choice of faults, and
 //! `TIDEGATE_TORTURE_FAULT=RedisFailsOver` lets all rounds have the one that is named.
@@ -135,6 +136,9 @@ async fn nothing_is_lost_repeated_or_overrun_when_daemons_and_their_servers_fail
     let to_provider = Proxy::to(provider.port()).await;
     let database_url = database.url().replace(&database.port().to_string(), &to_database.port.to_string());
     let declaration = declaration(&format!("http://127.0.0.1:{}", to_provider.port));
+    // Each account is served by several daemons: keys keep their order and limits hold all the same.
+    let declaration = declaration.replace("allow_private = true", "allow_private = true\nspread = 3");
+    assert!(declaration.contains("spread = 3"));
     let mut fleet = Fleet::start(folder.path(), &database_url, &proxy.url(), &declaration).await;
     let (load, mut entries, faults) = (Load::with_accounts(seed, LOAD), Vec::new(), faults());
     for round in 0..rounds {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
-use tidegate::model::call::Lane;
+use tidegate::model::call::{Ending, Lane};
 use tidegate::model::flow::Class;
 use tidegate::model::id::{CallId, FlowId, JobId};
 use tidegate::model::job::{Coalesce, NewJob};
@@ -303,4 +303,87 @@ async fn an_idempotency_key_that_another_daemon_is_taking_is_waited_for() {
     // The whole batch began anew and saw what the other had done.
     assert!(answers[0].is_ok());
     assert_eq!(answers[1], Err(Refusal::KeyReused { first }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sweepers_of_three_daemons_at_once_do_nothing_twice() {
+    let database = Database::new().await;
+    let stores = [database.open().await, database.open().await, database.open().await].map(Arc::new);
+    let mut bench = Bench::over_shared(stores[0].clone());
+    // Left behind: calls of a daemon that died, jobs that are due, jobs that were delivered long ago.
+    let sent: Vec<NewJob> = (0..60).map(|n| keyed(&format!("sent-{n}"), "1")).collect();
+    let first = bench.enqueue(sent).await.remove(0).unwrap().id;
+    let calls = bench.begin(bench.take(bench.job(first).await.flow, Class::Normal, 60)).await;
+    assert_eq!(calls.len(), 60);
+    let (old, crashed) = calls.split_at(20);
+    let ended = |call: &BegunCall, next| bench.end(call.id, vec![(call.jobs[0].id.seq, next)]);
+    let finishes = old.iter().map(|call| ended(call, Next::Delivered)).collect();
+    bench.commit(Batch { finishes, ..bench.batch() }).await;
+    let due = |n: usize| NewJob { due_at: Some(START + Duration::from_secs(1)), ..keyed(&format!("due-{n}"), "1") };
+    bench.enqueue((0..200).map(due).collect()).await;
+    bench.pass(Duration::from_secs(100));
+    let wait = Next::Wait { due_at: bench.now, why: Again::Crashed };
+    let finishes: Vec<FinishCall> =
+        crashed.iter().map(|call| bench.end(call.id, vec![(call.jobs[0].id.seq, wait)])).collect();
+    let finishes: Vec<FinishCall> =
+        finishes.into_iter().map(|call| FinishCall { ending: Ending::Crashed, ..call }).collect();
+    let before = bench.now - Duration::from_secs(50);
+    let (promote, prune) = (Change::PromoteDue { limit: 70 }, |limit| Change::Prune {
+        finished_before: before,
+        dead_before: before,
+        calls_before: before,
+        events_before: before,
+        limit,
+    });
+    let mut sweeps = tokio::task::JoinSet::new();
+    for store in stores.clone() {
+        let (now, finishes, promote, prune) = (bench.now, finishes.clone(), promote.clone(), prune(7));
+        sweeps.spawn(async move {
+            let (mut applied, mut promoted) = (0, 0);
+            // As a sweeper does: call by call, and in bounded steps until nothing is left.
+            for call in finishes {
+                let batch = Batch { now, steady: now, finishes: vec![call], ..Batch::default() };
+                applied += usize::from(store.commit(batch).await.unwrap().finishes[0].applied);
+            }
+            for _ in 0..10 {
+                let changes = vec![promote.clone(), prune.clone()];
+                let done = store.commit(Batch { now, steady: now, changes, ..Batch::default() }).await.unwrap();
+                let Ok(Changed::Count(moved)) = done.changes[0] else { panic!("{:?}", done.changes) };
+                promoted += moved;
+            }
+            (applied, promoted)
+        });
+    }
+    let (mut applied, mut promoted) = (0, 0);
+    while let Some(done) = sweeps.join_next().await {
+        let (calls, jobs) = done.unwrap();
+        (applied, promoted) = (applied + calls, promoted + jobs);
+    }
+    assert_eq!((applied, promoted), (40, 200));
+    audit(&*stores[1]).await;
+    let jobs = all_jobs(&*stores[2]).await;
+    assert_eq!(jobs.len(), 240, "the delivered ones are gone, and nothing else");
+    assert!(jobs.iter().all(|job| job.state == State::Waiting));
+    // Judged once: a second judgement would count another crash.
+    let crashes: u32 = jobs.iter().map(|job| job.crashes).sum();
+    assert_eq!((crashes, jobs.iter().map(|job| job.crashes).max()), (40, Some(1)));
+}
+
+#[tokio::test]
+async fn partitions_that_are_given_back_are_news() {
+    let database = Database::new().await;
+    let (a, b) = (Arc::new(database.open().await), Arc::new(database.open().await));
+    a.beat(a.daemon(), "a", Duration::from_secs(60)).await.unwrap();
+    let shards: Vec<u16> = a.claim(a.daemon(), &crm(), 9).await.unwrap().into_iter().map(|(shard, _)| shard).collect();
+    let (mut news, mut own) = (b.notices().await.unwrap().unwrap(), a.notices().await.unwrap().unwrap());
+    a.release(a.daemon(), &crm(), &shards).await.unwrap();
+    assert_eq!(news.recv().await, Some(Notice::Changed(Touched { given_back: true, ..Touched::default() })));
+    // What was nobody's is no news: the next thing heard is the job.
+    a.release(a.daemon(), &crm(), &shards).await.unwrap();
+    Bench::over_shared(b.clone()).add(job("1")).await;
+    Bench::over_shared(a.clone()).add(job("2")).await;
+    for news in [&mut own, &mut news] {
+        let Some(Notice::Changed(heard)) = news.recv().await else { panic!("expected news") };
+        assert!(heard.events && !heard.given_back, "{heard:?}");
+    }
 }
