@@ -10,12 +10,14 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, PgConnection, Row, SqlSafeStr};
 
+use super::lender::{CONNECT_WAIT, Lender, within};
 use super::{PgOptions, error};
 use crate::model::id::DaemonId;
 use crate::store::Error;
 
 const STATEMENTS_KEPT: usize = 256;
-const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// A migration may rewrite a large table.
+const MIGRATE_MAX: Duration = Duration::from_secs(600);
 /// Oldest server whose features are used (`unnest` is old; `pg_xact_status`, generated columns and attaching partitions
 /// without a full lock are not).
 const SERVER_MIN: i64 = 140_000;
@@ -29,7 +31,8 @@ const MIGRATIONS: [(i64, &str, &str); 4] = [
 ];
 
 pub(super) struct Opened {
-    pub pool: PgPool,
+    pub lender: Lender,
+    pub listeners: PgPool,
     pub daemon: DaemonId,
     pub schema_version: i64,
     pub kind: String,
@@ -47,8 +50,9 @@ pub const SETTINGS: [(&str, &str); 10] = [
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
     ("jit", "off"),
-    ("statement_timeout", "30s"),
-    ("lock_timeout", "10s"),
+    // Below the time for which an answer is waited for (`PgOptions::answer_max`): a server that is there says so itself.
+    ("statement_timeout", "10s"),
+    ("lock_timeout", "8s"),
     // A daemon that hangs in the middle of a commit must not hold its locks for ever.
     ("idle_in_transaction_session_timeout", "15s"),
     ("timezone", "UTC"),
@@ -56,22 +60,29 @@ pub const SETTINGS: [(&str, &str); 10] = [
 
 pub(super) async fn open(options: &PgOptions) -> Result<Opened, Error> {
     let connect = connect_options(options)?;
-    let mut conn = connect.connect().await.map_err(|e| away_or_refused(options, &e))?;
-    let durability = check_server(options, &mut conn).await?;
-    let schema_version = migrate(options, &mut conn).await?;
+    let mut conn = within(CONNECT_WAIT, connect.connect()).await.map_err(|e| away_or_refused(options, &e))?;
+    let durability = within_open(options.answer_max, options, check_server(options, &mut conn)).await?;
+    let schema_version = within_open(MIGRATE_MAX, options, migrate(options, &mut conn)).await?;
     let facts = sqlx::query("select current_setting('server_version'), gen_random_uuid()::text");
-    let facts = facts.fetch_one(&mut conn).await.map_err(|e| refuse(options, &e))?;
+    let facts = within(options.answer_max, facts.fetch_one(&mut conn)).await.map_err(|e| away_or_refused(options, &e))?;
     let read = |at: usize| facts.try_get::<String, _>(at).map_err(|e| refuse(options, &e));
     let version = read(0)?.split_whitespace().next().unwrap_or_default().to_owned();
     let daemon = uuid::Uuid::from_str(&read(1)?).map_err(|e| Error::Open { reason: e.to_string() })?;
-    let pool = PgPoolOptions::new()
-        .max_connections(options.connections_max)
-        .min_connections(0)
-        .acquire_timeout(CONNECT_WAIT)
-        // A dead connection is found by its first use, which is the begin of a transaction or a read.
-        .test_before_acquire(false)
-        .connect_lazy_with(connect);
-    Ok(Opened { pool, daemon: DaemonId(daemon), schema_version, kind: format!("postgres {version}"), durability })
+    let listeners =
+        PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_WAIT).connect_lazy_with(connect.clone());
+    // One of them all listens.
+    let lender = Lender::new(connect, options.connections_max.saturating_sub(1), options.answer_max);
+    Ok(Opened { lender, listeners, daemon: DaemonId(daemon), schema_version, kind: format!("postgres {version}"), durability })
+}
+
+/// A server that went away in the middle may be there later.
+async fn within_open<T>(
+    most: Duration,
+    options: &PgOptions,
+    step: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let late = || Error::Unavailable { reason: format!("{}: no answer within {most:?}", place(options)) };
+    tokio::time::timeout(most, step).await.unwrap_or_else(|_| Err(late()))
 }
 
 fn connect_options(options: &PgOptions) -> Result<PgConnectOptions, Error> {
