@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use self::days::Days;
 use self::keys::Keys;
 use self::lender::Lender;
-pub use self::open::SETTINGS;
+pub use self::open::{Look, SETTINGS};
 use super::row::{self, Columns};
 use super::{
     AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Notice, Store, StoreInfo, Tally, Whose,
@@ -41,8 +41,8 @@ mod enqueue;
 mod error;
 mod finish;
 mod keys;
-mod lender;
 mod leases;
+mod lender;
 mod notices;
 mod open;
 mod read;
@@ -66,12 +66,7 @@ pub struct PgOptions {
 
 impl PgOptions {
     pub fn new(url: impl Into<String>) -> Self {
-        PgOptions {
-            url: url.into(),
-            connections_max: 8,
-            answer_max: Duration::from_secs(12),
-            unsafe_durability: false,
-        }
+        PgOptions { url: url.into(), connections_max: 8, answer_max: Duration::from_secs(12), unsafe_durability: false }
     }
 }
 
@@ -119,6 +114,11 @@ impl PgStore {
             store.days.make(&store.lender, Timestamp(today.0 + day * days::DAY_US)).await?;
         }
         Ok(store)
+    }
+
+    /// Looks at a database without opening it: nothing is changed, no schema is brought up to date.
+    pub async fn look(options: PgOptions) -> Result<Look, Error> {
+        open::look(&options).await
     }
 
     /// Who this opening of the store is among all that share it.
@@ -176,7 +176,9 @@ impl Store for PgStore {
     }
 
     async fn notices(&self) -> Result<Option<mpsc::Receiver<Notice>>, Error> {
-        let (receiver, work) = notices::listen(self.lender().map(|_| self.listeners.clone())?, self.daemon, self.lender.answer_max).await?;
+        let (receiver, work) =
+            notices::listen(self.lender().map(|_| self.listeners.clone())?, self.daemon, self.lender.answer_max)
+                .await?;
         let mut listening = self.listening.lock().await;
         listening.abort_all();
         listening.spawn(work);

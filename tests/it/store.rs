@@ -36,5 +36,6 @@ mod postgres;
 mod providers;
 mod retention;
 mod runs;
+mod silence;
 mod sqlite;
 mod states;

@@ -141,11 +141,7 @@ impl Work<'_> {
         Ok((candidates, numbers))
     }
 
-    async fn begin_calls(
-        &mut self,
-        picked: Vec<(&Begin, Vec<Vec<Ready>>)>,
-        mut ids: Vec<CallId>,
-    ) -> Step<Vec<Begun>> {
+    async fn begin_calls(&mut self, picked: Vec<(&Begin, Vec<Vec<Ready>>)>, mut ids: Vec<CallId>) -> Step<Vec<Begun>> {
         let count: usize = picked.iter().map(|(_, calls)| calls.len()).sum();
         if count > ids.len() {
             ids.extend(self.draw_calls(count - ids.len()).await?);
