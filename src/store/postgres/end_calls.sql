@@ -1,7 +1,8 @@
 -- Ends those of the calls ($1 their numbers, sorted, $2 ending, $3 status, $4 error, $5 settled at; $6 now) that have not
 -- ended, and locks the hot jobs $7. By primary keys. One way to the server for two questions: the calls come first, each
 -- with its jobs, then the jobs, without their texts. So calls are locked before jobs, and jobs in the order of heads.
--- SQLite's writer knows both from its desk.
+-- SQLite's writer knows both from its desk. Open is 0 and nothing is below; written as `= 0` it would let the planner go
+-- along call_open, all open calls for each of these.
 with ended as (
   update call
   set
@@ -13,7 +14,7 @@ with ended as (
   from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[])
     as new(id, ending, status, error, settled_at)
   where call.id = new.id
-    and call.ending = 0
+    and call.ending < 1
   returning call.id, call.jobs
 ), locked as (
   select

@@ -48,8 +48,8 @@ async fn a_database_that_is_away_for_longer_than_a_budget_of_restarts_ends_no_da
     refusing.refuse(true);
     silent.silent(true);
     tokio::join!(holds_out(&d1), holds_out(&d2));
-    for member in [&d1, &d2] {
-        member.readyz(503, "the store does not answer").await;
+    for (member, says) in [(&d1, "the store does not answer"), (&d2, "the store has not answered for")] {
+        member.readyz(503, says).await;
         let job = pb::JobSpec {
             provider: "crm".into(),
             operation: "sync".into(),

@@ -230,7 +230,17 @@ const LARGE: [&str; 7] = ["job", "finished", "call", "event", "flow", "idempoten
 
 /// Queries that go along an index in its order, from one end, until they have as many rows as they want: there is no
 /// condition to look up. A partial index holds nothing but what they look for.
-const WALKS: [&str; 0] = [];
+const WALKS: [&str; 6] = [
+    // The first and the last event; the oldest calls and events.
+    "event_bounds",
+    "prune_calls",
+    "prune_events",
+    // The oldest event too; and all flows that are idle, which the chore of every few minutes reads.
+    "prune_flows",
+    "prune_runs",
+    // The first of the jobs that are not due yet.
+    "save_counts",
+];
 
 /// Every query finds its rows by a condition on an index, as the store's connections plan it and as a server would that was
 /// left to itself, on tables of the size given by TIDEGATE_EXPLAIN_ROWS (default 1,000,000).
@@ -250,7 +260,12 @@ async fn no_query_reads_a_table_whole() {
         for (name, text) in queries() {
             let plan = plan(&mut conn, &name, &text).await;
             look(&plan, &mut |node, table, by| {
-                if node == "Seq Scan" || (by.is_none() && !WALKS.contains(&name.as_str())) {
+                // A server left to itself reads ten thousand runs whole, once in a while, and days without a job.
+                let filled = format!("finished_day_{}", START.0 / 86_400_000_000);
+                let empty = table.starts_with("finished_day_") && table != filled;
+                let small = who == "the server" && (table == "run" || empty);
+                let walks = node != "Seq Scan" && WALKS.contains(&name.as_str());
+                if (node == "Seq Scan" || by.is_none()) && !walks && !small {
                     findings.push(format!("{who}: {name}: {node} on {table} without a condition"));
                 }
             });
@@ -316,7 +331,8 @@ async fn fill(conn: &mut PgConnection, rows: i64) {
         "insert into idempotency select '', 'i' || n, '\\x00', ROWS + n, 1 from generate_series(1, ROWS, 50) n".to_owned(),
         "insert into call (id, provider, operation, lane, account, spends, granted_at, epoch, lease_until, jobs, begun_at,
            ended_at, settled_at, ending)
-         select n, 'crm', 'sync', 0, '', '[]', n, 0, n, '\\x00', n, n, n, 2 from generate_series(1, ROWS) n"
+         select n, 'crm', 'sync', 0, '', '[]', n, 0, n, '\\x00', n, nullif(n, n * o), nullif(n, n * o), 2 - 2 * o
+         from generate_series(1, ROWS) n, lateral (select (n % 1000 = 0)::int as o) as x"
             .to_owned(),
         "insert into event select n, 1, n, '[]' from generate_series(1, ROWS) n".to_owned(),
         "insert into run (seq, created_at, display_name, tenant, state, updated_at)
