@@ -13,6 +13,7 @@ use crate::telemetry::Metrics;
 
 pub mod admin;
 pub mod bulk;
+pub mod calls;
 pub mod enqueue;
 pub mod error;
 mod feed;
@@ -25,6 +26,7 @@ pub mod providers;
 pub mod reload;
 mod repeat;
 pub mod runs;
+pub mod schedules;
 pub mod watch;
 
 pub use error::{Code, Error, Result};

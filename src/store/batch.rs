@@ -80,6 +80,9 @@ pub struct Begin {
     pub account: Account,
     /// In the order of the turns; all of the same (operation, account).
     pub takes: Vec<Take>,
+    /// Journals `calls_max` calls that carry no job: somebody waits for their answers. Any daemon may begin them, so they
+    /// need no partition; `takes` is empty.
+    pub bare: bool,
     /// Single lane: calls to begin at most, one job each. Batch lane: 1.
     pub calls_max: u32,
     /// Batch lane: payload bytes of the call at most; at least one job is taken whatever its size.

@@ -36,6 +36,10 @@ mod postgres;
 mod providers;
 mod retention;
 mod runs;
+<<<<<<< HEAD
 mod silence;
+=======
+mod schedules;
+>>>>>>> main
 mod sqlite;
 mod states;

@@ -80,6 +80,15 @@ impl Gate {
 
     /// How many calls may begin at all and whether they are probes, or when to look again.
     fn slots(&mut self, now: Timestamp) -> Result<(u32, bool), Timestamp> {
+        let wake_at = self.turns.wake_at();
+        if wake_at > now {
+            return Err(wake_at.max(self.held_until));
+        }
+        self.room(now)
+    }
+
+    /// The same, whoever asks.
+    pub fn room(&mut self, now: Timestamp) -> Result<(u32, bool), Timestamp> {
         let stopped = self.shared.held.load(Ordering::Relaxed) || self.shared.paused.load(Ordering::Relaxed);
         if stopped || self.current.transport.is_err() {
             return Err(Timestamp::NEVER);
@@ -91,10 +100,6 @@ impl Gate {
         if self.begins.under_way.len() >= BEGINS_MAX {
             // The journal's answer wakes the gate.
             return Err(Timestamp::NEVER);
-        }
-        let wake_at = self.turns.wake_at();
-        if wake_at > now {
-            return Err(wake_at);
         }
         // Begins under way have their slots.
         let in_flight = self.shared.in_flight() + self.begins.calls;
@@ -354,6 +359,7 @@ impl Gate {
             lane,
             account: key.account.clone(),
             takes,
+            bare: false,
             calls_max,
             bytes_max: operation.lane(lane).map_or(usize::MAX, |l| l.bytes_max),
             permit,

@@ -24,6 +24,7 @@ queries! {
     DELETE_IDEMPOTENCY = "delete_idempotency.sql",
     DELETE_JOBS = "delete_jobs.sql",
     DELETE_PROVIDER = "delete_provider.sql",
+    DELETE_SCHEDULE = "delete_schedule.sql",
     DRAW_CALLS = "draw_calls.sql",
     DRAW_TURN = "draw_turn.sql",
     DUE = "due.sql",
@@ -54,6 +55,7 @@ queries! {
     LIST_JOBS = "list_jobs.sql",
     LIST_RUNS = "list_runs.sql",
     LOCK_PROVIDERS = "lock_providers.sql",
+    LOCK_SCHEDULE = "lock_schedule.sql",
     MAKE_PARTITIONS = "make_partitions.sql",
     META = "meta.sql",
     NEXT_DUE = "next_due.sql",
@@ -81,7 +83,14 @@ queries! {
     SAVE_COUNTS = "save_counts.sql",
     SAVE_PROVIDER = "save_provider.sql",
     SAVE_RUNS = "save_runs.sql",
+    SAVE_SCHEDULE = "save_schedule.sql",
     SAVE_STEADY = "save_steady.sql",
+<<<<<<< HEAD
+=======
+    SCHEDULE = "schedule.sql",
+    SCHEDULES = "schedules.sql",
+    SAVE_TALLIES = "save_tallies.sql",
+>>>>>>> main
     SET_RUN = "set_run.sql",
     TAILS = "tails.sql",
     TAKE_RUN = "take_run.sql",
