@@ -116,11 +116,7 @@ const ALONE: &[(&str, &str, &[&str])] = &[
     (
         "src/store/postgres",
         "what a commit decides by must hold until its end",
-<<<<<<< HEAD
-        &["fences", "heads", "keep_runs", "lock_providers", "own_keys", "set_run", "share_keys", "take_run"],
-=======
         &[
-            "epoch",
             "fences",
             "heads",
             "keep_runs",
@@ -131,7 +127,6 @@ const ALONE: &[(&str, &str, &[&str])] = &[
             "share_keys",
             "take_run",
         ],
->>>>>>> main
     ),
     ("src/store/postgres", "a lost connection leaves a commit in doubt", &["end_session", "fate"]),
     (

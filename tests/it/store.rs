@@ -36,10 +36,7 @@ mod postgres;
 mod providers;
 mod retention;
 mod runs;
-<<<<<<< HEAD
-mod silence;
-=======
 mod schedules;
->>>>>>> main
+mod silence;
 mod sqlite;
 mod states;

@@ -44,15 +44,8 @@ impl Work<'_> {
     }
 
     /// What each begin may take: under the present epoch, and under the present fences of the partitions. Both hold until
-<<<<<<< HEAD
-    /// the commit.
-    async fn allowed<'b>(&mut self, begins: &'b [Begin]) -> Step<Vec<Allowed<'b>>> {
-=======
     /// the commit. And the epoch.
     async fn allowed<'b>(&mut self, begins: &'b [Begin]) -> Step<(Vec<Allowed<'b>>, i64)> {
-        let epoch = sqlx::query(sql::EPOCH).fetch_one(&mut *self.conn).await?;
-        let epoch = Columns::of(&epoch).int()?;
->>>>>>> main
         let holds = || begins.iter().flat_map(|b| b.takes.iter().map(|take| (b.provider.as_str(), take.hold)));
         let partitions: BTreeSet<(&str, i64)> = holds().map(|(p, hold)| (p, i64::from(hold.shard))).collect();
         let (mut epoch, mut fences) = self.fences(&partitions).await?;
@@ -74,7 +67,10 @@ impl Work<'_> {
     }
 
     /// The epoch; and the fences of those partitions that are on record, by provider and shard.
-    async fn fences(&mut self, partitions: &BTreeSet<(&str, i64)>) -> Step<(i64, BTreeMap<String, BTreeMap<i64, i64>>)> {
+    async fn fences(
+        &mut self,
+        partitions: &BTreeSet<(&str, i64)>,
+    ) -> Step<(i64, BTreeMap<String, BTreeMap<i64, i64>>)> {
         let (providers, shards): (Vec<&str>, Vec<i64>) = partitions.iter().copied().unzip();
         let (mut epoch, mut fences) = (i64::MAX, BTreeMap::<String, BTreeMap<i64, i64>>::new());
         for row in sqlx::query(sql::FENCES).bind(providers).bind(shards).fetch_all(&mut *self.conn).await? {

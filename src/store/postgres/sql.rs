@@ -85,12 +85,8 @@ queries! {
     SAVE_RUNS = "save_runs.sql",
     SAVE_SCHEDULE = "save_schedule.sql",
     SAVE_STEADY = "save_steady.sql",
-<<<<<<< HEAD
-=======
     SCHEDULE = "schedule.sql",
     SCHEDULES = "schedules.sql",
-    SAVE_TALLIES = "save_tallies.sql",
->>>>>>> main
     SET_RUN = "set_run.sql",
     TAILS = "tails.sql",
     TAKE_RUN = "take_run.sql",
