@@ -37,5 +37,6 @@ mod providers;
 mod retention;
 mod runs;
 mod schedules;
+mod silence;
 mod sqlite;
 mod states;
