@@ -92,6 +92,7 @@ impl App {
                 events: config.retention.events,
                 ..engine::Retention::default()
             },
+            collections: engine::collections::Collections::new(config.collections.iter().cloned()),
             cluster,
         };
         // Addresses first: a port that is taken should be known before calls leave.

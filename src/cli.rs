@@ -27,6 +27,7 @@ pub mod jobs;
 pub mod limits;
 pub mod output;
 pub mod providers;
+pub mod records;
 pub mod runs;
 pub mod serve;
 pub mod show;
@@ -73,6 +74,9 @@ pub enum Ask {
     /// Sets of jobs with shared progress, forecast, pause and cancel.
     #[command(subcommand)]
     Runs(runs::Verb),
+    /// JSON records of collections, and the pulls and pushes behind them.
+    #[command(subcommand)]
+    Records(records::Verb),
     /// Third-party APIs: declare them, see how they stand, hold them back, try them.
     #[command(subcommand)]
     Providers(providers::Verb),
@@ -201,6 +205,7 @@ fn client(ask: Ask, global: &Global, output: &Output) -> Result<Exit, Error> {
             Ask::Enqueue(enqueue) => enqueue.run(daemon, output).await,
             Ask::Jobs(verb) => jobs::run(verb, daemon, output).await,
             Ask::Runs(verb) => runs::run(verb, daemon, output).await,
+            Ask::Records(verb) => records::run(verb, daemon, output).await,
             Ask::Providers(verb) => providers::run(verb, daemon, output).await,
             Ask::Limits(verb) => limits::run(verb, daemon, output).await,
             Ask::Breakers(verb) => limits::breakers(verb, daemon, output).await,

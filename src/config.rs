@@ -9,13 +9,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::collection::Collection;
 use crate::model::provider::{Provider, SecretRef};
 
+mod collection;
 mod explain;
 mod file;
 mod limits;
 mod load;
 mod operation;
+mod pages;
 mod problem;
 pub mod provider;
 mod reader;
@@ -45,6 +48,7 @@ pub struct Config {
     pub log: Log,
     pub telemetry: Telemetry,
     pub providers: Vec<DeclaredProvider>,
+    pub collections: Vec<Collection>,
 }
 
 /// A provider with the text it came from.

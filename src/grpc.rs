@@ -12,6 +12,7 @@ mod job_service;
 pub mod listener;
 mod meter;
 mod provider_service;
+mod record_service;
 mod run_service;
 pub mod server;
 pub mod status;

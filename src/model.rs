@@ -6,13 +6,16 @@
 pub mod address;
 pub mod backoff;
 pub mod call;
+pub mod collection;
 pub mod event;
 pub mod filter;
 pub mod flow;
 pub mod id;
 pub mod job;
 pub mod name;
+pub mod pages;
 pub mod provider;
+pub mod record;
 pub mod request;
 pub mod run;
 pub mod shard;

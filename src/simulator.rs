@@ -18,6 +18,7 @@ pub mod config;
 pub mod core;
 pub mod dice;
 pub mod limit;
+pub mod lists;
 pub mod log;
 pub mod records;
 pub mod report;
@@ -26,6 +27,7 @@ pub mod watch;
 
 pub use config::{Faults, HeaderStyle, Latency, LimitRule, Records, Rule, SimulatorConfig};
 pub use core::{Core, Reply};
+pub use lists::ListRule;
 pub use log::Arrival;
 pub use report::Report;
 
@@ -103,6 +105,16 @@ impl SimulatorHandle {
     /// The newest version that was accepted of each record, and how often it was; needs `records.keep`.
     pub fn records(&self) -> Vec<(String, core::Seen)> {
         self.shared.records()
+    }
+
+    /// Puts an item into a list: `fields` is the inside of its JSON object but for `id` and `updated`.
+    pub fn put_item(&self, path: &str, id: &str, fields: &str) -> bool {
+        self.shared.lists().put(path, id, fields)
+    }
+
+    /// Deletes an item of a list.
+    pub fn delete_item(&self, path: &str, id: &str) -> bool {
+        self.shared.lists().delete(path, id)
     }
 
     /// From now on the provider misbehaves like this.

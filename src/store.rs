@@ -18,7 +18,7 @@ use crate::model::filter::Filter;
 use crate::model::flow::{Flow, FlowCounts};
 use crate::model::id::{CallId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job, Labels};
-use crate::model::name::{OperationName, ProviderName};
+use crate::model::name::{CollectionName, Key, OperationName, ProviderName};
 use crate::model::run::Run;
 use crate::model::state::State;
 
@@ -31,6 +31,7 @@ pub mod memory;
 mod packed;
 mod packer;
 pub mod postgres;
+mod records;
 mod row;
 mod rules;
 pub mod sqlite;
@@ -39,6 +40,9 @@ pub use batch::{
     Accepted, Again, Batch, Begin, Begun, BegunCall, Committed, Enqueued, FinishCall, Finished, JobOutcome, Next, Take,
 };
 pub use change::{AppliedProvider, Change, Changed, Decision, JobNow};
+pub use records::{
+    PageEnd, PageWhat, RecordDone, RecordOp, RecordPage, RecordWrite, Records, StartPull, Written,
+};
 pub use info::{Notice, StoreInfo, Touched, Whose};
 
 /// Calls kept in [`Job::calls`].
@@ -77,6 +81,10 @@ pub enum Refusal {
     StaleRevision { name: ProviderName, current: i64, expected: i64 },
     #[error("provider {name} still has {jobs} jobs to do")]
     ProviderBusy { name: ProviderName, jobs: u64 },
+    #[error("collection {collection} has no record {id}")]
+    NoRecord { collection: CollectionName, id: Key },
+    #[error("record {id} of {collection} is at version {current}, not {expected}")]
+    StaleRecord { collection: CollectionName, id: Key, current: i64, expected: i64 },
 }
 
 /// A failure of the store itself. The batch did not happen.
@@ -121,7 +129,7 @@ pub struct Tally {
 
 /// See the module documentation for what all methods promise.
 #[async_trait]
-pub trait Store: Send + Sync + std::fmt::Debug {
+pub trait Store: Records + Send + Sync + std::fmt::Debug {
     /// The only write. All or nothing, durable on `Ok`.
     async fn commit(&self, batch: Batch) -> Result<Committed, Error>;
 

@@ -226,6 +226,10 @@ impl From<Refusal> for Error {
             Refusal::StaleRevision { name, current, .. } => Error::new(Code::Aborted, "STALE_ETAG", message)
                 .about("provider", name)
                 .with("revision", current.to_string()),
+            Refusal::NoRecord { collection, id } => Error::not_found("record", format_args!("{collection}/{id}")),
+            Refusal::StaleRecord { collection, id, current, .. } => Error::new(Code::Aborted, "STALE_VERSION", message)
+                .about("record", format_args!("{collection}/{id}"))
+                .with("version", current.to_string()),
             Refusal::ProviderBusy { name, jobs } => {
                 precondition("PROVIDER_BUSY").about("provider", name).with("jobs", jobs.to_string())
             }

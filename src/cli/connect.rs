@@ -11,6 +11,7 @@ use super::exit::{Error, Exit};
 use crate::grpc::pb::admin_service_client::AdminServiceClient;
 use crate::grpc::pb::job_service_client::JobServiceClient;
 use crate::grpc::pb::provider_service_client::ProviderServiceClient;
+use crate::grpc::pb::record_service_client::RecordServiceClient;
 use crate::grpc::pb::run_service_client::RunServiceClient;
 
 /// Where the daemon listens when nothing else is said.
@@ -74,6 +75,10 @@ impl Daemon {
 
     pub fn runs(&self) -> RunServiceClient<Channel> {
         RunServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub fn records(&self) -> RecordServiceClient<Channel> {
+        RecordServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub fn providers(&self) -> ProviderServiceClient<Channel> {

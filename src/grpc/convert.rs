@@ -16,6 +16,7 @@ use crate::model::state::State;
 pub mod events;
 pub mod jobs;
 pub mod providers;
+pub mod records;
 pub mod runs;
 
 /// Nanoseconds are cut off: the daemon counts in microseconds. Times that the daemon never has are not told.

@@ -59,6 +59,8 @@ pub struct Operation {
     pub retry_if: Vec<Match>,
     /// Bytes of the answer kept with the job. 0 keeps none.
     pub keep_bytes: usize,
+    /// It lists things page by page, so a collection can be pulled by it.
+    pub pages: Option<Arc<super::pages::Pages>>,
 }
 
 impl Operation {

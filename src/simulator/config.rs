@@ -59,6 +59,8 @@ pub struct SimulatorConfig {
     pub latency: Latency,
     pub faults: Faults,
     pub records: Records,
+    /// Lists that are read page by page.
+    pub lists: Vec<super::lists::ListRule>,
     /// Arrivals as JSON lines go here.
     pub log: Option<PathBuf>,
     /// Newest arrivals kept in memory for tests.
@@ -77,6 +79,7 @@ impl Default for SimulatorConfig {
             latency: Latency::default(),
             faults: Faults::default(),
             records: Records::default(),
+            lists: Vec::new(),
             log: None,
             keep_arrivals: 0,
         }

@@ -44,6 +44,8 @@ mod leases;
 mod notices;
 mod open;
 mod read;
+mod read_records;
+mod records;
 mod runs;
 mod sql;
 mod work;

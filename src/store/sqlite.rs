@@ -38,6 +38,8 @@ mod error;
 mod finish;
 mod open;
 mod read;
+mod read_records;
+mod records;
 mod sql;
 mod trip;
 mod work;
