@@ -40,10 +40,8 @@ pub use batch::{
     Accepted, Again, Batch, Begin, Begun, BegunCall, Committed, Enqueued, FinishCall, Finished, JobOutcome, Next, Take,
 };
 pub use change::{AppliedProvider, Change, Changed, Decision, JobNow};
-pub use records::{
-    PageEnd, PageWhat, RecordDone, RecordOp, RecordPage, RecordWrite, Records, StartPull, Written,
-};
 pub use info::{Notice, StoreInfo, Touched, Whose};
+pub use records::{PageEnd, PageWhat, RecordDone, RecordOp, RecordPage, RecordWrite, Records, StartPull, Written};
 
 /// Calls kept in [`Job::calls`].
 pub const CALLS_KEPT: usize = 32;

@@ -177,13 +177,7 @@ pub async fn run(verb: Verb, daemon: &Daemon, output: &Output) -> Result<Exit, E
     Ok(Exit::Done)
 }
 
-async fn list(
-    collection: String,
-    filter: String,
-    limit: usize,
-    daemon: &Daemon,
-    output: &Output,
-) -> Result<(), Error> {
+async fn list(collection: String, filter: String, limit: usize, daemon: &Daemon, output: &Output) -> Result<(), Error> {
     let mut found = Vec::new();
     let mut request = pb::ListRecordsRequest { collection, filter, ..Default::default() };
     while found.len() < limit {

@@ -51,8 +51,7 @@ fn read(found: &Found, name: &str, entry: &Entry) -> Option<Collection> {
     let shape = shape_of(&format!("{indexes:?} {aggregates:?}"));
     let push = push.map(Arc::new);
     let name = checked?;
-    (found.count() == before)
-        .then_some(Collection { name, schema, indexes, aggregates, pull, push, tombstones, shape })
+    (found.count() == before).then_some(Collection { name, schema, indexes, aggregates, pull, push, tombstones, shape })
 }
 
 /// In place, or in a file of its own. A file is read when the configuration is.
@@ -60,7 +59,8 @@ fn schema(found: &Found, reader: &Reader<'_>) -> Option<Schema> {
     let inline = reader.get("schema", tree::json);
     let from_file = reader.get("schema_file", |node| {
         let source = file::read(std::path::Path::new(values::text(node)?))?;
-        serde_json::from_str(&source.text).map_err(|e| Problem::new(format!("expected a JSON Schema: {e}")).at(&node.at))
+        serde_json::from_str(&source.text)
+            .map_err(|e| Problem::new(format!("expected a JSON Schema: {e}")).at(&node.at))
     });
     let at = reader.node("schema").or(reader.node("schema_file")).map_or(reader.at, |node| &node.at);
     if inline.is_some() && from_file.is_some() {

@@ -102,12 +102,7 @@ impl Handle {
 
     /// Starts a pull of the collection, or finds the one that is running: the flag says which. `full`: ask for
     /// everything, whatever is known from before.
-    pub async fn start_pull(
-        &self,
-        name: &CollectionName,
-        full: bool,
-        actor: &str,
-    ) -> Result<(Pull, bool), PullError> {
+    pub async fn start_pull(&self, name: &CollectionName, full: bool, actor: &str) -> Result<(Pull, bool), PullError> {
         let collection = self.collections().get(name).ok_or_else(|| PullError::NoCollection(name.clone()))?;
         let rule = collection.pull.as_ref().ok_or_else(|| PullError::NoPull(name.clone()))?;
         let no_pages = |what| PullError::NoPages {

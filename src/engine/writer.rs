@@ -20,7 +20,8 @@ use crate::model::flow::Flow;
 use crate::model::id::FlowId;
 use crate::model::job::NewJob;
 use crate::store::{
-    self, Batch, Begin, Begun, Change, Changed, Committed, Enqueued, FinishCall, PageEnd, PageWhat, RecordDone, RecordOp, Refusal, Store,
+    self, Batch, Begin, Begun, Change, Changed, Committed, Enqueued, FinishCall, PageEnd, PageWhat, RecordDone,
+    RecordOp, Refusal, Store,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -279,7 +280,15 @@ impl Actor {
                 self.metrics.store_commit(self.clock.steady().since(started));
                 count(&self.metrics, &committed);
                 let records = std::mem::take(&mut group.records);
-                group_reply(group.enqueues, group.changes, records, group.begins, group.finishes, &self.signals, committed);
+                group_reply(
+                    group.enqueues,
+                    group.changes,
+                    records,
+                    group.begins,
+                    group.finishes,
+                    &self.signals,
+                    committed,
+                );
                 Ok(())
             }
             Err(e) => {

@@ -146,7 +146,8 @@ impl Collection {
     /// The record that a document makes, or everything that is wrong with it, by JSON pointer.
     pub fn check(&self, data: impl Into<Arc<str>>) -> Result<Checked, Vec<Wrong>> {
         let data: Arc<str> = data.into();
-        let value: Value = serde_json::from_str(&data).map_err(|e| vec![Wrong::at("", format!("expected JSON: {e}"))])?;
+        let value: Value =
+            serde_json::from_str(&data).map_err(|e| vec![Wrong::at("", format!("expected JSON: {e}"))])?;
         if !value.is_object() {
             return Err(vec![Wrong::at("", "expected a JSON object".to_owned())]);
         }
@@ -179,7 +180,14 @@ impl PushRule {
 
     /// The job that sends this version of a record; the same one however often it is asked for. `None`: a delete that
     /// nobody is told of.
-    pub fn job(&self, collection: &CollectionName, id: &Key, data: &Arc<str>, version: i64, gone: bool) -> Option<NewJob> {
+    pub fn job(
+        &self,
+        collection: &CollectionName,
+        id: &Key,
+        data: &Arc<str>,
+        version: i64,
+        gone: bool,
+    ) -> Option<NewJob> {
         let (operation, coalesce) = match gone {
             true => self.delete.clone()?,
             false => (self.operation.clone(), self.coalesce),

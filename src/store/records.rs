@@ -149,7 +149,6 @@ pub struct RecordPage {
     pub more: bool,
 }
 
-
 impl RecordPage {
     /// Of what was read with a limit of one more.
     pub(super) fn of(mut records: Vec<Record>, limit: usize) -> RecordPage {
@@ -175,12 +174,8 @@ pub trait Records: Send + Sync {
         limit: usize,
     ) -> Result<RecordPage, Error>;
     /// Records by their last change, above `after`, deleted ones too.
-    async fn record_changes(
-        &self,
-        collection: &CollectionName,
-        after: i64,
-        limit: usize,
-    ) -> Result<Vec<Record>, Error>;
+    async fn record_changes(&self, collection: &CollectionName, after: i64, limit: usize)
+    -> Result<Vec<Record>, Error>;
     /// Groups in the aggregate's order, largest first, over all time.
     async fn top_groups(&self, collection: &CollectionName, aggregate: &str, limit: usize)
     -> Result<Vec<Group>, Error>;

@@ -54,7 +54,9 @@ impl Api {
         let top = match usize::try_from(spec.top) {
             Ok(0) => TOP_DEFAULT,
             Ok(n) => n.min(PAGE_MAX),
-            Err(_) => return Err(Error::field("top", "BAD_TOP", format_args!("expected 0 to {PAGE_MAX}, got {}", spec.top))),
+            Err(_) => {
+                return Err(Error::field("top", "BAD_TOP", format_args!("expected 0 to {PAGE_MAX}, got {}", spec.top)));
+            }
         };
         self.need_built(&collection).await?;
         let store = self.engine().store();
@@ -64,11 +66,15 @@ impl Api {
         };
         let cells = store.groups_between(&collection.name, &aggregate.name, from, to, CELLS_MAX + 1).await?;
         if cells.len() > CELLS_MAX {
-            let said = format!("expected a window of at most {CELLS_MAX} groups times buckets; ask for a shorter one, or declare longer buckets");
+            let said = format!(
+                "expected a window of at most {CELLS_MAX} groups times buckets; ask for a shorter one, or declare longer buckets"
+            );
             return Err(Error::new(Code::FailedPrecondition, "WINDOW_TOO_WIDE", said));
         }
         let mut groups = added_up(cells);
-        groups.sort_by(|a, b| rank(&b.sums, aggregate.order).cmp(&rank(&a.sums, aggregate.order)).then(a.group.cmp(&b.group)));
+        groups.sort_by(|a, b| {
+            rank(&b.sums, aggregate.order).cmp(&rank(&a.sums, aggregate.order)).then(a.group.cmp(&b.group))
+        });
         groups.truncate(top);
         Ok(Aggregated { aggregate, groups, start: Some(Timestamp(from)) })
     }

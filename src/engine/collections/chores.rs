@@ -60,12 +60,8 @@ async fn tend(handle: &Handle, collection: &Arc<Collection>, forget: bool) -> Re
         let pulled_from = collection.pull.as_ref().map(|pull| pull.provider.clone());
         // What a provider deleted is not deleted there again.
         let push = rule.filter(|rule| Some(&rule.provider) != pulled_from.as_ref());
-        let sweep = || RecordOp::Sweep {
-            collection: collection.name.clone(),
-            pull: pull.id,
-            push: push.clone(),
-            limit: STEP,
-        };
+        let sweep =
+            || RecordOp::Sweep { collection: collection.name.clone(), pull: pull.id, push: push.clone(), limit: STEP };
         repeat(handle, sweep).await?;
     }
     if forget && known.last_change > known.forgotten {

@@ -12,7 +12,6 @@ use crate::grpc::status::item_error;
 use crate::model::collection::{Aggregate, show_number};
 use crate::model::record::{Group, Pull, PullState, Record};
 
-
 pub fn record(record: Record) -> pb::Record {
     pb::Record {
         collection: record.collection.to_string(),

@@ -69,7 +69,8 @@ fn entry(value: &Value, aggregate: &Aggregate) -> Result<Entry, Wrong> {
         values.push(match value.pointer(&field.pointer) {
             None | Some(Value::Null) => None,
             Some(found) => Some(number::read(found).ok_or_else(|| {
-                let what = format!("expected a number within +-9 trillion for the measure {name}, got {}", short(found));
+                let what =
+                    format!("expected a number within +-9 trillion for the measure {name}, got {}", short(found));
                 Wrong::at(&field.pointer, what)
             })?),
         });
@@ -80,7 +81,8 @@ fn entry(value: &Value, aggregate: &Aggregate) -> Result<Entry, Wrong> {
             None | Some(Value::Null) => None,
             Some(found) => {
                 let at = time(found).ok_or_else(|| {
-                    let what = format!("expected a time like \"2026-11-24T14:30:00Z\" or Unix seconds, got {}", short(found));
+                    let what =
+                        format!("expected a time like \"2026-11-24T14:30:00Z\" or Unix seconds, got {}", short(found));
                     Wrong::at(&field.pointer, what)
                 })?;
                 let length = length.as_micros() as i64;

@@ -8,7 +8,8 @@ fn field(name: &str) -> Field {
 }
 
 fn orders() -> Collection {
-    let index = |names: &[&str]| Index { name: names.join(",").into(), fields: names.iter().map(|n| field(n)).collect() };
+    let index =
+        |names: &[&str]| Index { name: names.join(",").into(), fields: names.iter().map(|n| field(n)).collect() };
     let aggregate = Aggregate {
         name: "by_status".into(),
         group_by: vec![field("status")],
@@ -48,7 +49,8 @@ fn a_document_is_kept_byte_for_byte_and_its_fields_become_facts() {
     let data = r#"{ "status":"open","amount":1.10,  "at":"2026-11-24T14:30:00Z"}"#;
     let checked = orders().check(data).unwrap();
     assert_eq!(&*checked.data, data);
-    let indexes = [("status".into(), r#"["open"]"#.to_owned()), ("status,customer".into(), r#"["open",null]"#.to_owned())];
+    let indexes =
+        [("status".into(), r#"["open"]"#.to_owned()), ("status,customer".into(), r#"["open",null]"#.to_owned())];
     assert_eq!(checked.facts.indexes, indexes);
     let bucket = "2026-11-24T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_microsecond();
     let expected = Entry {

@@ -31,7 +31,9 @@ pub fn read<'a>(pages: &Pages, page: &Page, url: &url::Url, answer: &'a Answer) 
     }
     if answer.truncated {
         let got = answer.body.len();
-        return Err(format!("expected a whole page, got one cut off after {got} bytes; raise response_bytes_max or ask for smaller pages"));
+        return Err(format!(
+            "expected a whole page, got one cut off after {got} bytes; raise response_bytes_max or ask for smaller pages"
+        ));
     }
     let list = at(&answer.body, &pages.items)?;
     let list = list.ok_or_else(|| format!("expected a list of items at {:?}, got nothing there", pages.items))?;
@@ -56,7 +58,8 @@ fn next(pages: &Pages, page: &Page, url: &url::Url, answer: &Answer, items: u64)
         Next::Link => match link(answer)? {
             None => None,
             Some(target) => {
-                let to = url.join(&target).map_err(|e| format!("expected a URL in the Link header, got {target:?}: {e}"))?;
+                let to =
+                    url.join(&target).map_err(|e| format!("expected a URL in the Link header, got {target:?}: {e}"))?;
                 if !same_origin(&to, url) {
                     return Err(other_origin(&to, url));
                 }
@@ -164,7 +167,9 @@ fn at<'a>(json: &'a [u8], pointer: &str) -> Result<Option<&'a RawValue>, String>
     let path: Vec<String> = pointer.split('/').skip(1).map(|s| s.replace("~1", "/").replace("~0", "~")).collect();
     let mut reader = serde_json::Deserializer::from_slice(json);
     let found = Step(&path).deserialize(&mut reader).and_then(|found| reader.end().map(|()| found));
-    found.map_err(|e| format!("expected JSON, got {}: {e}", short(&String::from_utf8_lossy(&json[..json.len().min(60)]))))
+    found.map_err(|e| {
+        format!("expected JSON, got {}: {e}", short(&String::from_utf8_lossy(&json[..json.len().min(60)])))
+    })
 }
 
 /// Walks down one path and skips everything else.

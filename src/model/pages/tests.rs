@@ -20,7 +20,12 @@ fn url() -> url::Url {
     "https://api.example/v1/users?n=2".parse().unwrap()
 }
 
-fn next_of(next: Next, page: &Page, body: &str, headers: &[(&'static str, &'static str)]) -> Result<Option<Position>, String> {
+fn next_of(
+    next: Next,
+    page: &Page,
+    body: &str,
+    headers: &[(&'static str, &'static str)],
+) -> Result<Option<Position>, String> {
     read(&pages(next), page, &url(), &answer(body, headers)).map(|items| items.next)
 }
 
@@ -30,7 +35,10 @@ const TWO: &str = r#"{"data":[{"id": 1.0},{"id":2}],"next":"c2"}"#;
 fn items_come_byte_for_byte() {
     let answer = answer(TWO, &[("etag", "\"e2\"")]);
     let read = read(&pages(Next::None), &first(), &url(), &answer).unwrap();
-    assert_eq!((read.items, read.next, read.etag.as_deref()), (vec![r#"{"id": 1.0}"#, r#"{"id":2}"#], None, Some("\"e2\"")));
+    assert_eq!(
+        (read.items, read.next, read.etag.as_deref()),
+        (vec![r#"{"id": 1.0}"#, r#"{"id":2}"#], None, Some("\"e2\""))
+    );
 }
 
 #[test]

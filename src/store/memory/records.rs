@@ -106,9 +106,9 @@ impl Shelf for Book {
     async fn save(&mut self, saves: Saves) -> Result<(), Infallible> {
         let keyed = |row: Row| ((row.record.collection.clone(), row.record.id.clone()), row);
         self.rows.extend(saves.rows.into_iter().map(keyed));
-        saves.index_gone.iter().for_each(|row| drop(self.index.remove(row)));
+        self.index.retain(|row| !saves.index_gone.contains(row));
         self.index.extend(saves.index_new);
-        saves.points_gone.iter().for_each(|point| drop(self.points.remove(point)));
+        self.points.retain(|point| !saves.points_gone.contains(point));
         self.points.extend(saves.points_new);
         Ok(())
     }

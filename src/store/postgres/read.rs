@@ -29,12 +29,20 @@ const FIRST_WINDOW: usize = 256;
 const LABEL: &str = "((j.labels::json ->> ?) collate \"C\")";
 
 impl PgStore {
-    pub(super) async fn rows<T>(&self, query: Query<'_>, read: impl Fn(&PgRow) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+    pub(super) async fn rows<T>(
+        &self,
+        query: Query<'_>,
+        read: impl Fn(&PgRow) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
         let rows = query.fetch_all(self.pool()?).await.map_err(error::of)?;
         rows.iter().map(read).collect()
     }
 
-    pub(super) async fn row<T>(&self, query: Query<'_>, read: impl Fn(&PgRow) -> Result<T, Error>) -> Result<Option<T>, Error> {
+    pub(super) async fn row<T>(
+        &self,
+        query: Query<'_>,
+        read: impl Fn(&PgRow) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
         let row = query.fetch_optional(self.pool()?).await.map_err(error::of)?;
         row.as_ref().map(read).transpose()
     }

@@ -139,8 +139,7 @@ impl Shelf for Work<'_> {
             .bind(rows.iter().map(Row::facts_text).collect::<Vec<_>>())
             .bind(ints(rows, |row| row.seen));
         self.run(save).await?;
-        for (query, rows) in
-            [(sql::REMOVE_RECORD_INDEX, &saves.index_gone), (sql::ADD_RECORD_INDEX, &saves.index_new)]
+        for (query, rows) in [(sql::REMOVE_RECORD_INDEX, &saves.index_gone), (sql::ADD_RECORD_INDEX, &saves.index_new)]
         {
             if !rows.is_empty() {
                 let query = sqlx::query(query)

@@ -123,7 +123,12 @@ impl Sheet {
         });
         let pulls = self.pulls.iter().filter_map(|name| {
             let pull = self.sets[name].pull.as_ref()?;
-            Some(What::Pull { collection: name.to_string(), pull: pull.id, state: pull.state, detail: pull.error.clone() })
+            Some(What::Pull {
+                collection: name.to_string(),
+                pull: pull.id,
+                state: pull.state,
+                detail: pull.error.clone(),
+            })
         });
         changes.chain(pulls).collect()
     }
@@ -165,7 +170,9 @@ impl Sheet {
             }
             // The shelf has taken them away.
             RecordOp::Forget { .. } => Ok(RecordDone::Count(swept.len() as u64)),
-            RecordOp::Reshape { collection, items, done } => Ok(RecordDone::Count(self.reshape(&collection, items, done))),
+            RecordOp::Reshape { collection, items, done } => {
+                Ok(RecordDone::Count(self.reshape(&collection, items, done)))
+            }
         };
         self.answers.push(answer);
     }
@@ -291,7 +298,9 @@ impl Sheet {
             let open = matches!(pull.state, PullState::Running | PullState::Failed);
             open && pull.id == page.pull && pull.pages == page.page
         };
-        let Some(mut pull) = self.sets.get(&collection).and_then(|s| s.pull.as_ref()).filter(waits).cloned() else { return };
+        let Some(mut pull) = self.sets.get(&collection).and_then(|s| s.pull.as_ref()).filter(waits).cloned() else {
+            return;
+        };
         pull.updated_at = self.now;
         match what {
             PageWhat::Failed { reason } => {

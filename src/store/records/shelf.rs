@@ -66,8 +66,12 @@ pub(in crate::store) trait Shelf: Send {
     /// Live records that this pull did not see.
     async fn unseen(&mut self, name: &CollectionName, pull: i64, limit: u32) -> Result<Vec<Row>, Self::Failure>;
     /// Takes away records that were deleted before `before`: id and last change of each.
-    async fn forget(&mut self, name: &CollectionName, before: Timestamp, limit: u32)
-    -> Result<Vec<(Key, i64)>, Self::Failure>;
+    async fn forget(
+        &mut self,
+        name: &CollectionName,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<Vec<(Key, i64)>, Self::Failure>;
     async fn groups(&mut self, keys: &BTreeSet<GroupKey>) -> Result<Vec<(GroupKey, Sums)>, Self::Failure>;
     /// Smallest and largest of those that have any.
     async fn extremes(&mut self, keys: &BTreeSet<MeasureKey>) -> Result<Vec<(MeasureKey, i64, i64)>, Self::Failure>;
@@ -266,7 +270,8 @@ fn differences(moved: Vec<Moved>) -> (Saves, BTreeMap<GroupKey, Delta>) {
         let none = Arc::<Facts>::default();
         let now = if row.record.deleted { &none } else { &row.facts };
         let (collection, id) = (&row.record.collection, &row.record.id);
-        let index_row = |(index, value): &(Arc<str>, String)| (collection.clone(), index.clone(), value.clone(), id.clone());
+        let index_row =
+            |(index, value): &(Arc<str>, String)| (collection.clone(), index.clone(), value.clone(), id.clone());
         saves.index_gone.extend(held.indexes.iter().filter(|i| !now.indexes.contains(i)).map(index_row));
         saves.index_new.extend(now.indexes.iter().filter(|i| !held.indexes.contains(i)).map(index_row));
         for (entries, others, sign) in [(&held.entries, &now.entries, -1), (&now.entries, &held.entries, 1)] {

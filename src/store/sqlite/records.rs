@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::bulk::Cells;
 use super::row::{self, Columns};
-use super::work::Work;
 use super::sql;
+use super::work::Work;
 use crate::clock::Timestamp;
 use crate::model::name::{CollectionName, Key};
 use crate::model::record::{CollectionInfo, Sums};

@@ -16,7 +16,8 @@ use tidegate::model::record::{CollectionInfo, Group, Record};
 use tidegate::model::run::Run;
 use tidegate::store::memory::MemoryStore;
 use tidegate::store::{
-    AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, RecordPage, Records, Store, StoreInfo, Tally, Whose,
+    AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, RecordPage, Records, Store, StoreInfo, Tally,
+    Whose,
 };
 
 #[derive(Debug)]

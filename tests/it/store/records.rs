@@ -6,9 +6,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tidegate::model::collection::{
-    AccountRule, Aggregate, Checked, Collection, Field, Index, MILLION, PushRule,
-};
+use tidegate::model::collection::{AccountRule, Aggregate, Checked, Collection, Field, Index, MILLION, PushRule};
 use tidegate::model::flow::Class;
 use tidegate::model::job::Coalesce;
 use tidegate::model::name::{Account, CollectionName, Key, OperationName, ProviderName};
@@ -187,7 +185,10 @@ async fn an_index_finds_what_it_held_after_the_last_write(bench: Bench) {
     assert_eq!(bench.ids("open").await, ["o0", "o2", "o4"]);
     bench.put("o2", r#"{"status":"paid"}"#).await;
     bench.write(write("o4", None)).await.unwrap();
-    assert_eq!((bench.ids("open").await, bench.ids("paid").await), (vec!["o0".into()], vec!["o1".into(), "o2".into(), "o3".into()]));
+    assert_eq!(
+        (bench.ids("open").await, bench.ids("paid").await),
+        (vec!["o0".into()], vec!["o1".into(), "o2".into(), "o3".into()])
+    );
     let page = bench.store.list_records(&name(), None, "o0", 2).await.unwrap();
     assert_eq!((page.records.len(), page.more, page.records[0].id.as_str()), (2, true, "o1"));
     let rest = bench.store.list_records(&name(), Some(("status", r#"["paid"]"#)), "o2", 2).await.unwrap();
@@ -195,7 +196,10 @@ async fn an_index_finds_what_it_held_after_the_last_write(bench: Bench) {
 }
 
 /// Count, sum, min and max by group, counted by reading every record.
-async fn recount(bench: &Bench, buckets: std::ops::Range<i64>) -> BTreeMap<String, (i64, i128, Option<i64>, Option<i64>)> {
+async fn recount(
+    bench: &Bench,
+    buckets: std::ops::Range<i64>,
+) -> BTreeMap<String, (i64, i128, Option<i64>, Option<i64>)> {
     let mut groups: BTreeMap<String, (i64, i128, Option<i64>, Option<i64>)> = BTreeMap::new();
     for record in bench.store.list_records(&name(), None, "", 1_000).await.unwrap().records {
         let facts = orders().check(record.data.clone()).unwrap().facts;
@@ -304,7 +308,8 @@ impl Bench {
 
 async fn a_page_counts_only_if_the_end_of_its_call_does(mut bench: Bench) {
     let done = bench.records(vec![start_pull(&bench, false), start_pull(&bench, false)]).await;
-    let [Ok(RecordDone::Pulling { pull, started: true }), Ok(RecordDone::Pulling { pull: same, started: false })] = &done[..]
+    let [Ok(RecordDone::Pulling { pull, started: true }), Ok(RecordDone::Pulling { pull: same, started: false })] =
+        &done[..]
     else {
         panic!("{done:?}");
     };
@@ -317,7 +322,12 @@ async fn a_page_counts_only_if_the_end_of_its_call_does(mut bench: Bench) {
     assert_eq!((bench.pulled().await.pages, bench.live().await), (0, 0));
     let late = call;
     let (page, id, call) = bench.page().await;
-    bench.end_page(bench.end(call, vec![(id.seq, Next::Delivered)]), page_end(call, &page, &[("a", r#"{"status":"open"}"#)], false, "5")).await;
+    bench
+        .end_page(
+            bench.end(call, vec![(id.seq, Next::Delivered)]),
+            page_end(call, &page, &[("a", r#"{"status":"open"}"#)], false, "5"),
+        )
+        .await;
     let pull = bench.pulled().await;
     assert_eq!((pull.pages, pull.items, pull.changed, bench.live().await), (1, 1, 1, 1));
     assert_ne!(pull.job_id(), Some(id), "the next page's job came with it");
@@ -349,7 +359,9 @@ async fn a_page_counts_only_if_the_end_of_its_call_does(mut bench: Bench) {
         RecordOp::StartPull(start) => RecordOp::StartPull(Box::new(StartPull { replace: Some(2), ..*start })),
         _ => unreachable!(),
     };
-    assert!(matches!(&bench.records(vec![stuck]).await[0], Ok(RecordDone::Pulling { pull, started: true }) if pull.id == 3 && pull.full));
+    assert!(
+        matches!(&bench.records(vec![stuck]).await[0], Ok(RecordDone::Pulling { pull, started: true }) if pull.id == 3 && pull.full)
+    );
     let second = bench.store.collection(&name()).await.unwrap().unwrap().pull.unwrap();
     assert_eq!(bench.state(second.job_id().unwrap()).await, State::Waiting);
 }
@@ -370,7 +382,10 @@ async fn a_sweep_deletes_what_no_page_had(bench: Bench) {
     assert_eq!(bench.records(vec![sweep(1)]).await, [Ok(RecordDone::Count(1))]);
     let pull = bench.pulled().await;
     assert_eq!((pull.state, pull.deleted, pull.changed), (PullState::Done, 4, 1));
-    assert_eq!((bench.ids("open").await, bench.ids("paid").await, bench.live().await), (vec!["o1".into()], vec!["o9".into()], 2));
+    assert_eq!(
+        (bench.ids("open").await, bench.ids("paid").await, bench.live().await),
+        (vec!["o1".into()], vec!["o9".into()], 2)
+    );
 }
 
 async fn the_forgotten_are_named(mut bench: Bench) {
