@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::collection::Collection;
+use crate::model::name::ScheduleName;
 use crate::model::provider::{Provider, SecretRef};
+use crate::model::schedule::Spec;
 
 mod collection;
 mod explain;
@@ -24,6 +26,7 @@ pub mod provider;
 mod reader;
 mod redact;
 mod rules;
+mod schedules;
 mod server;
 mod tree;
 mod values;
@@ -49,6 +52,16 @@ pub struct Config {
     pub telemetry: Telemetry,
     pub providers: Vec<DeclaredProvider>,
     pub collections: Vec<Collection>,
+    pub schedules: Vec<DeclaredSchedule>,
+}
+
+/// A schedule of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeclaredSchedule {
+    pub name: ScheduleName,
+    pub spec: Spec,
+    /// File and line.
+    pub origin: String,
 }
 
 /// A provider with the text it came from.

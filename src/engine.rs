@@ -20,6 +20,7 @@ use crate::outbound::Connect;
 use crate::store::{Change, JournalEntry, PAGE_MAX, Store};
 use crate::telemetry::metrics::Metrics;
 
+pub mod call;
 pub mod caller;
 pub mod cluster;
 pub mod collections;
@@ -30,7 +31,9 @@ pub mod open_calls;
 pub mod outcome;
 pub mod recover;
 pub mod registry;
+pub mod scheduler;
 pub mod signal;
+pub mod spread;
 pub mod status;
 pub mod supervisor;
 pub mod sweeper;
@@ -157,6 +160,9 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         parts: gate_parts,
         registry: registry.clone(),
         sweeper: sweeper.start(&supervisor),
+        scheduler: Default::default(),
+        calls: Default::default(),
+        spread: Default::default(),
         draining: CancellationToken::new(),
     }));
     let current: BTreeMap<ProviderName, crate::store::AppliedProvider> =
@@ -194,6 +200,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
     let what = What::Daemon { kind: "started".to_owned(), detail: format!("{crashed} calls were left open") };
     handle.change(Change::Note { what }).await?;
     handle.0.registry.all().values().for_each(|e| e.gate.open());
+    handle.0.scheduler.start(handle.clone(), &supervisor);
     Ok(handle)
 }
 

@@ -18,8 +18,9 @@ use crate::model::filter::Filter;
 use crate::model::flow::{Flow, FlowCounts};
 use crate::model::id::{CallId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job, Labels};
-use crate::model::name::{CollectionName, Key, OperationName, ProviderName};
+use crate::model::name::{CollectionName, Key, OperationName, ProviderName, ScheduleName};
 use crate::model::run::Run;
+use crate::model::schedule::Schedule;
 use crate::model::state::State;
 
 mod batch;
@@ -34,6 +35,7 @@ pub mod postgres;
 mod records;
 mod row;
 mod rules;
+mod schedules;
 pub mod sqlite;
 
 pub use batch::{
@@ -42,6 +44,7 @@ pub use batch::{
 pub use change::{AppliedProvider, Change, Changed, Decision, JobNow};
 pub use info::{Notice, StoreInfo, Touched, Whose};
 pub use records::{PageEnd, PageWhat, RecordDone, RecordOp, RecordPage, RecordWrite, Records, StartPull, Written};
+pub use schedules::{Apply, ScheduleChange, Start, Tick};
 
 /// Calls kept in [`Job::calls`].
 pub const CALLS_KEPT: usize = 32;
@@ -83,6 +86,13 @@ pub enum Refusal {
     NoRecord { collection: CollectionName, id: Key },
     #[error("record {id} of {collection} is at version {current}, not {expected}")]
     StaleRecord { collection: CollectionName, id: Key, current: i64, expected: i64 },
+    #[error("no schedule {0}")]
+    NoSchedule(ScheduleName),
+    #[error("schedule {name} is at revision {current}, not {expected}")]
+    StaleSchedule { name: ScheduleName, current: i64, expected: i64 },
+    /// Somebody else ticked or changed it first.
+    #[error("schedule {0} has moved on")]
+    ScheduleMoved(ScheduleName),
 }
 
 /// A failure of the store itself. The batch did not happen.
@@ -166,8 +176,6 @@ pub trait Store: Records + Send + Sync + std::fmt::Debug {
     async fn claimed(&self, call: CallId) -> Result<Vec<ClaimedJob>, Error>;
     /// Journal entries above `after` that spent limits and were open or settled at `since` (steady) or later.
     async fn journal(&self, since: Timestamp, after: CallId, limit: usize) -> Result<Vec<JournalEntry>, Error>;
-    /// What [`Change::SaveLimits`] saved last.
-    async fn saved_limits(&self) -> Result<(Vec<(String, String)>, CallId), Error>;
 
     /// Flows with anything waiting, calling or unknown, above `after`.
     async fn flows(&self, after: FlowId, limit: usize) -> Result<Vec<Flow>, Error>;
@@ -181,6 +189,9 @@ pub trait Store: Records + Send + Sync + std::fmt::Debug {
     /// The flows of a run that have work left.
     async fn run_flows(&self, run: RunId, limit: usize) -> Result<Vec<Flow>, Error>;
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error>;
+    /// All of them, by name: [`crate::model::schedule::SCHEDULES_MAX`] at most.
+    async fn schedules(&self) -> Result<Vec<Schedule>, Error>;
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error>;
 
     /// Events above `after`, oldest first.
     async fn events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error>;

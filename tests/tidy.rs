@@ -117,6 +117,7 @@ const ALONE: &[(&str, &str, &[&str])] = &[
             "keep_runs",
             "lock_collections",
             "lock_providers",
+            "lock_schedule",
             "make_collections",
             "own_keys",
             "set_run",

@@ -191,9 +191,11 @@ impl JobWatch {
                 What::DuplicateObserved { jobs, .. } => (None, jobs),
                 What::Run { .. }
                 | What::Provider { .. }
-                | What::Daemon { .. }
                 | What::Records { .. }
-                | What::Pull { .. } => continue,
+                | What::Pull { .. }
+                | What::Schedule { .. }
+                | What::Invalidated { .. }
+                | What::Daemon { .. } => continue,
             };
             if self.may_pass(flow).await? {
                 let like = raw_of(event);

@@ -13,7 +13,7 @@ use super::problem::{At, Found, Problem, Problems, Source};
 use super::reader::Reader;
 use super::tree::{self, Entry, Table, Value};
 use super::values;
-use super::{Address, Config, DEFAULT_TOML, DeclaredProvider, Limiter, Store, provider, server};
+use super::{Address, Config, DEFAULT_TOML, DeclaredProvider, Limiter, Store, provider, schedules, server};
 use crate::model::provider::{Auth, SecretRef};
 
 /// Variables that are settings begin so; the rest of the name are the keys, with two underlines between.
@@ -204,6 +204,7 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
     });
     let providers = providers.collect();
     let collections = reader.node("collections").map(|node| collection::read_all(found, node)).unwrap_or_default();
+    let schedules = reader.node("schedules").map(|node| schedules::read_all(found, node)).unwrap_or_default();
     reader.finish();
     Some(Config {
         server: server?,
@@ -217,6 +218,7 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
         telemetry: telemetry?,
         providers,
         collections,
+        schedules,
     })
 }
 

@@ -18,6 +18,7 @@ use crate::model::backoff::Backoff;
 use crate::model::name::{ProviderName, Tenant};
 use crate::model::provider::{Auth, BreakerPolicy, Provider, Timeouts};
 use crate::model::request::Site;
+use crate::model::shard::SPREAD_MAX;
 use crate::plan::fairness::WEIGHT_MAX;
 
 /// Providers in one text.
@@ -78,12 +79,13 @@ fn read(found: &Found, name: &str, entry: &Entry) -> Option<Provider> {
     let base_url = reader.need("base_url", help, |n| base_url(n, allow_private));
     let retry = Backoff::default();
     let retry = reader.node("retry").and_then(|n| rules::retry(found, n, retry)).unwrap_or(retry);
+    let cache = reader.node("cache").and_then(|n| rules::cache(found, n)).unwrap_or_default();
     let mut placed: Vec<Placed> = reader.node("limits").map(|n| limits::read(found, n, "all")).unwrap_or_default();
     let shared: Vec<_> = placed.iter().map(|(limit, _)| limit.clone()).collect();
     let mut operations = BTreeMap::new();
     if let Some(table) = reader.node("operations").and_then(|n| Reader::of(found, n)) {
         for (name, entry) in table.entries() {
-            operations.extend(operation::read(found, name, entry, retry, &mut placed));
+            operations.extend(operation::read(found, name, entry, retry, cache, &mut placed));
         }
     }
     one_meaning_per_name(found, &placed);
@@ -98,6 +100,7 @@ fn read(found: &Found, name: &str, entry: &Entry) -> Option<Provider> {
         throttled: reader.node("throttled").map(|n| rules::matches(found, n)).unwrap_or_default(),
         timeouts: reader.node("timeouts").and_then(|n| rules::timeouts(found, n)).unwrap_or_else(Timeouts::default),
         in_flight_max: reader.get("in_flight_max", values::whole(1..=IN_FLIGHT_MAX)).unwrap_or(IN_FLIGHT),
+        spread: reader.get("spread", values::whole(1..=SPREAD_MAX)).unwrap_or(1),
         allow_private,
         response_bytes_max: reader
             .get("response_bytes_max", values::size(1_024..=RESPONSE_BYTES_MAX))

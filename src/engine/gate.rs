@@ -35,6 +35,7 @@ use crate::telemetry::metrics::Metrics;
 
 mod actor;
 mod begins;
+pub mod direct;
 mod forecast;
 mod group;
 mod release;
@@ -119,6 +120,7 @@ enum Question {
     Explain { flow: FlowId, class: Class, ahead: u64, reply: oneshot::Sender<(WaitingOn, String, Option<Timestamp>)> },
     DrainsAt { flow: FlowId, reply: oneshot::Sender<Option<Timestamp>> },
     Test { request: Box<Request>, reply: oneshot::Sender<Result<TestReport, EngineError>> },
+    Direct { ask: Box<direct::Ask>, reply: direct::Reply },
     ResetBreaker(oneshot::Sender<()>),
 }
 
@@ -239,6 +241,12 @@ impl GateHandle {
     pub async fn test(&self, request: Request) -> Option<Result<TestReport, EngineError>> {
         let request = Box::new(request);
         self.question(|reply| Question::Test { request, reply }).await
+    }
+
+    /// One call whose answer somebody waits for. `None` when the gate has ended.
+    pub async fn direct(&self, ask: direct::Ask) -> Option<Result<direct::Said, EngineError>> {
+        let ask = Box::new(ask);
+        self.question(|reply| Question::Direct { ask, reply }).await
     }
 
     /// `None` when the gate has ended.

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::documents::Documents;
+
 mod rule;
 
 pub use rule::{LimitRule, Per, Rule, parse_duration, show_duration};
@@ -61,6 +63,8 @@ pub struct SimulatorConfig {
     pub records: Records,
     /// Lists that are read page by page.
     pub lists: Vec<super::lists::ListRule>,
+    /// Answers to GETs; absent: as to everything else.
+    pub documents: Option<Documents>,
     /// Arrivals as JSON lines go here.
     pub log: Option<PathBuf>,
     /// Newest arrivals kept in memory for tests.
@@ -80,6 +84,7 @@ impl Default for SimulatorConfig {
             faults: Faults::default(),
             records: Records::default(),
             lists: Vec::new(),
+            documents: None,
             log: None,
             keep_arrivals: 0,
         }

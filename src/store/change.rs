@@ -4,12 +4,14 @@
 use crate::clock::Timestamp;
 use crate::model::event::What;
 use crate::model::flow::Class;
-use crate::model::id::{CallId, JobId, RunId};
+use crate::model::id::{JobId, RunId};
+use crate::model::invalidation::Which;
 use crate::model::job::Payload;
 use crate::model::name::ProviderName;
 use crate::model::run::{NewRun, Run, RunWish};
+use crate::model::schedule::Schedule;
 use crate::model::state::State;
-use crate::store::Refusal;
+use crate::store::{Refusal, ScheduleChange};
 
 /// A change that a person, the sweeper or the gate asks for.
 #[derive(Clone, Debug)]
@@ -83,11 +85,6 @@ pub enum Change {
         memory: String,
         news: bool,
     },
-    /// A limiter's state as of a journal position, so that a start need not read the whole journal.
-    SaveLimits {
-        entries: Vec<(String, String)>,
-        upto: CallId,
-    },
     /// Removes up to `limit` finished jobs, ended calls, events and idempotency records older than the bounds.
     /// Calls that a limiter may still need (`calls_before` is steady time) and dead jobs younger than
     /// `dead_before` stay. The limit holds for each kind by itself; an idempotency record goes with its job.
@@ -106,6 +103,13 @@ pub enum Change {
     /// Writes an event and nothing else.
     Note {
         what: What,
+    },
+    /// Declares, pauses, deletes or ticks a schedule.
+    Schedule(Box<ScheduleChange>),
+    /// Tells everybody to throw cached answers away, and writes it to the event log.
+    Invalidate {
+        which: Which,
+        actor: String,
     },
 }
 
@@ -128,6 +132,8 @@ pub enum Changed {
     Count(u64),
     Run(Run),
     Provider(AppliedProvider),
+    /// As it stands afterwards.
+    Schedule(Box<Schedule>),
     Done,
 }
 

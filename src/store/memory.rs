@@ -21,8 +21,9 @@ use crate::model::filter::Filter;
 use crate::model::flow::{Class, Flow, FlowCounts, FlowKey};
 use crate::model::id::{CallId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job, Labels, Payload};
-use crate::model::name::{IdempotencyKey, Key, OperationName, ProviderName, Tenant};
+use crate::model::name::{IdempotencyKey, Key, OperationName, ProviderName, ScheduleName, Tenant};
 use crate::model::run::{Run, RunState};
+use crate::model::schedule::Schedule;
 
 mod begin;
 mod change;
@@ -31,6 +32,7 @@ mod finish;
 mod prune;
 mod read;
 mod records;
+mod schedules;
 
 /// Store in memory. Clones share everything but [`Store::close`].
 #[derive(Debug, Default)]
@@ -94,8 +96,8 @@ struct World {
     calls: BTreeMap<CallId, Call>,
     idempotency: BTreeMap<(Tenant, IdempotencyKey), ([u8; 32], JobId)>,
     providers: BTreeMap<ProviderName, AppliedProvider>,
+    schedules: BTreeMap<ScheduleName, Schedule>,
     events: VecDeque<Group>,
-    limits: (BTreeMap<String, String>, CallId),
     steady: Option<(String, i64)>,
     epoch: i64,
     limiter_run: Option<String>,
@@ -360,11 +362,6 @@ impl Store for MemoryStore {
         Ok(self.world()?.journal(since, after, limit))
     }
 
-    async fn saved_limits(&self) -> Result<(Vec<(String, String)>, CallId), Error> {
-        let world = self.world()?;
-        Ok((world.limits.0.clone().into_iter().collect(), world.limits.1))
-    }
-
     async fn flows(&self, after: FlowId, limit: usize) -> Result<Vec<Flow>, Error> {
         Ok(self.world()?.busy_flows(after, limit))
     }
@@ -397,6 +394,14 @@ impl Store for MemoryStore {
 
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error> {
         Ok(self.world()?.providers.values().cloned().collect())
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>, Error> {
+        Ok(self.world()?.schedules.values().cloned().collect())
+    }
+
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
+        Ok(self.world()?.schedules.get(name).cloned())
     }
 
     async fn events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {

@@ -27,7 +27,9 @@ use crate::model::filter::Filter;
 use crate::model::flow::Flow;
 use crate::model::id::{CallId, DaemonId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job};
+use crate::model::name::ScheduleName;
 use crate::model::run::Run;
+use crate::model::schedule::Schedule;
 
 mod arrays;
 mod begin;
@@ -47,6 +49,7 @@ mod read;
 mod read_records;
 mod records;
 mod runs;
+mod schedules;
 mod sql;
 mod work;
 
@@ -137,7 +140,6 @@ impl Store for PgStore {
         let epoch = meta.int()?;
         let steady = meta.opt_str()?.map(str::to_owned).zip(meta.opt_int()?);
         let steady_floor = meta.time()?;
-        let _limits_upto = meta.int()?;
         let limiter_run = meta.opt_str()?.map(str::to_owned);
         let (db_now, size) = (meta.time()?, meta.int()?);
         Ok(StoreInfo {
@@ -217,10 +219,6 @@ impl Store for PgStore {
         self.read_journal(since, after, limit).await
     }
 
-    async fn saved_limits(&self) -> Result<(Vec<(String, String)>, CallId), Error> {
-        self.read_saved_limits().await
-    }
-
     async fn flows(&self, after: FlowId, limit: usize) -> Result<Vec<Flow>, Error> {
         self.read_busy_flows(after, limit).await
     }
@@ -251,6 +249,14 @@ impl Store for PgStore {
 
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error> {
         self.read_providers().await
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>, Error> {
+        self.read_schedules().await
+    }
+
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
+        self.read_schedule(name).await
     }
 
     async fn events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {

@@ -27,7 +27,9 @@ use crate::model::filter::Filter;
 use crate::model::flow::Flow;
 use crate::model::id::{CallId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job};
+use crate::model::name::ScheduleName;
 use crate::model::run::Run;
+use crate::model::schedule::Schedule;
 
 mod begin;
 mod bulk;
@@ -40,6 +42,7 @@ mod open;
 mod read;
 mod read_records;
 mod records;
+mod schedules;
 mod sql;
 mod trip;
 mod work;
@@ -163,7 +166,7 @@ impl Store for SqliteStore {
         let mut meta = Columns::of(&meta);
         let _epoch = meta.int()?;
         let steady = meta.opt_str()?.map(str::to_owned).zip(meta.opt_int()?);
-        let (_floor, _seq, _call, _upto) = (meta.int()?, meta.int()?, meta.int()?, meta.int()?);
+        let (_floor, _seq, _call) = (meta.int()?, meta.int()?, meta.int()?);
         let limiter_run = meta.opt_str()?.map(str::to_owned);
         let mut size_bytes = 0;
         for suffix in ["", "-wal"] {
@@ -251,10 +254,6 @@ impl Store for SqliteStore {
         self.read_journal(since, after, limit).await
     }
 
-    async fn saved_limits(&self) -> Result<(Vec<(String, String)>, CallId), Error> {
-        self.read_saved_limits().await
-    }
-
     async fn flows(&self, after: FlowId, limit: usize) -> Result<Vec<Flow>, Error> {
         self.read_busy_flows(after, limit).await
     }
@@ -285,6 +284,14 @@ impl Store for SqliteStore {
 
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error> {
         self.read_providers().await
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>, Error> {
+        self.read_schedules().await
+    }
+
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
+        self.read_schedule(name).await
     }
 
     async fn events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {

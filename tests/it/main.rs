@@ -1,5 +1,6 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
 mod app;
+mod calls;
 mod checker;
 mod cli;
 mod cluster;
@@ -16,7 +17,9 @@ mod outbound;
 mod powercut;
 mod python;
 mod readme;
+mod records;
 mod saturation;
+mod schedules;
 mod simulation;
 mod simulator;
 mod store;

@@ -37,5 +37,6 @@ mod providers;
 mod records;
 mod retention;
 mod runs;
+mod schedules;
 mod sqlite;
 mod states;

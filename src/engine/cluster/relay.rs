@@ -1,7 +1,7 @@
 //! Passes on what other daemons committed, as if it had been committed here: flows to gates, events to watchers,
 //! declarations to the registry, due times to the sweeper.
 //!
-//! News are hints: what they name is read from the store. A connection that was lost means that anything may have been
+//! And to `members`, that partitions are to be had. News are hints: what they name is read from the store. A connection that was lost means that anything may have been
 //! missed, and everything is looked at. Must never know: SQL, what gates make of it. Next: `truth`.
 
 use std::sync::Arc;
@@ -96,6 +96,10 @@ impl Relay {
     }
 
     async fn changed(&self, mut touched: Touched, last_event: &mut i64) -> Result<(), Error> {
+        if touched.given_back {
+            // First: accounts stand still until somebody has them.
+            self.cluster.given_back.notify_one();
+        }
         touched.flows.sort_unstable();
         touched.flows.dedup();
         let signals = self.handle.signals();
@@ -105,6 +109,9 @@ impl Relay {
                 flows.put(flow);
                 flows.wake.notify_one();
             }
+        }
+        for which in &touched.invalidated {
+            self.handle.hear_invalidated(which);
         }
         touched.providers.iter().for_each(|name| self.reload(name));
         if touched.due {
@@ -117,6 +124,7 @@ impl Relay {
     }
 
     async fn everything(&self, last_event: &mut i64) -> Result<(), Error> {
+        self.handle.cache().clear();
         self.declarations().await?;
         self.handle.registry().all().keys().for_each(|name| self.reload(name));
         self.handle.signals().set_next_due(self.handle.store().next_due().await?);
@@ -146,6 +154,7 @@ impl Relay {
 
     /// The store holds the revision in force; the last apply wins, whoever made it.
     async fn declarations(&self) -> Result<(), Error> {
+        self.handle.scheduler().changed();
         let stored = self.handle.store().providers().await?;
         for gone in self.handle.registry().all().keys().filter(|name| !stored.iter().any(|p| p.name == **name)) {
             self.handle.forget_provider(gone);
@@ -185,4 +194,6 @@ fn join(into: &mut Touched, more: Touched) {
     into.events |= more.events;
     into.declarations |= more.declarations;
     into.due |= more.due;
+    into.invalidated.extend(more.invalidated);
+    into.given_back |= more.given_back;
 }

@@ -49,6 +49,8 @@ pub(super) struct Gate {
     pub begins: Begins,
     pub rates: super::report::Rates,
     pub waits: super::waits::Waits,
+    /// Callers who wait for an answer.
+    pub line: super::direct::Line,
     /// Partitions that were held when flows were last read; `None`: this process owns everything.
     shards: Option<Arc<Shards>>,
     saved: String,
@@ -100,6 +102,7 @@ impl Gate {
             begins: Begins::default(),
             rates: Default::default(),
             waits: Default::default(),
+            line: Default::default(),
             shards: None,
             saved: String::new(),
             save_at: Timestamp::ZERO,
@@ -123,6 +126,8 @@ impl Gate {
                 self.held_until = self.now() + AWAY_WAIT;
             }
             let turn = self.parts.open_calls.hold();
+            // First: somebody waits for them.
+            let line_at = self.serve_line().await;
             let released = self.release(turn).await;
             self.note_wait(matches!(released, Released::Calls));
             let wake_at = match released {
@@ -131,7 +136,7 @@ impl Gate {
             };
             self.save().await;
             // After a release the gate looks again at once, but not before it has answered who asks.
-            let wake_at = wake_at.min(self.now() + BEAT_EVERY);
+            let wake_at = wake_at.min(line_at).min(self.now() + BEAT_EVERY);
             tokio::select! {
                 biased;
                 () = beat.stop.cancelled() => {
@@ -180,6 +185,7 @@ impl Gate {
             self.groups.values_mut().for_each(Group::redeclare);
             self.turns.set_weights(self.current.provider.tenants.clone());
             self.turns.unpark_all();
+            self.line.unpark();
         }
         let heard = self.shared.heard.lock().expect("no panic while held").take();
         if let Some(memory) = heard {
@@ -192,6 +198,7 @@ impl Gate {
         // Answers may have freed what others wait for; they are asked once, however many answers came.
         if !ended.is_empty() {
             self.turns.unpark_soft();
+            self.line.unpark();
         }
         for (group, completion) in ended {
             self.call_ended(&group, completion);
@@ -224,7 +231,7 @@ impl Gate {
     }
 
     fn is_ours(&self, flow: &Flow) -> bool {
-        self.parts.owned.hold(&self.current.provider.name, &flow.key.account).is_some()
+        self.parts.owned.hold(&flow.key.provider, &flow.key.account, flow.key.part).is_some()
     }
 
     fn let_go(&mut self, flow: &Flow) {

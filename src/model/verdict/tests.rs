@@ -28,6 +28,7 @@ fn provider() -> Provider {
         throttled: vec![Match { status: Some((403, 403)), body: Some("secondary rate".into()), ..Match::default() }],
         timeouts: Timeouts::default(),
         in_flight_max: 64,
+        spread: 1,
         allow_private: false,
         response_bytes_max: 1 << 20,
         propagate_trace: false,
@@ -67,6 +68,7 @@ fn operation(method: &str) -> Operation {
         retry_if: Vec::new(),
         keep_bytes: 100,
         pages: None,
+        cache: Default::default(),
     }
 }
 

@@ -51,10 +51,6 @@ impl Work<'_> {
                 self.declarations |= news;
                 self.save_gate(provider, memory).await
             }
-            Change::SaveLimits { entries, upto } => {
-                self.save_limits(entries, *upto).await?;
-                Ok(Ok(Changed::Done))
-            }
             Change::Prune { finished_before, dead_before, calls_before, events_before, limit } => {
                 let jobs = [(sql::OLD_DEAD, *dead_before), (sql::OLD_DONE, *finished_before)];
                 let log = [(sql::PRUNE_CALLS, *calls_before), (sql::PRUNE_EVENTS, *events_before)];
@@ -62,6 +58,11 @@ impl Work<'_> {
             }
             Change::Note { what } => {
                 self.packer.note(what.clone());
+                Ok(Ok(Changed::Done))
+            }
+            Change::Schedule(change) => self.schedule(change).await,
+            Change::Invalidate { which, actor } => {
+                self.invalidate(which, actor);
                 Ok(Ok(Changed::Done))
             }
         }

@@ -15,7 +15,9 @@ use crate::model::filter::Filter;
 use crate::model::flow::{Class, Flow, Place};
 use crate::model::id::{CallId, FlowId, RunId};
 use crate::model::job::{ClaimedJob, Job};
+use crate::model::name::ScheduleName;
 use crate::model::run::Run;
+use crate::model::schedule::Schedule;
 use crate::store::filter::{Bind, condition, number_parameters};
 use crate::store::{AppliedProvider, Error, JobPage, JournalEntry, LIST_SCAN_MAX, PAGE_MAX, Tally, Whose, page};
 
@@ -171,21 +173,6 @@ impl PgStore {
         self.rows(query, row::journal_entry).await
     }
 
-    pub(super) async fn read_saved_limits(&self) -> Result<(Vec<(String, String)>, CallId), Error> {
-        let entries = self.rows(sqlx::query(sql::SAVED_LIMITS), |row| {
-            let mut columns = Columns::of(row);
-            Ok((columns.str()?.to_owned(), columns.str()?.to_owned()))
-        });
-        let entries = entries.await?;
-        let upto = self.row(sqlx::query(sql::META), |row| {
-            let mut columns = Columns::of(row);
-            let (_epoch, _boot, _offset) = (columns.int()?, columns.opt_str()?, columns.opt_int()?);
-            let _floor = columns.int()?;
-            columns.int().map(CallId)
-        });
-        Ok((entries, upto.await?.unwrap_or(CallId(0))))
-    }
-
     pub(super) async fn read_flow(&self, id: FlowId) -> Result<Option<Flow>, Error> {
         self.row(sqlx::query(sql::FLOWS_BY_ID).bind(vec![id.0]), row::flow).await
     }
@@ -220,6 +207,14 @@ impl PgStore {
 
     pub(super) async fn read_providers(&self) -> Result<Vec<AppliedProvider>, Error> {
         self.rows(sqlx::query(sql::PROVIDERS), row::provider).await
+    }
+
+    pub(super) async fn read_schedules(&self) -> Result<Vec<Schedule>, Error> {
+        self.rows(sqlx::query(sql::SCHEDULES), row::schedule).await
+    }
+
+    pub(super) async fn read_schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
+        self.row(sqlx::query(sql::SCHEDULE).bind(name.as_str()), row::schedule).await
     }
 
     pub(super) async fn read_events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {

@@ -16,8 +16,17 @@ type Picked = Vec<(Core, ClaimedJob)>;
 
 impl Work<'_> {
     pub(super) async fn begin(&mut self, begin: Begin) -> Result<Begun, Error> {
-        if begin.permit.epoch < self.desk.epoch || begin.fence < 0 {
+        if begin.permit.epoch < self.desk.epoch {
             return Ok(Begun::default());
+        }
+        if begin.bare {
+            let mut calls = Vec::new();
+            for _ in 0..begin.calls_max {
+                calls.push(BegunCall { id: CallId(self.numbers.call), jobs: Vec::new() });
+                self.numbers.call += 1;
+            }
+            self.journal(&begin, &calls);
+            return Ok(Begun { calls });
         }
         let picked = match begin.lane {
             Lane::Single => self.pick(&begin, begin.calls_max as usize, None).await?,
@@ -64,7 +73,9 @@ impl Work<'_> {
     }
 
     fn may_take(&self, begin: &Begin, take: &Take) -> bool {
-        self.flows.get(&take.flow).is_some_and(|flow| {
+        // One process, one partition: the fence starts at 0 and never grows here.
+        let ours = take.hold.fence >= 0;
+        ours && self.flows.get(&take.flow).is_some_and(|flow| {
             !flow.held
                 && flow.key.provider == begin.provider
                 && flow.key.operation == begin.operation

@@ -15,7 +15,7 @@ use crate::model::state::Event;
 use crate::store::rules::{self, Core};
 use crate::store::{AppliedProvider, Change, Changed, Error, JobNow, Refusal};
 
-type Answer<T> = Result<Result<T, Refusal>, Error>;
+pub(super) type Answer<T> = Result<Result<T, Refusal>, Error>;
 
 impl Work<'_> {
     pub(super) async fn change(&mut self, change: Change) -> Answer<Changed> {
@@ -56,22 +56,17 @@ impl Work<'_> {
                 self.save_provider(&found);
                 Ok(Ok(Changed::Done))
             }
-            Change::SaveLimits { entries, upto } => {
-                self.trip.write(sql::CLEAR_LIMITS, &[]);
-                let insert = sql::bulk().insert_limits.write(&mut self.trip, &entries, |cells, (name, body)| {
-                    cells.str(name);
-                    cells.str(body);
-                });
-                insert.await?;
-                self.trip.write(sql::SAVE_LIMITS_UPTO, &[upto.0.into()]);
-                Ok(Ok(Changed::Done))
-            }
             Change::Prune { finished_before, dead_before, calls_before, events_before, limit } => {
                 let pruned = self.prune(finished_before, dead_before, calls_before, events_before, limit).await?;
                 Ok(Ok(Changed::Count(pruned)))
             }
             Change::Note { what } => {
                 self.packer.note(what);
+                Ok(Ok(Changed::Done))
+            }
+            Change::Schedule(change) => self.schedule(*change).await,
+            Change::Invalidate { which, actor } => {
+                self.packer.note(What::Invalidated { which, actor });
                 Ok(Ok(Changed::Done))
             }
         }
@@ -182,7 +177,7 @@ impl Work<'_> {
         Ok(count)
     }
 
-    fn create_run(&mut self, new: NewRun) -> Run {
+    pub(super) fn create_run(&mut self, new: NewRun) -> Run {
         let run = Run {
             id: RunId::new(self.now, self.numbers.run),
             display_name: new.display_name,
@@ -205,7 +200,7 @@ impl Work<'_> {
         Ok(self.runs.get(&id.seq).filter(|run| run.id == id).cloned().ok_or(Refusal::NoRun(id)))
     }
 
-    async fn wish_run(&mut self, id: RunId, wish: RunWish) -> Answer<Run> {
+    pub(super) async fn wish_run(&mut self, id: RunId, wish: RunWish) -> Answer<Run> {
         let old = match self.find_run(id).await? {
             Ok(run) => run.state,
             Err(refusal) => return Ok(Err(refusal)),

@@ -12,7 +12,6 @@ pub(super) const BUSY_FLOWS: &str = include_str!("busy_flows.sql");
 pub(super) const CALLS: &str = include_str!("calls.sql");
 pub(super) const CLAIM: &str = include_str!("claim.sql");
 pub(super) const CLAIMED: &str = include_str!("claimed.sql");
-pub(super) const CLEAR_LIMITS: &str = include_str!("clear_limits.sql");
 pub(super) const COLLECTIONS: &str = include_str!("collections.sql");
 pub(super) const COLLECTIONS_BY_NAME: &str = include_str!("collections_by_name.sql");
 pub(super) const CORES: &str = include_str!("cores.sql");
@@ -20,6 +19,7 @@ pub(super) const CORES_WITH_KEY: &str = include_str!("cores_with_key.sql");
 pub(super) const DELETE_IDEMPOTENCY: &str = include_str!("delete_idempotency.sql");
 pub(super) const DELETE_JOBS: &str = include_str!("delete_jobs.sql");
 pub(super) const DELETE_PROVIDER: &str = include_str!("delete_provider.sql");
+pub(super) const DELETE_SCHEDULE: &str = include_str!("delete_schedule.sql");
 pub(super) const DELIVER_JOBS: &str = include_str!("deliver_jobs.sql");
 pub(super) const DUE: &str = include_str!("due.sql");
 pub(super) const END_CALLS: &str = include_str!("end_calls.sql");
@@ -69,11 +69,12 @@ pub(super) const REMOVE_RECORD_POINTS: &str = include_str!("remove_record_points
 pub(super) const RESPEND_CALL: &str = include_str!("respend_call.sql");
 pub(super) const RUNS_BY_SEQ: &str = include_str!("runs_by_seq.sql");
 pub(super) const RUN_FLOWS: &str = include_str!("run_flows.sql");
-pub(super) const SAVED_LIMITS: &str = include_str!("saved_limits.sql");
-pub(super) const SAVE_LIMITS_UPTO: &str = include_str!("save_limits_upto.sql");
 pub(super) const SAVE_META: &str = include_str!("save_meta.sql");
 pub(super) const SAVE_PROVIDER: &str = include_str!("save_provider.sql");
+pub(super) const SAVE_SCHEDULE: &str = include_str!("save_schedule.sql");
 pub(super) const SAVE_STEADY: &str = include_str!("save_steady.sql");
+pub(super) const SCHEDULE: &str = include_str!("schedule.sql");
+pub(super) const SCHEDULES: &str = include_str!("schedules.sql");
 pub(super) const TAILS: &str = include_str!("tails.sql");
 pub(super) const TALLIES: &str = include_str!("tallies.sql");
 pub(super) const TOP_GROUPS: &str = include_str!("top_groups.sql");
@@ -91,7 +92,6 @@ pub(super) struct Bulks {
     pub save_flows: Bulk,
     pub save_tallies: Bulk,
     pub save_runs: Bulk,
-    pub insert_limits: Bulk,
     pub save_records: Bulk,
     pub add_record_index: Bulk,
     pub add_record_points: Bulk,
@@ -108,7 +108,6 @@ pub(super) fn bulk() -> &'static Bulks {
         save_flows: Bulk::new(include_str!("save_flows.sql")),
         save_tallies: Bulk::new(include_str!("save_tallies.sql")),
         save_runs: Bulk::new(include_str!("save_runs.sql")),
-        insert_limits: Bulk::new(include_str!("insert_limits.sql")),
         save_records: Bulk::new(include_str!("save_records.sql")),
         add_record_index: Bulk::new(include_str!("add_record_index.sql")),
         add_record_points: Bulk::new(include_str!("add_record_points.sql")),

@@ -11,9 +11,11 @@ use tidegate::model::filter::Filter;
 use tidegate::model::flow::Flow;
 use tidegate::model::id::{CallId, FlowId, JobId, RunId};
 use tidegate::model::job::{ClaimedJob, Job};
+use tidegate::model::name::ScheduleName;
 use tidegate::model::name::{CollectionName, Key};
 use tidegate::model::record::{CollectionInfo, Group, Record};
 use tidegate::model::run::Run;
+use tidegate::model::schedule::Schedule;
 use tidegate::store::memory::MemoryStore;
 use tidegate::store::{
     AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, RecordPage, Records, Store, StoreInfo, Tally,
@@ -116,9 +118,6 @@ impl Store for Shaky {
     async fn journal(&self, since: Timestamp, after: CallId, limit: usize) -> Result<Vec<JournalEntry>, Error> {
         self.inner.journal(since, after, limit).await
     }
-    async fn saved_limits(&self) -> Result<(Vec<(String, String)>, CallId), Error> {
-        self.inner.saved_limits().await
-    }
     async fn flows(&self, after: FlowId, limit: usize) -> Result<Vec<Flow>, Error> {
         self.inner.flows(after, limit).await
     }
@@ -139,6 +138,12 @@ impl Store for Shaky {
     }
     async fn run_flows(&self, run: RunId, limit: usize) -> Result<Vec<Flow>, Error> {
         self.inner.run_flows(run, limit).await
+    }
+    async fn schedules(&self) -> Result<Vec<Schedule>, Error> {
+        self.inner.schedules().await
+    }
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
+        self.inner.schedule(name).await
     }
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error> {
         self.inner.providers().await
