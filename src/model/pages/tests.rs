@@ -53,7 +53,7 @@ fn each_way_finds_its_next_page_and_its_end() {
     ];
     let to = Position::Url("https://api.example/v1/u?p=3,4".to_owned());
     assert_eq!(next_of(Next::Link, &first(), TWO, &hard), Ok(Some(to)));
-    for broken in ["/v1/u; rel=next", "</v1/u", "</v1/u>; rel=\"next", "</v1/u>; rel=prev </v1/w>; rel=next"] {
+    for broken in ["/v1/u; rel=next", "</v1/u", "</v1/u>; rel=\"next"] {
         let broken = [("link", broken)];
         assert!(next_of(Next::Link, &first(), TWO, &broken).unwrap_err().contains("RFC 8288"), "{broken:?}");
     }
