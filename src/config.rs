@@ -137,6 +137,8 @@ pub struct Retention {
     pub finished: Duration,
     pub dead: Duration,
     pub events: Duration,
+    /// Ended calls, beyond what limits may still count.
+    pub calls: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

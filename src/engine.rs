@@ -216,6 +216,7 @@ fn join_cluster(handle: &Handle, cluster: Cluster, standing: Arc<Standing>) {
         doubts: parts.doubts.clone(),
         standing: standing.clone(),
         said: Default::default(),
+        built: Default::default(),
     };
     truth.start(&parts.supervisor);
     cluster::relay::Relay { handle: handle.clone(), cluster: cluster.clone() }.start(&parts.supervisor);

@@ -19,5 +19,6 @@ mod schedule_service;
 pub mod server;
 pub mod status;
 mod streams;
+pub mod transcode;
 
 pub use server::{Limits, serve};

@@ -248,7 +248,6 @@ fn every_mistake_is_said_with_what_to_do() {
         (with("limits = [{ max = 5, per = \"1h\", scope = \"acount\" }]"), &["did you mean \"account\"?"]),
         (with("limits = [{ bucket = 5 }]"), &["expected the key `refill`"]),
         (with("pagination = \"link\""), &["unknown key `pagination`"]),
-        (with("cache = \"etag\""), &["unknown key `cache`"]),
         (with("in_flight_max = 0"), &["expected a whole number from 1 to 4096, got 0"]),
         (with("spread = 0"), &["expected a whole number from 1 to 64, got 0"]),
         (with("spread = 65"), &["expected a whole number from 1 to 64, got 65"]),

@@ -130,7 +130,11 @@ pub async fn serve(
     }
 }
 
-async fn routes(api: &Api, limits: &Limits, stop: &CancellationToken) -> Result<(HealthReporter, Routes), ServeError> {
+pub(super) async fn routes(
+    api: &Api,
+    limits: &Limits,
+    stop: &CancellationToken,
+) -> Result<(HealthReporter, Routes), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobServiceServer<Jobs>>().await;
     health.set_serving::<RunServiceServer<Runs>>().await;

@@ -28,6 +28,9 @@ const BEGIN_CALLS_MAX: u32 = 256;
 /// Turns taken in one transaction.
 const TURNS_MAX: usize = 64;
 
+/// How often a limit is asked again that calls of other daemons may fill: their answers are not heard here.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
 /// Wait before the next turn when one released nothing.
 const TURN_AGAIN: Duration = Duration::from_millis(1);
 
@@ -322,7 +325,10 @@ impl Gate {
                 Answer::Granted { count, permit } => Some((count, permit)),
                 Answer::Wait { earliest, binder, soft } => {
                     self.waits.bound(&binder);
-                    self.turns.park(key, earliest, soft);
+                    // Only an answer can free it, and another daemon may get that answer.
+                    let unheard = soft && self.parts.owned.is_shared();
+                    let until = if unheard { earliest.min(now + LOOK_EVERY) } else { earliest };
+                    self.turns.park(key, until, soft);
                     None
                 }
             },
