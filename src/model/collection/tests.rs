@@ -1,3 +1,5 @@
+//! What documents become, and what is wrong with those that become nothing.
+
 use serde_json::json;
 
 use super::*;

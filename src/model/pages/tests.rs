@@ -1,3 +1,5 @@
+//! Pages asked for and read, and the links and bodies that lead nowhere.
+
 use super::*;
 use crate::clock::Timestamp;
 use crate::model::verdict::Answer;
