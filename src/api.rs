@@ -23,6 +23,7 @@ pub mod jobs;
 mod names;
 pub mod page;
 pub mod providers;
+pub mod records;
 pub mod reload;
 mod repeat;
 pub mod runs;

@@ -94,6 +94,7 @@ impl App {
                 events: config.retention.events,
                 calls: config.retention.calls,
             },
+            collections: engine::collections::Collections::new(config.collections.iter().cloned()),
             cluster,
         };
         // Addresses first: a port that is taken should be known before calls leave.

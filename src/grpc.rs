@@ -13,6 +13,7 @@ mod job_service;
 pub mod listener;
 mod meter;
 mod provider_service;
+mod record_service;
 mod run_service;
 mod schedule_service;
 pub mod server;

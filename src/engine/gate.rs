@@ -14,6 +14,7 @@ use super::caller::Completion;
 use super::cluster::Owned;
 use super::cluster::standing::Standing;
 use super::cluster::truth::Doubts;
+use super::collections::Collections;
 use super::dice::Dice;
 use super::handle::EngineError;
 use super::open_calls::OpenCalls;
@@ -60,6 +61,8 @@ pub struct GateParts {
     /// How this process stands among others; `None`: it is alone.
     pub standing: Option<Arc<Standing>>,
     pub open_calls: Arc<OpenCalls>,
+    /// What pages are kept in.
+    pub collections: Collections,
 }
 
 /// Questions that wait for the gate. More callers than this wait their turn.

@@ -17,6 +17,7 @@ pub mod calls;
 pub mod events;
 pub mod jobs;
 pub mod providers;
+pub mod records;
 pub mod runs;
 pub mod schedules;
 

@@ -61,6 +61,8 @@ pub struct Operation {
     pub retry_if: Vec<Match>,
     /// Bytes of the answer kept with the job. 0 keeps none.
     pub keep_bytes: usize,
+    /// It lists things page by page, so a collection can be pulled by it.
+    pub pages: Option<Arc<super::pages::Pages>>,
     /// How answers to callers who wait are cached. Jobs are never answered from a cache.
     pub cache: CacheRule,
 }

@@ -48,6 +48,8 @@ mod lender;
 mod notices;
 mod open;
 mod read;
+mod read_records;
+mod records;
 mod runs;
 mod schedules;
 mod sql;

@@ -40,6 +40,8 @@ mod error;
 mod finish;
 mod open;
 mod read;
+mod read_records;
+mod records;
 mod schedules;
 mod sql;
 mod trip;

@@ -18,6 +18,7 @@ mod outbound;
 mod powercut;
 mod python;
 mod readme;
+mod records;
 mod rest;
 mod saturation;
 mod schedules;

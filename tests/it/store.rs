@@ -34,6 +34,7 @@ mod keys;
 mod model;
 mod postgres;
 mod providers;
+mod records;
 mod retention;
 mod runs;
 mod schedules;

@@ -73,7 +73,8 @@ impl PgStore {
         let most = self.lender.answer_max;
         let mut lent = self.lender.lend().await.map_err(Trouble::from)?;
         // Taken with the begin: one way to the server less.
-        let locks = !batch.finishes.is_empty() || !batch.changes.is_empty() || !batch.enqueues.is_empty();
+        let jobs = !batch.finishes.is_empty() || !batch.changes.is_empty() || !batch.enqueues.is_empty();
+        let locks = jobs || !batch.records.is_empty();
         let begin = match (locks, alone) {
             (false, _) => "begin",
             (true, false) => concat!("begin;\n", include_str!("share_keys.sql")),

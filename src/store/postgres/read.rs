@@ -31,12 +31,20 @@ const FIRST_WINDOW: usize = 256;
 const LABEL: &str = "((j.labels::json ->> ?) collate \"C\")";
 
 impl PgStore {
-    async fn rows<T>(&self, query: Query<'_>, read: impl Fn(&PgRow) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+    pub(super) async fn rows<T>(
+        &self,
+        query: Query<'_>,
+        read: impl Fn(&PgRow) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
         let rows = self.lender()?.ask(query).await.map_err(error::of)?;
         rows.iter().map(read).collect()
     }
 
-    async fn row<T>(&self, query: Query<'_>, read: impl Fn(&PgRow) -> Result<T, Error>) -> Result<Option<T>, Error> {
+    pub(super) async fn row<T>(
+        &self,
+        query: Query<'_>,
+        read: impl Fn(&PgRow) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
         let rows = self.lender()?.ask(query).await.map_err(error::of)?;
         rows.first().map(read).transpose()
     }

@@ -34,12 +34,16 @@ const LABEL: &str = "(select value from json_each(j.labels) where key = ?)";
 type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
 impl SqliteStore {
-    async fn rows<T>(&self, query: Query<'_>, read: impl Fn(&SqliteRow) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+    pub(super) async fn rows<T>(
+        &self,
+        query: Query<'_>,
+        read: impl Fn(&SqliteRow) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
         let rows = query.fetch_all(self.readers()?).await.map_err(error::of)?;
         rows.iter().map(read).collect()
     }
 
-    async fn row<T>(
+    pub(super) async fn row<T>(
         &self,
         query: Query<'_>,
         read: impl Fn(&SqliteRow) -> Result<T, Error>,
