@@ -86,7 +86,10 @@ async fn a_provider_lies_in_one_slot_of_a_cluster() {
     let clock = Clock::system();
     let limiter = RedisLimiter::connect(&url, clock.clone(), Settings::default()).unwrap();
     trust(&limiter, 1).await;
-    assert_eq!(limiter.run_id().await.unwrap().split(',').count(), 3, "all three processes are known");
+    let identity = limiter.run_id().await.unwrap();
+    let (processes, histories) = identity.split_once('/').unwrap();
+    let counts = [processes, histories].map(|ids| ids.split(',').count());
+    assert_eq!(counts, [3, 3], "all three processes are known, each with its history");
     let names = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta"];
     let mut asked = Vec::new();
     for name in names {
