@@ -19,6 +19,9 @@ pub(super) const DAY_US: i64 = 86_400_000_000;
 /// Days are made one at a time: for daemons that start together at midnight. The number is ours alone.
 const LOCK: &str = "select pg_advisory_xact_lock(7598263422144913002)";
 
+/// What PostgreSQL says of a table that is not there.
+const UNDEFINED_TABLE: &str = "42P01";
+
 /// Days that are known to have a partition. Only a hint: a commit that finds none forgets them all and makes its own.
 #[derive(Debug, Default)]
 pub(super) struct Days(Mutex<BTreeSet<i64>>);
@@ -67,7 +70,15 @@ impl Days {
     pub(super) async fn drop_before(&self, lender: &Lender, before: Timestamp, limit: u32) -> Result<u64, Error> {
         let mut left = u64::from(limit);
         for day in days(lender).await?.into_iter().filter(|day| (day + 1).saturating_mul(DAY_US) <= before.0) {
-            let named = drop_named(lender, day, left).await.map_err(error::of)?;
+            let named = match drop_named(lender, day, left).await {
+                Ok(named) => named,
+                // Another daemon has dropped it since the days were listed.
+                Err(e) if code(&e).as_deref() == Some(UNDEFINED_TABLE) => {
+                    self.known().remove(&day);
+                    continue;
+                }
+                Err(e) => return Err(error::of(e)),
+            };
             left -= named.min(left);
             if left == 0 {
                 break;
@@ -77,8 +88,8 @@ impl Days {
             let dropped = within(lender.answer_max, drop_day(lent.conn(), day)).await;
             match lent.judge(dropped) {
                 Ok(()) => {}
-                // Somebody reads it (lock not available) or has dropped it (undefined table).
-                Err(e) if matches!(code(&e).as_deref(), Some("55P03" | "42P01" | "40P01")) => {}
+                // Somebody reads it (lock not available) or has dropped it.
+                Err(e) if matches!(code(&e).as_deref(), Some("55P03" | UNDEFINED_TABLE | "40P01")) => {}
                 Err(e) => return Err(error::of(e)),
             }
         }
