@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::model::provider::{Provider, SecretRef};
 
+mod auth;
 mod explain;
 mod file;
 mod limits;

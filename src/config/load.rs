@@ -226,16 +226,16 @@ fn all_from(node: &tree::Node, source: &Arc<Source>) -> bool {
         }
 }
 
+/// The provider's own secrets. Those of single accounts are looked for when a call needs them: one that is missing
+/// holds the jobs of that account, and nobody else's.
 fn secret_is_there(auth: &Auth, entry: &Entry, options: &LoadOptions, found: &Found) {
-    let reference = match auth {
-        Auth::None => return,
-        Auth::Bearer(secret) | Auth::Basic { password: secret, .. } | Auth::Header { value: secret, .. } => secret,
-    };
     let at = match &entry.node.value {
         Value::Table(table) => table.get("auth").map_or(&entry.key_at, |auth| &auth.node.at),
         _ => &entry.key_at,
     };
-    reference_leads_somewhere(reference, at, options, found);
+    for reference in auth.secrets().into_iter().filter(|reference| !reference.is_per_account()) {
+        reference_leads_somewhere(reference, at, options, found);
+    }
 }
 
 /// The reference's name is shown, its value never read.

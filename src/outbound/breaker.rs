@@ -96,9 +96,19 @@ pub struct Memory {
     opened_at: Option<Timestamp>,
     /// Start of the ramp.
     closed_at: Option<Timestamp>,
+    /// When a person closed it.
+    #[serde(default)]
+    reset_at: Option<Timestamp>,
     /// Start of the bucket, calls, bad ones.
     recent: VecDeque<(Timestamp, u32, u32)>,
     last_error: Option<Arc<str>>,
+}
+
+impl Memory {
+    /// When it moved last; a probe is no move.
+    fn happened_at(&self) -> Option<Timestamp> {
+        self.opened_at.max(self.closed_at).max(self.reset_at)
+    }
 }
 
 impl Breaker {
@@ -109,6 +119,7 @@ impl Breaker {
             openings: 0,
             opened_at: None,
             closed_at: None,
+            reset_at: None,
             recent: VecDeque::new(),
             last_error: None,
         };
@@ -134,8 +145,7 @@ impl Breaker {
     /// Takes over what the breaker of another daemon saw happen after the last thing that happened here. A probe of the
     /// other's is its own affair: until it has closed, the time of opening stands. True when the state moved.
     pub fn follow(&mut self, other: Memory) -> bool {
-        let happened = |m: &Memory| m.opened_at.max(m.closed_at);
-        if happened(&other) <= happened(&self.memory) || matches!(other.state, State::HalfOpen { .. }) {
+        if other.happened_at() <= self.memory.happened_at() || matches!(other.state, State::HalfOpen { .. }) {
             return false;
         }
         let before = self.memory.state;
@@ -284,9 +294,30 @@ impl Breaker {
         self.memory.recent.clear();
     }
 
-    /// A person knows better: closed at once, without a ramp.
-    pub fn reset(&mut self) {
+    /// A person knows better: closed at once, without a ramp. Other daemons hear of it by the time.
+    pub fn reset(&mut self, now: Timestamp) {
         *self = Breaker::new(self.policy);
+        self.memory.reset_at = Some(now);
+    }
+
+    /// Only a person can help: open until [`Breaker::reset`]. Returns true when that is news.
+    pub fn open_until_reset(&mut self, now: Timestamp, error: &Arc<str>) -> bool {
+        let news = self.memory.state != State::Open { until: Timestamp::NEVER };
+        if news {
+            self.memory.state = State::Open { until: Timestamp::NEVER };
+            self.memory.opened_at = Some(now);
+            self.memory.last_error = Some(error.clone());
+            self.probe_at = None;
+        }
+        news
+    }
+
+    /// Nothing in it is worth keeping: closed, with nothing bad behind it for so long.
+    pub fn is_idle(&self, now: Timestamp, quiet: Duration) -> bool {
+        let memory = &self.memory;
+        memory.state == State::Closed
+            && memory.bad_in_a_row == 0
+            && memory.happened_at().is_none_or(|at| now.since(at) >= quiet)
     }
 
     /// The declaration changed.
@@ -325,6 +356,23 @@ mod tests {
 
     fn at(s: i64) -> Timestamp {
         Timestamp::from_secs(1_000_000 + s)
+    }
+
+    #[test]
+    fn one_that_only_a_person_can_close_stays_open_and_its_reset_is_followed() {
+        let policy = BreakerPolicy::default();
+        let (mut here, mut there) = (Breaker::for_credential(policy), Breaker::for_credential(policy));
+        let why = "invalid_grant".into();
+        assert!(here.open_until_reset(at(1), &why) && !here.open_until_reset(at(2), &why));
+        assert!(there.follow(here.memory().clone()));
+        let never = Admit::No { until: Timestamp::NEVER };
+        assert_eq!((there.admits(at(90_000), 0.0), there.last_error()), (never, Some(&why)));
+        here.reset(at(90_001));
+        assert!(there.follow(here.memory().clone()));
+        assert_eq!((there.admits(at(90_002), 0.999), there.state()), (Admit::Yes, State::Closed));
+        assert!(
+            !there.is_idle(at(90_002), Duration::from_secs(60)) && there.is_idle(at(90_061), Duration::from_secs(60))
+        );
     }
 
     fn bad(b: &mut Breaker, s: i64) -> bool {

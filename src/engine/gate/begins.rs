@@ -128,9 +128,10 @@ impl Gate {
         }
         let jobs = begun.calls.iter().map(|c| c.jobs.len()).sum();
         self.rates.left(self.parts.clock.steady(), &plan.group, plan.begin.lane, begun.calls.len(), jobs);
-        if plan.probe && !begun.calls.is_empty() {
-            let now = self.now();
-            self.breakers.iter_mut().filter(|b| b.state() != breaker::State::Closed).for_each(|b| b.began(now));
+        if plan.probe && begun.calls.is_empty() {
+            self.credential_probe_ended(&plan.group.account);
+        } else if plan.probe && self.host.state() != breaker::State::Closed {
+            self.host.began(self.now());
         }
         for call in begun.calls {
             self.launch(&plan, call);
@@ -159,6 +160,7 @@ impl Gate {
             metrics: self.parts.metrics.clone(),
             throttles_in_a_row: self.shared.throttles_in_a_row.clone(),
             throttled_total: self.shared.throttled_total.clone(),
+            excused: self.shared.excused.clone(),
         };
         let tenant = call.jobs.first().and_then(|j| self.flows.get(&j.flow)).map(|f| f.key.tenant.clone());
         let errand = Errand {
