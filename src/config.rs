@@ -25,6 +25,7 @@ mod rules;
 mod server;
 mod tree;
 mod values;
+mod warnings;
 
 pub use load::{LoadOptions, Loaded, SecretCheck, load};
 pub use problem::{Problem, Problems};
@@ -45,6 +46,7 @@ pub struct Config {
     pub retention: Retention,
     pub log: Log,
     pub telemetry: Telemetry,
+    pub secrets: Secrets,
     pub providers: Vec<DeclaredProvider>,
 }
 
@@ -136,6 +138,13 @@ pub enum LogFormat {
     Auto,
     Text,
     Json,
+}
+
+/// How secrets that the daemon itself comes by are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secrets {
+    /// Seals tokens in the store; `None`: they are in memory only.
+    pub key: Option<SecretRef>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -34,6 +34,7 @@ pub mod postgres;
 mod row;
 mod rules;
 pub mod sqlite;
+pub mod tokens;
 
 pub use batch::{
     Accepted, Again, Batch, Begin, Begun, BegunCall, Committed, Enqueued, FinishCall, Finished, JobOutcome, Next, Take,

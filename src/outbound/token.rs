@@ -23,7 +23,7 @@ use super::oauth::{self, ANSWER_BYTES_MAX, Fault};
 use super::seal::SealKey;
 use super::secret;
 use super::stack::{Stack, stack};
-use super::vault::{Leased, Vault};
+use super::vault::{Kept, Leased, Vault};
 use crate::clock::{Clock, Timestamp};
 use crate::model::auth::{Grant, OAuth2};
 use crate::model::name::{Account, ProviderName};
@@ -276,7 +276,7 @@ impl TokenSource {
     }
 
     /// Waits while another daemon refreshes: for as long as its lease can last.
-    async fn lease(&self, vaulted: &Vaulted) -> Result<Option<super::Kept>, Fault> {
+    async fn lease(&self, vaulted: &Vaulted) -> Result<Option<Kept>, Fault> {
         let give_up_at = self.clock.steady() + self.lease;
         loop {
             match vaulted.vault.lease(&self.provider, &self.owner, self.lease).await {
@@ -302,16 +302,19 @@ impl TokenSource {
     async fn save(&self, vaulted: &Vaulted, expect: i64, kept: &KeptToken) {
         for left in (0..SAVES_MAX).rev() {
             let reason = match vaulted.key.seal(&self.provider, &self.owner, &kept.text()) {
-                Ok(sealed) => match vaulted.vault.save(&self.provider, &self.owner, expect, sealed).await {
-                    Ok(true) => return,
-                    Ok(false) => "somebody else saved one meanwhile".to_owned(),
-                    Err(reason) if left > 0 => {
-                        tracing::warn!(provider = %self.provider, reason, "a token could not be saved; once more");
-                        self.clock.sleep_until(self.clock.steady() + SAVE_AGAIN).await;
-                        continue;
+                Ok(sealed) => {
+                    let sealed = Kept { version: kept.version, sealed };
+                    match vaulted.vault.save(&self.provider, &self.owner, expect, sealed).await {
+                        Ok(true) => return,
+                        Ok(false) => "somebody else saved one meanwhile".to_owned(),
+                        Err(reason) if left > 0 => {
+                            tracing::warn!(provider = %self.provider, reason, "a token could not be saved; once more");
+                            self.clock.sleep_until(self.clock.steady() + SAVE_AGAIN).await;
+                            continue;
+                        }
+                        Err(reason) => reason,
                     }
-                    Err(reason) => reason,
-                },
+                }
                 Err(reason) => reason,
             };
             tracing::error!(provider = %self.provider, account = %self.owner, reason,

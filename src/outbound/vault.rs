@@ -30,14 +30,8 @@ pub enum Leased {
 pub trait Vault: Send + Sync + std::fmt::Debug {
     async fn lease(&self, provider: &ProviderName, owner: &Account, lease: Duration) -> Result<Leased, String>;
 
-    /// Replaces version `expect` (0: none) by the next one and ends the lease. False: it was no longer that version.
-    async fn save(
-        &self,
-        provider: &ProviderName,
-        owner: &Account,
-        expect: i64,
-        sealed: Vec<u8>,
-    ) -> Result<bool, String>;
+    /// Replaces version `expect` (0: none) and ends the lease. False: it was no longer that version.
+    async fn save(&self, provider: &ProviderName, owner: &Account, expect: i64, kept: Kept) -> Result<bool, String>;
 
     /// Ends the lease, if it is ours.
     async fn release(&self, provider: &ProviderName, owner: &Account) -> Result<(), String>;

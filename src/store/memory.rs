@@ -12,6 +12,7 @@ use async_trait::async_trait;
 
 use super::packer::Packer;
 use super::rules::{self, Core, Stand};
+use super::tokens::TokenKey;
 use super::{AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose};
 use crate::clock::Timestamp;
 use crate::model::call::Call;
@@ -29,6 +30,7 @@ mod enqueue;
 mod finish;
 mod prune;
 mod read;
+mod tokens;
 
 /// Store in memory. Clones share everything but [`Store::close`].
 #[derive(Debug, Default)]
@@ -97,6 +99,7 @@ struct World {
     steady: Option<(String, i64)>,
     epoch: i64,
     limiter_run: Option<String>,
+    tokens: BTreeMap<TokenKey, tokens::TokenRow>,
     steady_floor: Timestamp,
     last_seq: i64,
     last_flow: i64,

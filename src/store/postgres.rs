@@ -46,6 +46,7 @@ mod open;
 mod read;
 mod runs;
 mod sql;
+mod tokens;
 mod work;
 
 /// How to open a database.

@@ -39,6 +39,7 @@ mod finish;
 mod open;
 mod read;
 mod sql;
+mod tokens;
 mod trip;
 mod work;
 

@@ -38,3 +38,4 @@ mod retention;
 mod runs;
 mod sqlite;
 mod states;
+mod tokens;

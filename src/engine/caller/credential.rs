@@ -43,10 +43,12 @@ impl Excused {
         jobs.len() < EXCUSED_MAX && jobs.insert(job)
     }
 
-    fn forget(&self, mut which: impl Iterator<Item = i64>) {
+    fn forget(&self, which: impl Iterator<Item = i64>) {
         let mut jobs = self.0.lock().expect("no panic while held");
         if !jobs.is_empty() {
-            which.by_ref().for_each(|job| drop(jobs.remove(&job)));
+            which.for_each(|job| {
+                jobs.remove(&job);
+            });
         }
     }
 }
