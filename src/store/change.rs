@@ -4,7 +4,7 @@
 use crate::clock::Timestamp;
 use crate::model::event::What;
 use crate::model::flow::Class;
-use crate::model::id::{CallId, JobId, RunId};
+use crate::model::id::{JobId, RunId};
 use crate::model::job::Payload;
 use crate::model::name::ProviderName;
 use crate::model::run::{NewRun, Run, RunWish};
@@ -82,11 +82,6 @@ pub enum Change {
         provider: ProviderName,
         memory: String,
         news: bool,
-    },
-    /// A limiter's state as of a journal position, so that a start need not read the whole journal.
-    SaveLimits {
-        entries: Vec<(String, String)>,
-        upto: CallId,
     },
     /// Removes up to `limit` finished jobs, ended calls, events and idempotency records older than the bounds.
     /// Calls that a limiter may still need (`calls_before` is steady time) and dead jobs younger than
