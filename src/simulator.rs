@@ -22,12 +22,14 @@ pub mod log;
 pub mod records;
 pub mod report;
 mod server;
+pub mod tokens;
 pub mod watch;
 
 pub use config::{Faults, HeaderStyle, Latency, LimitRule, Records, Rule, SimulatorConfig};
 pub use core::{Core, Reply};
 pub use log::Arrival;
 pub use report::Report;
+pub use tokens::{TokenFault, TokenRules};
 
 use crate::clock::Clock;
 
@@ -108,6 +110,16 @@ impl SimulatorHandle {
     /// From now on the provider misbehaves like this.
     pub fn set_faults(&self, faults: Faults) {
         self.shared.set_faults(faults);
+    }
+
+    /// All access tokens end now, as in the middle of a run.
+    pub fn revoke_tokens(&self) {
+        self.shared.with_tokens(tokens::Tokens::revoke);
+    }
+
+    /// From now on the token endpoint misbehaves like this.
+    pub fn set_token_fault(&self, fault: TokenFault) {
+        self.shared.with_tokens(|tokens| tokens.set_fault(fault));
     }
 
     /// Forgets arrivals, counts and the state of the limits; keeps the configuration.

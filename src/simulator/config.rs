@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::tokens::TokenRules;
+
 mod rule;
 
 pub use rule::{LimitRule, Per, Rule, parse_duration, show_duration};
@@ -59,6 +61,8 @@ pub struct SimulatorConfig {
     pub latency: Latency,
     pub faults: Faults,
     pub records: Records,
+    /// Calls must show a token of this endpoint. Default: nobody asks who they are.
+    pub tokens: Option<TokenRules>,
     /// Arrivals as JSON lines go here.
     pub log: Option<PathBuf>,
     /// Newest arrivals kept in memory for tests.
@@ -77,6 +81,7 @@ impl Default for SimulatorConfig {
             latency: Latency::default(),
             faults: Faults::default(),
             records: Records::default(),
+            tokens: None,
             log: None,
             keep_arrivals: 0,
         }
@@ -257,7 +262,7 @@ impl Default for Records {
     }
 }
 
-mod text {
+pub(super) mod text {
     use super::*;
 
     pub fn serialize<S: Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {

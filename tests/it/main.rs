@@ -4,6 +4,7 @@ mod checker;
 mod cli;
 mod cluster;
 mod config_files;
+mod credentials;
 mod engine;
 mod grpc;
 mod hostile;
