@@ -123,11 +123,12 @@ impl Caller {
             // Only the job that cannot be rendered is at fault; the others go without it.
             judgement.verdicts[fault.job] = Verdict::Rejected { reason: fault.reason.into(), result: None };
         }
-        self.excuse(&errand, &answer, &credential, &mut judgement);
-        credential::hide(&credential, &mut judgement);
         if errand.lane == Lane::Batch {
             search(&errand, &answer, &mut judgement);
         }
+        // After the search, which would take it for a refusal of the records.
+        self.excuse(&errand, &answer, &credential, &mut judgement);
+        credential::hide(&credential, &mut judgement);
         let throttled_until = self.throttled_until(&judgement);
         // First: a 429 must slow the gate at once, before the outcome is written.
         self.settle(&errand, &stays.permits, &answer, ended, throttled_until).await;

@@ -166,7 +166,7 @@ impl TokenSource {
         if let Some(token) = current {
             // Ahead of time one goes for the next token, and the others go on with this one.
             if now >= token.refresh_at
-                && self.trouble().is_none_or(|trouble| trouble.until <= now)
+                && self.last_trouble().is_none_or(|trouble| trouble.until <= now)
                 && let Ok(mut turn) = self.slot.turn.try_lock()
                 && let Ok(fresh) = self.renew(&mut turn).await
             {
@@ -179,7 +179,7 @@ impl TokenSource {
         if let Some(token) = self.slot.now.load_full().filter(|token| token.is_good(now)) {
             return Ok(token.credential.clone());
         }
-        match self.trouble() {
+        match self.last_trouble() {
             Some(Trouble { until, reason }) if now < until => {
                 Err(NoCredential { reason, for_good: until == Timestamp::NEVER })
             }
@@ -187,7 +187,15 @@ impl TokenSource {
         }
     }
 
+    /// While there is a good token, a failed refresh troubles nobody.
     pub fn trouble(&self) -> Option<Trouble> {
+        let trouble = self.last_trouble()?;
+        let now = self.clock.steady();
+        let good = self.slot.now.load().as_ref().is_some_and(|token| token.is_good(now));
+        (!good).then_some(trouble)
+    }
+
+    fn last_trouble(&self) -> Option<Trouble> {
         self.slot.trouble.lock().expect("no panic while held").clone()
     }
 

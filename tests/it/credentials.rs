@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Calls that find the token expired.
 const CALLS: usize = 200;
 /// Long enough that all of them are on the wire before the first is refused.
-const LATENCY: Duration = Duration::from_millis(600);
+const LATENCY: Duration = Duration::from_secs(2);
 
 async fn provider(tokens: TokenRules, latency: Duration) -> SimulatorHandle {
     let latency = Latency { median: latency, ..Latency::none() };
@@ -150,7 +150,8 @@ async fn two_daemons_that_find_the_token_expired_refresh_it_once() {
     let places = [place("d1"), place("d2")];
     let daemons = [places[0].start().await, places[1].start().await];
     let shares = async || [status(&daemons[0]).await.partitions_held, status(&daemons[1]).await.partitions_held];
-    let balanced = until(PATIENCE, async || (shares().await == [Some(32), Some(32)]).then_some(())).await;
+    let is_fair = |shares: [Option<i32>; 2]| shares.iter().all(|held| held.is_some_and(|held| held >= 20));
+    let balanced = until(PATIENCE, async || is_fair(shares().await).then_some(())).await;
     assert!(balanced.is_some(), "{:?}", shares().await);
     let names: Vec<String> = (0..40).map(|n| format!("acct-{n}")).collect();
     let accounts: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -215,8 +216,12 @@ async fn a_grant_that_is_gone_stops_its_account_until_somebody_resets_it() {
     let others = until(PATIENCE, async || (status(&daemon).await.counts?.delivered == 100).then_some(())).await;
     assert!(others.is_some(), "others go on: {:?}", status(&daemon).await);
     for life in 0..2 {
-        let (said, sentence) = explain(&daemon, &gone[0]).await;
-        assert!(said.waiting_on.is_some() && sentence.contains("account gone is open"), "{sentence}");
+        // Each was tried once more or less; then it is the breaker that they wait for.
+        let waits = until(PATIENCE, async || {
+            let (said, sentence) = explain(&daemon, &gone[0]).await;
+            (said.waiting_on.is_some() && sentence.contains("account gone is open")).then_some(sentence)
+        });
+        let sentence = waits.await.expect("the job says that its credential's breaker is open");
         assert!(sentence.contains("invalid_grant") && sentence.contains("reset the breaker"), "{sentence}");
         let (_, sentence) = explain(&daemon, &waiting[0]).await;
         assert!(sentence.contains("account late cannot be had") && sentence.contains("No such file"), "{sentence}");
@@ -336,8 +341,10 @@ async fn no_secret_is_in_logs_pages_events_errors_metrics_or_answers() {
     enqueue(&daemon, &["a"], 5).await;
     assert!(until(PATIENCE, async || (status(&daemon).await.counts?.delivered == 25).then_some(())).await.is_some());
     provider.set_token_fault(TokenFault::InvalidGrant);
-    provider.revoke_tokens();
+    // A second refresh in a row is forced after a second only.
     age().await;
+    age().await;
+    provider.revoke_tokens();
     let last = enqueue(&daemon, &["a"], 1).await;
     let refused = until(PATIENCE, async || {
         let jobs = daemon.all_jobs().await;
