@@ -30,6 +30,7 @@ pub mod outcome;
 pub mod recover;
 pub mod registry;
 pub mod signal;
+pub mod spread;
 pub mod status;
 pub mod supervisor;
 pub mod sweeper;
@@ -153,6 +154,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         parts: gate_parts,
         registry: registry.clone(),
         sweeper: sweeper.start(&supervisor),
+        spread: Default::default(),
         draining: CancellationToken::new(),
     }));
     let current: BTreeMap<ProviderName, crate::store::AppliedProvider> =

@@ -51,6 +51,7 @@ pub(super) async fn open(config: &Config, clock: &Clock) -> Result<Base, StartEr
                 limiter: limiter.clone(),
                 daemon: store.daemon(),
                 name: config.cluster.name.clone(),
+                given_back: Default::default(),
                 read: Arc::new(read),
             };
             let holder = store.daemon().to_string();

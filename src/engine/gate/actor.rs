@@ -225,7 +225,7 @@ impl Gate {
     }
 
     fn is_ours(&self, flow: &Flow) -> bool {
-        self.parts.owned.hold(&self.current.provider.name, &flow.key.account).is_some()
+        self.parts.owned.hold(&flow.key.provider, &flow.key.account, flow.key.part).is_some()
     }
 
     fn let_go(&mut self, flow: &Flow) {
