@@ -73,7 +73,9 @@ impl Shared {
     }
 
     pub fn with_tokens(&self, change: impl FnOnce(&mut Tokens)) {
-        self.tokens.iter().for_each(|tokens| change(&mut locked(tokens)));
+        if let Some(tokens) = &self.tokens {
+            change(&mut locked(tokens));
+        }
     }
 
     pub fn arrivals(&self) -> Vec<Arrival> {
