@@ -209,7 +209,7 @@ fn every_mistake_is_said_with_what_to_do() {
     let batch = |lines: &str| operation(&format!("[providers.crm.operations.op.batch]\n{lines}"));
     let cases: Vec<(String, &[&str])> = vec![
         (with("bse_url = 1"), &["unknown key `bse_url`", "did you mean `base_url`?", "test.toml:3:1", "^"]),
-        (with("xyzzy = 1"), &["unknown key `xyzzy`", "expected one of: allow_private"]),
+        (with("xyzzy = 1"), &["unknown key `xyzzy`", "expected one of: accounts, allow_private"]),
         (with("base_url = \"https://b.example\""), &["duplicate key", "test.toml:3:1"]),
         (with("limits = [\"0/h\"]"), &["expected a limit of 1 to 100000000, got 0", "pause the provider"]),
         (with("limits = [\"10/sec\"]"), &["expected a rate like \"10/s\"", "did you mean \"10/s\"?"]),

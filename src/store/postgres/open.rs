@@ -26,6 +26,7 @@ const MIGRATIONS: [(i64, &str, &str); 5] = [
     (2, "retention", include_str!("../../../migrations/postgres/0002_retention.sql")),
     (3, "cluster", include_str!("../../../migrations/postgres/0003_cluster.sql")),
     (4, "spread", include_str!("../../../migrations/postgres/0004_spread.sql")),
+    (6, "tokens", include_str!("../../../migrations/postgres/0006_tokens.sql")),
     (10, "no_saved_limits", include_str!("../../../migrations/postgres/0010_no_saved_limits.sql")),
 ];
 
