@@ -13,6 +13,7 @@ use crate::telemetry::Metrics;
 
 pub mod admin;
 pub mod bulk;
+pub mod calls;
 pub mod enqueue;
 pub mod error;
 mod feed;
@@ -22,9 +23,11 @@ pub mod jobs;
 mod names;
 pub mod page;
 pub mod providers;
+pub mod records;
 pub mod reload;
 mod repeat;
 pub mod runs;
+pub mod schedules;
 pub mod watch;
 
 pub use error::{Code, Error, Result};

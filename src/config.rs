@@ -9,19 +9,25 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::collection::Collection;
+use crate::model::name::ScheduleName;
 use crate::model::provider::{Provider, SecretRef};
+use crate::model::schedule::Spec;
 
 mod auth;
+mod collection;
 mod explain;
 mod file;
 mod limits;
 mod load;
 mod operation;
+mod pages;
 mod problem;
 pub mod provider;
 mod reader;
 mod redact;
 mod rules;
+mod schedules;
 mod server;
 mod tree;
 mod values;
@@ -48,6 +54,17 @@ pub struct Config {
     pub telemetry: Telemetry,
     pub secrets: Secrets,
     pub providers: Vec<DeclaredProvider>,
+    pub collections: Vec<Collection>,
+    pub schedules: Vec<DeclaredSchedule>,
+}
+
+/// A schedule of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeclaredSchedule {
+    pub name: ScheduleName,
+    pub spec: Spec,
+    /// File and line.
+    pub origin: String,
 }
 
 /// A provider with the text it came from.
@@ -123,6 +140,8 @@ pub struct Retention {
     pub finished: Duration,
     pub dead: Duration,
     pub events: Duration,
+    /// Ended calls, beyond what limits may still count.
+    pub calls: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,8 +20,10 @@ use crate::outbound::Connect;
 use crate::store::{Change, JournalEntry, PAGE_MAX, Store};
 use crate::telemetry::metrics::Metrics;
 
+pub mod call;
 pub mod caller;
 pub mod cluster;
+pub mod collections;
 pub mod dice;
 pub mod gate;
 pub mod handle;
@@ -29,6 +31,7 @@ pub mod open_calls;
 pub mod outcome;
 pub mod recover;
 pub mod registry;
+pub mod scheduler;
 pub mod signal;
 pub mod spread;
 pub mod status;
@@ -40,6 +43,7 @@ pub use handle::{EngineError, Handle};
 
 use cluster::standing::Standing;
 use cluster::{Cluster, Owned};
+use collections::Collections;
 use dice::Dice;
 use gate::GateParts;
 use registry::Registry;
@@ -77,6 +81,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub dice: Dice,
     pub retention: Retention,
+    pub collections: Collections,
     /// What an engine among many has beside; `None`: this process is alone and owns everything.
     pub cluster: Option<Cluster>,
 }
@@ -103,7 +108,7 @@ pub(crate) fn latest_arrival(now: Timestamp, granted_at: Timestamp, total_timeou
 /// Brings the engine up: takes the steady line up again, rebuilds the limits from the journal, judges what a dead
 /// process left open, applies declarations that changed, and opens the gates. When it returns, jobs leave.
 pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, EngineError> {
-    let Parts { clock, store, limiter, connect, metrics, dice, retention, cluster } = parts;
+    let Parts { clock, store, limiter, connect, metrics, dice, retention, collections, cluster } = parts;
     let info = store.info().await?;
     match info.db_now {
         Some(shared) => clock.align(shared),
@@ -143,6 +148,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         doubts: Default::default(),
         standing: standing.clone(),
         open_calls: Arc::default(),
+        collections,
     };
 
     if cluster.is_none() && !crate::mutant::on("forgotten-seed") {
@@ -154,6 +160,8 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         parts: gate_parts,
         registry: registry.clone(),
         sweeper: sweeper.start(&supervisor),
+        scheduler: Default::default(),
+        calls: Default::default(),
         spread: Default::default(),
         draining: CancellationToken::new(),
     }));
@@ -188,9 +196,11 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
             0
         }
     };
+    collections::chores::start(&handle);
     let what = What::Daemon { kind: "started".to_owned(), detail: format!("{crashed} calls were left open") };
     handle.change(Change::Note { what }).await?;
     handle.0.registry.all().values().for_each(|e| e.gate.open());
+    handle.0.scheduler.start(handle.clone(), &supervisor);
     Ok(handle)
 }
 
@@ -206,6 +216,7 @@ fn join_cluster(handle: &Handle, cluster: Cluster, standing: Arc<Standing>) {
         doubts: parts.doubts.clone(),
         standing: standing.clone(),
         said: Default::default(),
+        built: Default::default(),
     };
     truth.start(&parts.supervisor);
     cluster::relay::Relay { handle: handle.clone(), cluster: cluster.clone() }.start(&parts.supervisor);

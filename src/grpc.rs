@@ -7,14 +7,18 @@ pub mod json;
 pub mod pb;
 
 mod admin_service;
+mod call_service;
 pub mod convert;
 mod job_service;
 pub mod listener;
 mod meter;
 mod provider_service;
+mod record_service;
 mod run_service;
+mod schedule_service;
 pub mod server;
 pub mod status;
 mod streams;
+pub mod transcode;
 
 pub use server::{Limits, serve};

@@ -18,6 +18,7 @@ pub use crate::model::request::Request;
 
 mod bounded;
 pub mod breaker;
+pub mod cache;
 mod credential;
 mod credentials;
 mod deadline;

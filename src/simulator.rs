@@ -17,7 +17,9 @@ use tokio_util::task::TaskTracker;
 pub mod config;
 pub mod core;
 pub mod dice;
+pub mod documents;
 pub mod limit;
+pub mod lists;
 pub mod log;
 pub mod records;
 pub mod report;
@@ -27,6 +29,8 @@ pub mod watch;
 
 pub use config::{Faults, HeaderStyle, Latency, LimitRule, Records, Rule, SimulatorConfig};
 pub use core::{Core, Reply};
+pub use documents::Documents;
+pub use lists::ListRule;
 pub use log::Arrival;
 pub use report::Report;
 pub use tokens::{TokenFault, TokenRules};
@@ -107,6 +111,16 @@ impl SimulatorHandle {
         self.shared.records()
     }
 
+    /// Puts an item into a list: `fields` is the inside of its JSON object but for `id` and `updated`.
+    pub fn put_item(&self, path: &str, id: &str, fields: &str) -> bool {
+        self.shared.lists().put(path, id, fields)
+    }
+
+    /// Deletes an item of a list.
+    pub fn delete_item(&self, path: &str, id: &str) -> bool {
+        self.shared.lists().delete(path, id)
+    }
+
     /// From now on the provider misbehaves like this.
     pub fn set_faults(&self, faults: Faults) {
         self.shared.set_faults(faults);
@@ -120,6 +134,11 @@ impl SimulatorHandle {
     /// From now on the token endpoint misbehaves like this.
     pub fn set_token_fault(&self, fault: TokenFault) {
         self.shared.with_tokens(|tokens| tokens.set_fault(fault));
+    }
+
+    /// All documents change (`documents` of the configuration).
+    pub fn change_documents(&self) {
+        self.shared.version.bump();
     }
 
     /// Forgets arrivals, counts and the state of the limits; keeps the configuration.

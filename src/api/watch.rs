@@ -19,7 +19,7 @@ use crate::model::job::Job;
 use crate::model::state::{self, State};
 
 pub mod run;
-mod token;
+pub(super) mod token;
 
 /// A bookmark comes at least this often.
 pub const BOOKMARK_EVERY: Duration = Duration::from_secs(10);
@@ -189,7 +189,13 @@ impl JobWatch {
             let (flow, jobs) = match &event.what {
                 What::Enqueued { flow, jobs } | What::Changed { flow, jobs, .. } => (Some(*flow), jobs),
                 What::DuplicateObserved { jobs, .. } => (None, jobs),
-                What::Run { .. } | What::Provider { .. } | What::Daemon { .. } => continue,
+                What::Run { .. }
+                | What::Provider { .. }
+                | What::Records { .. }
+                | What::Pull { .. }
+                | What::Schedule { .. }
+                | What::Invalidated { .. }
+                | What::Daemon { .. } => continue,
             };
             if self.may_pass(flow).await? {
                 let like = raw_of(event);

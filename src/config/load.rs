@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::collection;
 use super::explain;
 use super::file;
 use super::problem::{At, Found, Problem, Problems, Source};
 use super::reader::Reader;
 use super::tree::{self, Entry, Table, Value};
 use super::values;
-use super::{Address, Config, DEFAULT_TOML, DeclaredProvider, Limiter, Store, provider, server};
+use super::{Address, Config, DEFAULT_TOML, DeclaredProvider, Limiter, Store, provider, schedules, server};
 use crate::model::provider::{Auth, SecretRef};
 
 /// Variables that are settings begin so; the rest of the name are the keys, with two underlines between.
@@ -217,6 +218,8 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
         DeclaredProvider { provider: Arc::new(checked), source, origin: entry.key_at.to_string() }
     });
     let providers = providers.collect();
+    let collections = reader.node("collections").map(|node| collection::read_all(found, node)).unwrap_or_default();
+    let schedules = reader.node("schedules").map(|node| schedules::read_all(found, node)).unwrap_or_default();
     reader.finish();
     Some(Config {
         server: server?,
@@ -230,6 +233,8 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
         telemetry: telemetry?,
         secrets: secrets?,
         providers,
+        collections,
+        schedules,
     })
 }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::limits::{self, Placed};
+use super::pages;
 use super::problem::{Found, Problem};
 use super::reader::{Reader, Unfit};
 use super::rules;
@@ -13,7 +14,7 @@ use super::values::{self, expected};
 use crate::model::backoff::Backoff;
 use crate::model::job::Coalesce;
 use crate::model::name::OperationName;
-use crate::model::provider::{LaneSpec, Operation, Repeat, RequestTemplate};
+use crate::model::provider::{CacheRule, LaneSpec, Operation, Repeat, RequestTemplate};
 use crate::model::request::{BatchResult, BodyTemplate, Site, Template, Variable};
 
 /// Jobs in one batch at most.
@@ -33,6 +34,7 @@ pub fn read(
     name: &str,
     entry: &Entry,
     retry: Backoff,
+    cache: CacheRule,
     placed: &mut Vec<Placed>,
 ) -> Option<(OperationName, Arc<Operation>)> {
     let before = found.count();
@@ -77,7 +79,12 @@ pub fn read(
         failed_if: list("failed_if"),
         retry_if: list("retry_if"),
         keep_bytes: reader.get("keep_bytes", values::size(0..=KEEP_BYTES_MAX)).unwrap_or(KEEP_BYTES),
+        pages: reader.node("pages").and_then(|n| pages::read(found, n)).map(Arc::new),
+        cache: reader.node("cache").and_then(|n| rules::cache(found, n)).unwrap_or(cache),
     };
+    if operation.pages.is_some() && operation.single.is_none() {
+        found.add(Problem::new("expected `pages` at an operation with a single lane").at(&entry.node.at));
+    }
     reader.finish();
     (found.count() == before).then_some((checked?, Arc::new(operation)))
 }

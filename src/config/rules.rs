@@ -1,4 +1,4 @@
-//! The smaller tables of a provider: references to secrets, matches, timeouts, breaker, retry, idempotency.
+//! The smaller tables of a provider: references to secrets, matches, timeouts, breaker, retry, idempotency, cache.
 //!
 //! Must never know: the values of secrets. Next: `operation.rs`.
 
@@ -11,7 +11,7 @@ use super::tree::{self, Node, Value};
 use super::values::{self, expected};
 use crate::model::auth::ACCOUNT;
 use crate::model::backoff::Backoff;
-use crate::model::provider::{BreakerPolicy, IdempotencyHeader, Match, SecretRef, Timeouts};
+use crate::model::provider::{BreakerPolicy, CacheRule, IdempotencyHeader, Match, SecretRef, Timeouts};
 use crate::model::request::RESERVED_HEADERS;
 
 const MS: Duration = Duration::from_millis(1);
@@ -216,4 +216,21 @@ pub fn idempotency(found: &Found, node: &Node) -> Option<IdempotencyHeader> {
     let life = reader.need("life", help, values::time(MINUTE..=values::TIME_MAX));
     reader.finish();
     Some(IdempotencyHeader { name: name?, life: life? })
+}
+
+/// `"off"`, `"etag"`, `"rules"` or `{ ttl = "5m", stale = "1m" }`.
+pub fn cache(found: &Found, node: &Node) -> Option<CacheRule> {
+    let Value::Table(_) = &node.value else {
+        let words = [("off", CacheRule::Off), ("etag", CacheRule::Etag), ("rules", CacheRule::Rules)];
+        let help = "or how long an answer is good: cache = { ttl = \"5m\", stale = \"1m\" }";
+        return values::choice(&words)(node)
+            .map_err(|problem| found.add(if problem.help.is_some() { problem } else { problem.help(help) }))
+            .ok();
+    };
+    let reader = Reader::of(found, node)?;
+    let ttl =
+        reader.need("ttl", "how long an answer is good, as ttl = \"5m\"", values::time(1_000 * MS..=values::TIME_MAX));
+    let stale = reader.get("stale", values::time(Duration::ZERO..=values::TIME_MAX)).unwrap_or_default();
+    reader.finish();
+    Some(CacheRule::Ttl { ttl: ttl?, stale })
 }

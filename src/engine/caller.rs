@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tracing::Instrument;
 
+use super::collections::Collections;
 use super::dice::Dice;
 use super::outcome::{Spent, outcome};
 use super::writer::Writer;
@@ -26,7 +27,10 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
 
 mod credential;
+pub mod direct;
+mod pages;
 mod stays;
+mod uncounted;
 
 pub use credential::Excused;
 use credential::Sending;
@@ -35,6 +39,7 @@ use stays::Stays;
 /// Wait after a "not now" that names no time; doubles with each in a row.
 const PENALTY_FIRST: Duration = Duration::from_secs(1);
 const PENALTY_MAX: Duration = Duration::from_secs(60);
+const TOO_SLOW: &str = "the journal or the token was too slow: the lease no longer covers the call";
 
 /// What all calls of a provider share with their gate.
 #[derive(Debug)]
@@ -47,6 +52,8 @@ pub struct Caller {
     pub writer: Writer,
     pub dice: Dice,
     pub metrics: Arc<Metrics>,
+    /// What pages are kept in.
+    pub collections: Collections,
     /// "Not now" answers in a row.
     pub throttles_in_a_row: Arc<AtomicU32>,
     pub throttled_total: Arc<AtomicU64>,
@@ -110,7 +117,7 @@ impl Caller {
     }
 
     async fn carry(&self, mut errand: Errand, completed: impl FnOnce(Completion)) {
-        let stays = self.hold_back(&mut errand).await;
+        let mut stays = self.hold_back(&mut errand).await;
         if errand.call.jobs.is_empty() {
             return self.nothing_left(errand, stays, completed).await;
         }
@@ -126,19 +133,27 @@ impl Caller {
         if errand.lane == Lane::Batch {
             search(&errand, &answer, &mut judgement);
         }
+        let page = self.page(&errand, &answer, &credential, &mut judgement);
         // After the search, which would take it for a refusal of the records.
         self.excuse(&errand, &answer, &credential, &mut judgement);
         credential::hide(&credential, &mut judgement);
         let throttled_until = self.throttled_until(&judgement);
         // First: a 429 must slow the gate at once, before the outcome is written.
-        self.settle(&errand, &stays.permits, &answer, ended, throttled_until).await;
+        self.settle(&mut errand, &mut stays, &answer, ended, throttled_until).await;
         self.count(&errand, &answer, &judgement, ended.since(started));
         completed(Completion { lost_credential: lost, ..completion(&errand, &judgement, &answer, throttled_until) });
         let (operation, now) = (errand.operation.clone(), self.clock.now());
         let over = |v: &&Verdict| matches!(v, Verdict::Delivered { .. } | Verdict::Rejected { .. });
         let jobs = errand.call.jobs.iter().zip(&judgement.verdicts).filter(|(_, v)| over(v));
         let times: Vec<Duration> = jobs.map(|(job, _)| now.since(job.id.created_at)).collect();
-        self.writer.finish(self.finish(errand, stays, answer, judgement, ended)).await;
+        let finish = self.finish(errand, stays, answer, judgement, ended);
+        let page = page.and_then(|page| page.end(&finish));
+        let is_last = page.as_ref().is_some_and(|page| page.is_last());
+        self.writer.finish_page(finish, page).await;
+        if is_last {
+            // What no page had is to be swept away.
+            self.collections.wake();
+        }
         self.metrics.jobs_done(self.provider.name.as_str(), operation.name.as_str(), &times);
     }
 
@@ -183,11 +198,14 @@ impl Caller {
         let not_sent = |reason: &str| Err(Failure { sent: Sent::No, provider_fault: false, reason: reason.into() });
         // A first byte only if the lease covers the whole call: else another daemon could begin it beside us.
         if self.clock.steady() + self.provider.timeouts.total > errand.lease_until {
-            return (not_sent("the journal or the token was too slow: the lease no longer covers the call"), None);
+            return (not_sent(TOO_SLOW), None);
         }
         let Errand { operation, lane, account, tenant, call, .. } = errand;
         match render(&self.provider, operation, *lane, account, tenant, &call.jobs) {
-            Ok(request) => {
+            Ok(mut request) => {
+                if let Err(reason) = pages::prepare(errand, &mut request) {
+                    return (not_sent("the page cannot be asked for"), Some(RenderError { job: 0, reason }));
+                }
                 let mut answer = self.exchange(request.clone(), credential).await;
                 if crate::mutant::on("library-retry") && answer.is_err() {
                     answer = self.transport.send_as(request, credential).await;
@@ -234,14 +252,25 @@ impl Caller {
 
     async fn settle(
         &self,
-        errand: &Errand,
-        keyed: &[Permit],
+        errand: &mut Errand,
+        stays: &mut Stays,
         answer: &Result<Answer, Failure>,
         now: Timestamp,
         blocked_until: Option<Timestamp>,
     ) {
+        let status = answer.as_ref().ok().map(|a| a.status);
+        let uncounted = self.uncounted(&errand.operation, errand.lane, &errand.account, None, status);
+        if let Some(counted) = self.settle_counted(&errand.permit, &uncounted, true, now, blocked_until).await {
+            // The journal is told too: a restart must not count what the provider does not.
+            errand.permit.spends = counted;
+            stays.unspent = true;
+            for permit in &stays.permits {
+                self.settle_with(permit, &[], true, now, blocked_until).await;
+            }
+            return;
+        }
         let sent = !matches!(answer, Err(Failure { sent: Sent::No, .. })) && !crate::mutant::on("settle-unsent");
-        self.settle_with(&errand.permit, keyed, sent, now, blocked_until).await;
+        self.settle_with(&errand.permit, &stays.permits, sent, now, blocked_until).await;
     }
 
     async fn settle_with(

@@ -14,6 +14,7 @@ use super::caller::{Completion, Excused};
 use super::cluster::Owned;
 use super::cluster::standing::Standing;
 use super::cluster::truth::Doubts;
+use super::collections::Collections;
 use super::dice::Dice;
 use super::handle::EngineError;
 use super::open_calls::OpenCalls;
@@ -35,6 +36,7 @@ use crate::telemetry::metrics::Metrics;
 mod actor;
 mod begins;
 mod credentials;
+pub mod direct;
 mod forecast;
 mod group;
 mod release;
@@ -60,6 +62,8 @@ pub struct GateParts {
     /// How this process stands among others; `None`: it is alone.
     pub standing: Option<Arc<Standing>>,
     pub open_calls: Arc<OpenCalls>,
+    /// What pages are kept in.
+    pub collections: Collections,
 }
 
 /// Questions that wait for the gate. More callers than this wait their turn.
@@ -118,6 +122,7 @@ enum Question {
     Explain { flow: FlowId, class: Class, ahead: u64, reply: oneshot::Sender<(WaitingOn, String, Option<Timestamp>)> },
     DrainsAt { flow: FlowId, reply: oneshot::Sender<Option<Timestamp>> },
     Test { request: Box<Request>, reply: oneshot::Sender<Result<TestReport, EngineError>> },
+    Direct { ask: Box<direct::Ask>, reply: direct::Reply },
     ResetBreaker(oneshot::Sender<()>),
 }
 
@@ -239,6 +244,12 @@ impl GateHandle {
     pub async fn test(&self, request: Request) -> Option<Result<TestReport, EngineError>> {
         let request = Box::new(request);
         self.question(|reply| Question::Test { request, reply }).await
+    }
+
+    /// One call whose answer somebody waits for. `None` when the gate has ended.
+    pub async fn direct(&self, ask: direct::Ask) -> Option<Result<direct::Said, EngineError>> {
+        let ask = Box::new(ask);
+        self.question(|reply| Question::Direct { ask, reply }).await
     }
 
     /// `None` when the gate has ended.

@@ -18,14 +18,20 @@ use tonic::{Response, Status};
 use tonic_health::server::HealthReporter;
 
 use super::admin_service::Admin;
+use super::call_service::Calls;
 use super::job_service::Jobs;
 use super::meter::Meter;
 use super::pb::admin_service_server::{AdminServiceServer, SERVICE_NAME as ADMIN};
+use super::pb::call_service_server::{CallServiceServer, SERVICE_NAME as CALLS};
 use super::pb::job_service_server::{JobServiceServer, SERVICE_NAME as JOBS};
 use super::pb::provider_service_server::{ProviderServiceServer, SERVICE_NAME as PROVIDERS};
+use super::pb::record_service_server::{RecordServiceServer, SERVICE_NAME as RECORDS};
 use super::pb::run_service_server::{RunServiceServer, SERVICE_NAME as RUNS};
+use super::pb::schedule_service_server::{SERVICE_NAME as SCHEDULES, ScheduleServiceServer};
 use super::provider_service::Providers;
+use super::record_service::Records;
 use super::run_service::Runs;
+use super::schedule_service::Schedules;
 use super::{listener, pb};
 use crate::api::{Api, Code, Error, Result, enqueue};
 use crate::telemetry::trace;
@@ -110,7 +116,7 @@ pub async fn serve(
     let deadline = async {
         stop.cancelled().await;
         // Clients that watch our health go elsewhere while calls finish.
-        for service in ["", JOBS, RUNS, PROVIDERS, ADMIN] {
+        for service in ["", JOBS, RUNS, PROVIDERS, CALLS, RECORDS, SCHEDULES, ADMIN] {
             health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
         }
         api.clock().sleep_until(api.clock().steady() + limits.grace).await;
@@ -124,11 +130,18 @@ pub async fn serve(
     }
 }
 
-async fn routes(api: &Api, limits: &Limits, stop: &CancellationToken) -> Result<(HealthReporter, Routes), ServeError> {
+pub(super) async fn routes(
+    api: &Api,
+    limits: &Limits,
+    stop: &CancellationToken,
+) -> Result<(HealthReporter, Routes), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobServiceServer<Jobs>>().await;
     health.set_serving::<RunServiceServer<Runs>>().await;
     health.set_serving::<ProviderServiceServer<Providers>>().await;
+    health.set_serving::<RecordServiceServer<Records>>().await;
+    health.set_serving::<CallServiceServer<Calls>>().await;
+    health.set_serving::<ScheduleServiceServer<Schedules>>().await;
     health.set_serving::<AdminServiceServer<Admin>>().await;
     // Compressed requests are taken; answers are compressed for those who ask.
     macro_rules! bounded {
@@ -145,6 +158,9 @@ async fn routes(api: &Api, limits: &Limits, stop: &CancellationToken) -> Result<
         .add_service(bounded!(JobServiceServer::new(Jobs { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(RunServiceServer::new(Runs { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(ProviderServiceServer::new(Providers { api: api.clone(), stop: stop.clone() })))
+        .add_service(bounded!(RecordServiceServer::new(Records { api: api.clone(), stop: stop.clone() })))
+        .add_service(bounded!(CallServiceServer::new(Calls(api.clone()))))
+        .add_service(bounded!(ScheduleServiceServer::new(Schedules(api.clone()))))
         .add_service(bounded!(AdminServiceServer::new(Admin(api.clone()))))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)

@@ -4,6 +4,7 @@
 //! of the work it describes. Readers unpack and filter.
 
 use super::id::{CallId, FlowId, RunId};
+use super::invalidation::Which;
 use super::name::ProviderName;
 use super::run::RunState;
 use super::state::{Event as JobChange, State};
@@ -56,6 +57,32 @@ pub enum What {
         provider: String,
         kind: String,
         detail: String,
+        actor: String,
+    },
+    /// Records of a collection changed: numbers of the first and last change of the commit.
+    Records {
+        collection: String,
+        first: i64,
+        last: i64,
+    },
+    /// A pull began, got through its pages, ended.
+    Pull {
+        collection: String,
+        pull: i64,
+        state: super::record::PullState,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    },
+    /// Something about a schedule: applied, deleted, paused, resumed, ticked.
+    Schedule {
+        schedule: String,
+        kind: String,
+        detail: String,
+        actor: String,
+    },
+    /// Cached answers were thrown away.
+    Invalidated {
+        which: Which,
         actor: String,
     },
     /// Something about the daemon itself: started, draining, an actor restarted.

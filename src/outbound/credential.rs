@@ -14,6 +14,7 @@ use super::Request;
 use super::mark::Mark;
 use crate::clock::Timestamp;
 use crate::model::auth::Auth;
+use crate::model::verdict::Answer;
 
 /// Shorter secrets are not searched for: they would hide half of every text, and protect nothing.
 const HIDDEN_BYTES_MIN: usize = 6;
@@ -97,6 +98,7 @@ impl Credential {
             None => {}
             Some(Sign::Header(name, value)) => drop(request.headers.insert(name.clone(), value.clone())),
             Some(Sign::Query(name, value)) => {
+                drop_pair(&mut request.url, name);
                 request.url.query_pairs_mut().append_pair(name, value.expose_secret());
             }
         }
@@ -108,16 +110,48 @@ impl Credential {
         self.0.as_ref().and_then(|made| made.token.as_ref()).is_some_and(|mark| mark.answered(status, now))
     }
 
-    /// The text without the secret.
-    pub fn hide(&self, text: &Arc<str>) -> Arc<str> {
-        let Some(made) = &self.0 else { return text.clone() };
-        let mut hidden = text.clone();
-        for secret in made.hide.iter().map(ExposeSecret::expose_secret) {
-            if hidden.contains(secret) {
-                hidden = hidden.replace(secret, HIDDEN).into();
+    /// The answer without the secret, in headers and body. A body that is no text is left as it is.
+    pub fn hide_in(&self, answer: &Answer) -> Answer {
+        let mut hidden = answer.clone();
+        if self.0.is_none() {
+            return hidden;
+        }
+        if let Some(body) = std::str::from_utf8(&answer.body).ok().and_then(|text| self.found_in(text)) {
+            hidden.body = body.into();
+        }
+        for value in hidden.headers.values_mut() {
+            let found = value.to_str().ok().and_then(|text| self.found_in(text));
+            if let Some(Ok(clean)) = found.map(|text| HeaderValue::from_str(&text)) {
+                *value = clean;
             }
         }
         hidden
+    }
+
+    /// The text without the secret.
+    pub fn hide(&self, text: &Arc<str>) -> Arc<str> {
+        self.found_in(text).map_or_else(|| text.clone(), Arc::from)
+    }
+
+    /// The text without the secret, if it was there.
+    fn found_in(&self, text: &str) -> Option<String> {
+        let mut hidden: Option<String> = None;
+        for secret in self.0.iter().flat_map(|made| &made.hide).map(ExposeSecret::expose_secret) {
+            let text = hidden.as_deref().unwrap_or(text);
+            if text.contains(secret) {
+                hidden = Some(text.replace(secret, HIDDEN));
+            }
+        }
+        hidden
+    }
+}
+
+/// A link of the provider may carry it already, or what was put in its place.
+fn drop_pair(url: &mut url::Url, name: &str) {
+    if url.query_pairs().any(|(other, _)| other == name) {
+        let others: Vec<(String, String)> =
+            url.query_pairs().filter(|(other, _)| other != name).map(|(a, b)| (a.into(), b.into())).collect();
+        url.query_pairs_mut().clear().extend_pairs(others);
     }
 }
 
@@ -161,6 +195,32 @@ mod tests {
         let echo: Arc<str> = format!("bad key s3cret/&x in {}", request.url).into();
         assert_eq!(&*credential.hide(&echo), "bad key *** in http://x/a?b=1&key=***");
         assert_eq!(format!("{credential:?}"), "Credential(hidden)");
+    }
+
+    #[test]
+    fn an_answer_that_echoes_the_secret_is_kept_without_it_and_its_link_is_signed_anew() {
+        let credential = query("s3cret/&x");
+        let link = "http://x/a?key=s3cret%2F%26x&page=2";
+        let answer = Answer {
+            status: 200,
+            headers: http::HeaderMap::from_iter([(http::header::LINK, link.parse().unwrap())]),
+            body: "{\"key\":\"s3cret/&x\"}".into(),
+            truncated: false,
+            received_at: Timestamp::ZERO,
+        };
+        let hidden = credential.hide_in(&answer);
+        assert_eq!(
+            (&hidden.body[..], hidden.headers["link"].to_str().unwrap()),
+            (&b"{\"key\":\"***\"}"[..], "http://x/a?key=***&page=2")
+        );
+        let mut request = Request {
+            method: http::Method::GET,
+            url: hidden.headers["link"].to_str().unwrap().parse().unwrap(),
+            headers: http::HeaderMap::new(),
+            body: bytes::Bytes::new(),
+        };
+        credential.sign(&mut request);
+        assert_eq!(request.url.as_str(), "http://x/a?page=2&key=s3cret%2F%26x");
     }
 
     #[test]

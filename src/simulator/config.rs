@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::documents::Documents;
 use super::tokens::TokenRules;
 
 mod rule;
@@ -63,6 +64,10 @@ pub struct SimulatorConfig {
     pub records: Records,
     /// Calls must show a token of this endpoint. Default: nobody asks who they are.
     pub tokens: Option<TokenRules>,
+    /// Lists that are read page by page.
+    pub lists: Vec<super::lists::ListRule>,
+    /// Answers to GETs; absent: as to everything else.
+    pub documents: Option<Documents>,
     /// Arrivals as JSON lines go here.
     pub log: Option<PathBuf>,
     /// Newest arrivals kept in memory for tests.
@@ -82,6 +87,8 @@ impl Default for SimulatorConfig {
             faults: Faults::default(),
             records: Records::default(),
             tokens: None,
+            lists: Vec::new(),
+            documents: None,
             log: None,
             keep_arrivals: 0,
         }

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ use tokio_util::task::TaskTracker;
 
 use super::config::{Faults, SimulatorConfig};
 use super::core::{self, Core, Reply, Seen, Ticket};
+use super::documents::Version;
+use super::lists::Lists;
 use super::log::{Arrival, Log, locked};
 use super::records::{Carried, Reader};
 use super::report::Report;
@@ -53,8 +55,10 @@ pub struct Shared {
     account_header: Option<HeaderName>,
     reader: Reader,
     tokens: Option<Mutex<Tokens>>,
+    lists: Mutex<Lists>,
     log: Log,
     clock: Clock,
+    pub version: Version,
 }
 
 impl Shared {
@@ -64,7 +68,22 @@ impl Shared {
         let account_header = config.account_header.as_deref().and_then(|h| h.parse().ok());
         let reader = Reader::new(&config.records);
         let tokens = config.tokens.clone().map(|rules| Mutex::new(Tokens::new(rules)));
-        Shared { core: Mutex::new(core), config, account_header, reader, tokens, log, clock }
+        let lists = Mutex::new(Lists::new(&config.lists));
+        Shared {
+            core: Mutex::new(core),
+            config,
+            account_header,
+            reader,
+            tokens,
+            lists,
+            log,
+            clock,
+            version: Version::default(),
+        }
+    }
+
+    pub fn lists(&self) -> MutexGuard<'_, Lists> {
+        locked(&self.lists)
     }
 
     pub fn report(&self) -> Report {
@@ -234,7 +253,14 @@ impl<'a> Guest<'a> {
             (judged, core.headers(&self.ticket, &self.account, now, shared.clock.now()))
         };
         self.judged = true;
-        let reply = core::reply(&shared.config, &self.ticket, &carried, &judged, headers);
+        let mut reply = core::reply(&shared.config, &self.ticket, &carried, &judged, headers);
+        if let Reply::Answer { status: status @ 200, headers, body } = &mut reply
+            && let Some(list) = shared.lists().answer(&head.method, &head.uri, &head.headers)
+        {
+            (*status, *body) = (list.status, list.body);
+            headers.extend(list.headers);
+        }
+        let reply = documented(shared, head, reply);
         if let Some(line) = self.line.take() {
             let versions: Vec<Option<i64>> = carried.records.iter().map(|r| r.version).collect();
             let failed = judged.failed.iter().zip(0u32..).filter(|(f, _)| **f).map(|(_, i)| i).collect();
@@ -243,7 +269,10 @@ impl<'a> Guest<'a> {
                 records: carried.records.into_iter().map(|r| r.id).collect(),
                 failed,
                 body_hash: digest(body),
-                status: judged.status,
+                status: match &reply {
+                    Reply::Answer { status, .. } => *status,
+                    _ => judged.status,
+                },
                 withheld: match reply {
                     Reply::Answer { .. } => None,
                     Reply::Silence => Some("silence".to_owned()),
@@ -253,6 +282,19 @@ impl<'a> Guest<'a> {
             });
         }
         reply
+    }
+}
+
+/// A GET that went well is answered with the document, or with a 304.
+fn documented(shared: &Shared, head: &http::request::Parts, reply: Reply) -> Reply {
+    match (&shared.config.documents, reply) {
+        (Some(documents), Reply::Answer { status: 200, mut headers, .. }) if head.method == Method::GET => {
+            let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+            let told = documents.tell(&shared.version, path, &head.headers);
+            headers.extend(told.headers);
+            Reply::Answer { status: told.status, headers, body: told.body }
+        }
+        (_, reply) => reply,
     }
 }
 
@@ -314,7 +356,8 @@ fn digest(bytes: &[u8]) -> String {
     })
 }
 
-/// `GET report`, `GET records/{id}`, `GET config`, `POST reset`, `POST revoke`, `PUT faults` (JSON), `DELETE faults`.
+/// `GET report`, `GET records/{id}`, `GET config`, `POST reset`, `POST revoke`, `POST documents`, `PUT faults` (JSON),
+/// `DELETE faults`.
 async fn control(shared: &Shared, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().trim_start_matches("/__sim/").to_owned();
     match (request.method(), path.as_str()) {
@@ -336,6 +379,10 @@ async fn control(shared: &Shared, request: Request<Incoming>) -> Answer {
             shared.reset();
             plain(StatusCode::OK, "reset")
         }
+        (&Method::POST, "documents") => {
+            shared.version.bump();
+            plain(StatusCode::OK, "all documents changed")
+        }
         (&Method::DELETE, "faults") => {
             shared.set_faults(Faults::default());
             plain(StatusCode::OK, "no faults")
@@ -349,7 +396,8 @@ async fn control(shared: &Shared, request: Request<Incoming>) -> Answer {
         },
         _ => plain(
             StatusCode::NOT_FOUND,
-            "expected GET report, GET config, GET records/{id}, POST reset, POST revoke, PUT faults or DELETE faults",
+            "expected GET report, GET config, GET records/{id}, POST reset, POST revoke, POST documents, PUT faults or \
+             DELETE faults",
         ),
     }
 }

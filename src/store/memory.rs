@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 
 use super::packer::Packer;
+use super::records::rules::counting;
 use super::rules::{self, Core, Stand};
 use super::tokens::TokenKey;
 use super::{AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose};
@@ -21,8 +22,9 @@ use crate::model::filter::Filter;
 use crate::model::flow::{Class, Flow, FlowCounts, FlowKey};
 use crate::model::id::{CallId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job, Labels, Payload};
-use crate::model::name::{IdempotencyKey, Key, OperationName, ProviderName, Tenant};
+use crate::model::name::{IdempotencyKey, Key, OperationName, ProviderName, ScheduleName, Tenant};
 use crate::model::run::{Run, RunState};
+use crate::model::schedule::Schedule;
 
 mod begin;
 mod change;
@@ -30,6 +32,8 @@ mod enqueue;
 mod finish;
 mod prune;
 mod read;
+mod records;
+mod schedules;
 mod tokens;
 
 /// Store in memory. Clones share everything but [`Store::close`].
@@ -94,12 +98,14 @@ struct World {
     calls: BTreeMap<CallId, Call>,
     idempotency: BTreeMap<(Tenant, IdempotencyKey), ([u8; 32], JobId)>,
     providers: BTreeMap<ProviderName, AppliedProvider>,
+    schedules: BTreeMap<ScheduleName, Schedule>,
     events: VecDeque<Group>,
     steady: Option<(String, i64)>,
     epoch: i64,
     limiter_run: Option<String>,
     tokens: BTreeMap<TokenKey, tokens::TokenRow>,
     steady_floor: Timestamp,
+    records: records::Book,
     last_seq: i64,
     last_flow: i64,
     last_run: i64,
@@ -116,20 +122,28 @@ struct Work<'a> {
 }
 
 impl World {
-    fn commit(&mut self, batch: Batch) -> Committed {
+    fn commit(&mut self, mut batch: Batch) -> Committed {
         self.steady_floor = self.steady_floor.max(batch.steady);
         let mut work = Work { now: batch.now, world: self, packer: Packer::default(), touched: BTreeSet::new() };
         let mut done = Committed::default();
-        for call in batch.finishes {
-            done.finishes.push(work.finish(&call));
+        for call in &batch.finishes {
+            done.finishes.push(work.finish(call));
         }
         for change in batch.changes {
             work.packer.section();
             done.changes.push(work.change(change));
         }
         work.packer.section();
+        let asked = batch.enqueues.len();
+        let pages = counting(batch.pages, &batch.finishes, &done.finishes);
+        let sheet = work.records(pages, batch.records, &mut batch.enqueues);
         for job in batch.enqueues {
             done.enqueues.push(work.enqueue(job));
+        }
+        if let Some(mut sheet) = sheet {
+            sheet.enqueued(done.enqueues.split_off(asked));
+            work.save_collections(&sheet);
+            done.records = sheet.answers;
         }
         for begin in batch.begins {
             done.begins.push(work.begin(begin));
@@ -383,6 +397,14 @@ impl Store for MemoryStore {
 
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error> {
         Ok(self.world()?.providers.values().cloned().collect())
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>, Error> {
+        Ok(self.world()?.schedules.values().cloned().collect())
+    }
+
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
+        Ok(self.world()?.schedules.get(name).cloned())
     }
 
     async fn events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {

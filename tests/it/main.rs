@@ -1,11 +1,13 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
 mod app;
+mod calls;
 mod checker;
 mod cli;
 mod cluster;
 mod config_files;
 mod credentials;
 mod engine;
+mod fairness;
 mod grpc;
 mod hostile;
 mod hostile_answers;
@@ -17,9 +19,13 @@ mod outbound;
 mod powercut;
 mod python;
 mod readme;
+mod records;
+mod rest;
 mod saturation;
+mod schedules;
 mod simulation;
 mod simulator;
+mod soak;
 mod store;
 mod support;
 mod systemd;

@@ -51,6 +51,8 @@ pub(super) struct Gate {
     pub begins: Begins,
     pub rates: super::report::Rates,
     pub waits: super::waits::Waits,
+    /// Callers who wait for an answer.
+    pub line: super::direct::Line,
     /// Partitions that were held when flows were last read; `None`: this process owns everything.
     shards: Option<Arc<Shards>>,
     saved: String,
@@ -101,6 +103,7 @@ impl Gate {
             begins: Begins::default(),
             rates: Default::default(),
             waits: Default::default(),
+            line: Default::default(),
             shards: None,
             saved: String::new(),
             save_at: Timestamp::ZERO,
@@ -124,6 +127,8 @@ impl Gate {
                 self.held_until = self.now() + AWAY_WAIT;
             }
             let turn = self.parts.open_calls.hold();
+            // First: somebody waits for them.
+            let line_at = self.serve_line().await;
             let released = self.release(turn).await;
             self.note_wait(matches!(released, Released::Calls));
             let wake_at = match released {
@@ -132,7 +137,7 @@ impl Gate {
             };
             self.save().await;
             // After a release the gate looks again at once, but not before it has answered who asks.
-            let wake_at = wake_at.min(self.now() + BEAT_EVERY);
+            let wake_at = wake_at.min(line_at).min(self.now() + BEAT_EVERY);
             tokio::select! {
                 biased;
                 () = beat.stop.cancelled() => {
@@ -181,6 +186,7 @@ impl Gate {
             self.groups.values_mut().for_each(Group::redeclare);
             self.turns.set_weights(self.current.provider.tenants.clone());
             self.turns.unpark_all();
+            self.line.unpark();
         }
         let heard = self.shared.heard.lock().expect("no panic while held").take();
         if let Some(memory) = heard {
@@ -193,6 +199,7 @@ impl Gate {
         // Answers may have freed what others wait for; they are asked once, however many answers came.
         if !ended.is_empty() {
             self.turns.unpark_soft();
+            self.line.unpark();
         }
         for (group, completion) in ended {
             self.call_ended(&group, completion);

@@ -10,6 +10,7 @@ use crate::engine::status::{ActorInfo, ClusterView, HeldView, MemberView};
 use crate::grpc::pb;
 use crate::model::event::What;
 use crate::model::id::RunId;
+use crate::model::invalidation::Keys;
 use crate::model::state::State;
 
 pub fn events(events: Events) -> pb::ListEventsResponse {
@@ -50,7 +51,27 @@ fn event(view: EventView) -> pb::Event {
         What::Provider { provider, kind, detail, actor } => {
             W::Provider(pb::ProviderChanged { provider, kind, detail, actor })
         }
+        What::Schedule { schedule, kind, detail, actor } => {
+            W::Schedule(pb::ScheduleChanged { schedule, kind, detail, actor })
+        }
+        What::Invalidated { which, actor } => {
+            let namespace = which.namespace.to_string();
+            let (key, prefix) = match which.keys {
+                Keys::Exactly(key) => (key, String::new()),
+                Keys::Beginning(prefix) => (String::new(), prefix),
+            };
+            W::Cache(pb::CacheInvalidated { namespace, key, prefix, actor })
+        }
         What::Daemon { kind, detail } => W::Daemon(pb::DaemonChanged { kind, detail }),
+        What::Records { collection, first, last } => {
+            W::Records(pb::RecordsChanged { collection, first_change: first, last_change: last })
+        }
+        What::Pull { collection, pull, state, detail } => W::Pull(pb::PullChanged {
+            collection,
+            pull_id: pull,
+            state: super::records::pull_state(state) as i32,
+            detail: detail.unwrap_or_default(),
+        }),
     };
     pb::Event { sequence: event.seq, time: time(event.at), what: Some(what) }
 }

@@ -12,6 +12,9 @@ impl Work<'_> {
         if begin.permit.epoch < self.world.epoch {
             return Begun::default();
         }
+        if begin.bare {
+            return Begun { calls: (0..begin.calls_max).map(|_| self.begin_call(&begin, &[])).collect() };
+        }
         let jobs = match begin.lane {
             Lane::Single => self.pick(&begin, begin.calls_max as usize, None),
             Lane::Batch if begin.calls_max == 0 => Vec::new(),

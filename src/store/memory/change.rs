@@ -54,6 +54,11 @@ impl Work<'_> {
                 self.packer.note(what);
                 Ok(Changed::Done)
             }
+            Change::Schedule(change) => self.schedule(*change),
+            Change::Invalidate { which, actor } => {
+                self.packer.note(What::Invalidated { which, actor });
+                Ok(Changed::Done)
+            }
         }
     }
 
@@ -110,7 +115,7 @@ impl Work<'_> {
         due.len() as u64
     }
 
-    fn create_run(&mut self, new: NewRun) -> Run {
+    pub(super) fn create_run(&mut self, new: NewRun) -> Run {
         self.world.last_run += 1;
         let run = Run {
             id: RunId::new(self.now, self.world.last_run),
@@ -131,7 +136,7 @@ impl Work<'_> {
         self.world.runs.get(&id.seq).filter(|run| run.id == id).ok_or(Refusal::NoRun(id))
     }
 
-    fn wish_run(&mut self, id: RunId, wish: RunWish) -> Result<Run, Refusal> {
+    pub(super) fn wish_run(&mut self, id: RunId, wish: RunWish) -> Result<Run, Refusal> {
         let old = self.find_run(id)?.state;
         let new = old.on(wish).ok_or(Refusal::WrongRunState { id, state: old.name() })?;
         if new != old {

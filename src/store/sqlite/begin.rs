@@ -19,6 +19,15 @@ impl Work<'_> {
         if begin.permit.epoch < self.desk.epoch {
             return Ok(Begun::default());
         }
+        if begin.bare {
+            let mut calls = Vec::new();
+            for _ in 0..begin.calls_max {
+                calls.push(BegunCall { id: CallId(self.numbers.call), jobs: Vec::new() });
+                self.numbers.call += 1;
+            }
+            self.journal(&begin, &calls);
+            return Ok(Begun { calls });
+        }
         let picked = match begin.lane {
             Lane::Single => self.pick(&begin, begin.calls_max as usize, None).await?,
             Lane::Batch if begin.calls_max == 0 => Vec::new(),

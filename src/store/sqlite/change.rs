@@ -15,7 +15,7 @@ use crate::model::state::Event;
 use crate::store::rules::{self, Core};
 use crate::store::{AppliedProvider, Change, Changed, Error, JobNow, Refusal};
 
-type Answer<T> = Result<Result<T, Refusal>, Error>;
+pub(super) type Answer<T> = Result<Result<T, Refusal>, Error>;
 
 impl Work<'_> {
     pub(super) async fn change(&mut self, change: Change) -> Answer<Changed> {
@@ -62,6 +62,11 @@ impl Work<'_> {
             }
             Change::Note { what } => {
                 self.packer.note(what);
+                Ok(Ok(Changed::Done))
+            }
+            Change::Schedule(change) => self.schedule(*change).await,
+            Change::Invalidate { which, actor } => {
+                self.packer.note(What::Invalidated { which, actor });
                 Ok(Ok(Changed::Done))
             }
         }
@@ -172,7 +177,7 @@ impl Work<'_> {
         Ok(count)
     }
 
-    fn create_run(&mut self, new: NewRun) -> Run {
+    pub(super) fn create_run(&mut self, new: NewRun) -> Run {
         let run = Run {
             id: RunId::new(self.now, self.numbers.run),
             display_name: new.display_name,
@@ -195,7 +200,7 @@ impl Work<'_> {
         Ok(self.runs.get(&id.seq).filter(|run| run.id == id).cloned().ok_or(Refusal::NoRun(id)))
     }
 
-    async fn wish_run(&mut self, id: RunId, wish: RunWish) -> Answer<Run> {
+    pub(super) async fn wish_run(&mut self, id: RunId, wish: RunWish) -> Answer<Run> {
         let old = match self.find_run(id).await? {
             Ok(run) => run.state,
             Err(refusal) => return Ok(Err(refusal)),
