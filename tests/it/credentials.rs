@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tidegate::clock::Clock;
 use tidegate::grpc::pb;
+use tidegate::grpc::pb::call_service_client::CallServiceClient;
 use tidegate::grpc::pb::job_service_client::JobServiceClient;
 use tidegate::grpc::pb::provider_service_client::ProviderServiceClient;
 use tidegate::simulator::{Latency, Simulator, SimulatorConfig, SimulatorHandle, TokenFault, TokenRules};
@@ -256,14 +257,61 @@ async fn an_endpoint_that_fails_is_left_alone_and_its_jobs_wait_with_the_reason(
     let jobs = enqueue(&daemon, &["a"], 100).await;
     let asked = until(PATIENCE, async || (provider.report().tokens.asked >= 3).then_some(())).await;
     assert!(asked.is_some());
-    let (_, sentence) = explain(&daemon, &jobs[0]).await;
-    assert!(sentence.contains("status 503") || sentence.contains("due at"), "{sentence}");
+    // The call that asks in this moment is under way; it ends with the reason.
+    let says_why = until(PATIENCE, async || {
+        let (_, sentence) = explain(&daemon, &jobs[0]).await;
+        (sentence.contains("status 503") || sentence.contains("due at")).then_some(())
+    });
+    assert!(says_why.await.is_some(), "{:?}", explain(&daemon, &jobs[0]).await.1);
     let report = provider.report();
     assert_eq!(report.arrivals, 0, "no call leaves without a token");
     assert!(report.tokens.asked <= 4, "1 s, then 2 s, then 4 s apart: {:?}", report.tokens);
     provider.set_token_fault(TokenFault::None);
     delivered(&daemon, 100).await;
     assert!(daemon.all_jobs().await.iter().all(|job| job.attempts == 1));
+    assert!(daemon.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_who_wait_show_the_token_and_go_again_when_it_was_outdated() {
+    let (folder, rules) = (tempfile::tempdir().unwrap(), TokenRules::default());
+    let provider = provider(rules.clone(), Duration::from_millis(50)).await;
+    let auth = format!("auth = {}", oauth2(&provider, folder.path(), &rules));
+    let place = Place::new(folder.path(), folder.path(), &declaration(&provider, &auth));
+    let daemon = place.start().await;
+    let ask = |n: usize| pb::CallRequest {
+        provider: "crm".to_owned(),
+        operation: "sync".to_owned(),
+        account: format!("acct-{n}"),
+        payload: format!("{{\"id\":\"k{n}\"}}"),
+        max_wait: Some(prost_types::Duration { seconds: 20, nanos: 0 }),
+        ..Default::default()
+    };
+    let round = async || {
+        let calls = (0..20).map(|n| {
+            let mut client = CallServiceClient::new(daemon.channel());
+            async move { client.call(ask(n)).await.unwrap().into_inner().status }
+        });
+        futures_util::future::join_all(calls).await
+    };
+    assert_eq!(round().await, [200; 20]);
+    age().await;
+    provider.revoke_tokens();
+    assert_eq!(round().await, [200; 20], "{:?}", provider.report().tokens);
+    let tokens = provider.report().tokens;
+    assert_eq!(tokens.given, 2, "{tokens:?}");
+    assert!(tokens.refused_calls > 0, "{tokens:?}");
+    // A grant that is gone: the first caller hears it from the endpoint, the next ones from the breaker, at once.
+    age().await;
+    age().await;
+    provider.set_token_fault(TokenFault::InvalidGrant);
+    provider.revoke_tokens();
+    for _ in 0..3 {
+        let mut client = CallServiceClient::new(daemon.channel());
+        let refused = client.call(ask(0)).await.unwrap_err();
+        assert!(refused.message().contains("invalid_grant"), "{refused:?}");
+    }
+    assert_eq!(provider.report().tokens.asked, 3, "nothing is asked for again");
     assert!(daemon.stop().await);
 }
 

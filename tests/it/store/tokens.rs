@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Connection;
 use tidegate::model::name::{Account, ProviderName};
 use tidegate::store::memory::MemoryStore;
 use tidegate::store::tokens::{StoredToken, TokenKey, TokenLease, Tokens};
@@ -82,4 +83,37 @@ async fn of_many_daemons_one_gets_the_lease() {
     });
     let answers = futures_util::future::join_all(asks).await;
     assert_eq!(answers.iter().filter(|a| **a != TokenLease::Taken).count(), 1);
+}
+
+/// As it is for whoever ran a version between: the later schemas are there, this one comes after them.
+const NOT_YET: [&str; 2] = ["drop table token", "delete from _sqlx_migrations where version = 6"];
+
+#[tokio::test]
+async fn sqlite_takes_the_table_of_tokens_after_later_schemas() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path()).await.unwrap();
+    tidegate::store::Store::close(&store).await;
+    drop(store);
+    let path = folder.path().join("tidegate.db");
+    let mut db = sqlx::SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    for statement in NOT_YET {
+        sqlx::query(statement).execute(&mut db).await.unwrap();
+    }
+    let later = sqlx::query_scalar::<_, i64>("select max(version) from _sqlx_migrations");
+    assert_eq!(later.fetch_one(&mut db).await.unwrap(), 10);
+    db.close().await.unwrap();
+    holds_its_promises(Arc::new(open(folder.path()).await.unwrap())).await;
+}
+
+#[tokio::test]
+async fn postgres_takes_the_table_of_tokens_after_later_schemas() {
+    let database = Database::new().await;
+    tidegate::store::Store::close(&database.open().await).await;
+    let mut db = database.connect().await;
+    for statement in NOT_YET {
+        sqlx::query(statement).execute(&mut db).await.unwrap();
+    }
+    let later = sqlx::query_scalar::<_, i64>("select max(version) from _sqlx_migrations");
+    assert_eq!(later.fetch_one(&mut db).await.unwrap(), 10);
+    holds_its_promises(Arc::new(database.open().await)).await;
 }
