@@ -38,6 +38,7 @@ mod records;
 mod retention;
 mod runs;
 mod schedules;
+mod silence;
 mod sqlite;
 mod states;
 mod tokens;
