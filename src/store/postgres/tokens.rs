@@ -21,20 +21,20 @@ impl Tokens for PgStore {
     ) -> Result<TokenLease, Error> {
         let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX / 4);
         let ask = sqlx::query(sql::LEASE_TOKEN).bind(key.provider.as_str()).bind(key.account.as_str()).bind(holder);
-        let row = ask.bind(lease).fetch_optional(self.pool()?).await.map_err(error::of)?;
-        let Some(row) = row else { return Ok(TokenLease::Taken) };
-        let mut columns = Columns::of(&row);
+        let rows = self.lender()?.ask(ask.bind(lease)).await.map_err(error::of)?;
+        let Some(row) = rows.first() else { return Ok(TokenLease::Taken) };
+        let mut columns = Columns::of(row);
         Ok(leased(columns.int()?, columns.bytes()?))
     }
 
     async fn save_token(&self, key: &TokenKey, holder: &str, expect: i64, token: &StoredToken) -> Result<bool, Error> {
         let save = sqlx::query(sql::SAVE_TOKEN).bind(key.provider.as_str()).bind(key.account.as_str()).bind(holder);
         let save = save.bind(expect).bind(token.version).bind(token.sealed.as_slice());
-        Ok(save.execute(self.pool()?).await.map_err(error::of)?.rows_affected() > 0)
+        Ok(!self.lender()?.ask(save).await.map_err(error::of)?.is_empty())
     }
 
     async fn release_token(&self, key: &TokenKey, holder: &str) -> Result<(), Error> {
         let end = sqlx::query(sql::RELEASE_TOKEN).bind(key.provider.as_str()).bind(key.account.as_str()).bind(holder);
-        end.execute(self.pool()?).await.map(drop).map_err(error::of)
+        self.lender()?.ask(end).await.map(drop).map_err(error::of)
     }
 }
