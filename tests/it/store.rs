@@ -41,3 +41,4 @@ mod schedules;
 mod silence;
 mod sqlite;
 mod states;
+mod tokens;
