@@ -127,13 +127,14 @@ impl Work<'_> {
         flows: &BTreeMap<FlowId, Flow>,
     ) -> Step<(Candidates, Vec<CallId>)> {
         // How many, and whether on the single lane.
-        let mut wanted: BTreeMap<(FlowId, Class), (i64, i64)> = BTreeMap::new();
+        let mut wanted: BTreeMap<(FlowId, Class), (i64, bool)> = BTreeMap::new();
         for (begin, takes) in allowed {
+            let each = one_call_each(begin, takes);
             for take in takes.iter().filter(|take| may_take(begin, take, flows)) {
                 let most = if begin.lane == Lane::Single { take.count.min(begin.calls_max) } else { take.count };
-                let (sum, draws) = wanted.entry((take.flow, take.class)).or_default();
+                let (sum, draws) = wanted.entry((take.flow, take.class)).or_insert((0, true));
                 *sum = sum.saturating_add(i64::from(most));
-                *draws |= i64::from(begin.lane == Lane::Single);
+                *draws &= each;
             }
         }
         wanted.retain(|_, (count, _)| *count > 0);
@@ -143,7 +144,8 @@ impl Work<'_> {
         }
         let ids: Vec<i64> = wanted.keys().map(|(flow, _)| flow.0).collect();
         let classes: Vec<i64> = wanted.keys().map(|(_, class)| *class as i64).collect();
-        let (counts, draws): (Vec<i64>, Vec<i64>) = wanted.values().copied().unzip();
+        let (counts, draws): (Vec<i64>, Vec<i64>) =
+            wanted.values().map(|(count, draws)| (*count, i64::from(*draws))).unzip();
         let places: Vec<(FlowId, Class)> = wanted.into_keys().collect();
         let claim = sqlx::query(sql::CLAIM).bind(ids).bind(classes).bind(counts).bind(draws);
         for row in claim.fetch_all(&mut *self.conn).await? {
@@ -154,6 +156,7 @@ impl Work<'_> {
             candidates.entry(place).or_default().push_back(row::ready_of(&mut columns, place.0, place.1)?);
             numbers.extend(columns.opt_int()?.map(CallId));
         }
+        numbers.sort_unstable();
         Ok((candidates, numbers))
     }
 
@@ -232,6 +235,14 @@ impl Work<'_> {
 pub(super) fn spends_text(spends: &[(LimitKey, u32)]) -> Option<String> {
     let spends: Vec<_> = spends.iter().map(|(key, cost)| (text(&key.0), *cost)).collect();
     (!spends.is_empty()).then(|| serde_json::to_string(&spends).expect("texts and numbers are JSON"))
+}
+
+/// Does every job that such a begin locks have a call of its own? Then a number can be drawn with the lock, and none is
+/// drawn for nothing.
+fn one_call_each(begin: &Begin, takes: &[Take]) -> bool {
+    let places: BTreeSet<(FlowId, Class)> = takes.iter().map(|take| (take.flow, take.class)).collect();
+    let jobs: u64 = takes.iter().map(|take| u64::from(take.count)).sum();
+    begin.lane == Lane::Single && jobs <= u64::from(begin.calls_max) && places.len() == takes.len()
 }
 
 fn may_take(begin: &Begin, take: &Take, flows: &BTreeMap<FlowId, Flow>) -> bool {
