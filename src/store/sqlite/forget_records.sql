@@ -8,6 +8,6 @@ where (collection, id) in (
     and deleted = 1
     and updated_at < ?2
   order by updated_at, id
-  limit ?3
+  limit +?3
 )
 returning id, change

@@ -6,4 +6,4 @@ where collection = ?1
   and bucket >= ?3
   and bucket < ?4
 order by bucket, grp
-limit ?5
+limit +?5

@@ -6,4 +6,4 @@ where collection = ?1
   and id > ?2
   and deleted = 0
 order by id
-limit ?3
+limit +?3

@@ -9,4 +9,4 @@ where i.collection = ?1
   and i.value = ?5
   and i.id > ?2
 order by i.id
-limit ?3
+limit +?3

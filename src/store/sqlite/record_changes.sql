@@ -5,4 +5,4 @@ from record
 where collection = ?1
   and change > ?2
 order by change
-limit ?3
+limit +?3

@@ -5,4 +5,4 @@ where collection = ?1
   and aggregate = ?2
   and bucket = ?3
 order by rank desc, grp desc
-limit ?4
+limit +?4

@@ -6,4 +6,4 @@ where collection = ?1
   and deleted = 0
   and seen < ?2
 order by seen, id
-limit ?3
+limit +?3
