@@ -42,7 +42,7 @@ fn read(found: &Found, name: &str, entry: &Entry) -> Option<Collection> {
     let checked = CollectionName::new(name).map_err(|e| found.add(Problem::new(e.to_string()).at(&entry.key_at))).ok();
     let reader = Reader::of(found, &entry.node)?;
     let schema = schema(found, &reader);
-    let indexes = reader.get("indexes", |n| indexes(n)).unwrap_or_default();
+    let indexes = reader.get("indexes", indexes).unwrap_or_default();
     let aggregates = reader.node("aggregates").map(|n| aggregates(found, n)).unwrap_or_default();
     let pull = reader.node("pull").and_then(|n| pull(found, n));
     let push = reader.node("push").and_then(|n| push(found, n));
@@ -125,7 +125,7 @@ fn aggregate(found: &Found, name: &str, node: &Node) -> Option<Aggregate> {
         found.add(Problem::new(e.to_string().replace("a collection name", "the name of an aggregate")).at(&node.at));
     }
     let group_by = reader.get("group_by", |n| fields(n, FIELDS_MAX)).unwrap_or_default();
-    let measures: Vec<(Arc<str>, Field)> = reader.get("sum", |n| measures(n)).unwrap_or_default();
+    let measures: Vec<(Arc<str>, Field)> = reader.get("sum", measures).unwrap_or_default();
     let place = |node: &Node| -> Result<usize, Unfit> {
         let text = values::text(node)?;
         let known = measures.iter().position(|(name, _)| **name == *text);

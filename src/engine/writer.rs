@@ -49,7 +49,7 @@ enum Request {
     Change { change: Box<Change>, reply: Reply<Result<Changed, Refusal>> },
     Begin { begins: Vec<Begin>, reply: Reply<Vec<Begun>> },
     Records { ops: Vec<RecordOp>, reply: Reply<RecordResults>, _room: tokio::sync::OwnedSemaphorePermit },
-    Finish { ended: Ended, reply: oneshot::Sender<()> },
+    Finish { ended: Box<Ended>, reply: oneshot::Sender<()> },
 }
 
 #[derive(Clone, Debug)]
@@ -129,7 +129,7 @@ impl Writer {
     /// The same; what the call fetched is stored by the transaction that ends it.
     pub async fn finish_page(&self, finish: FinishCall, page: Option<PageEnd>) {
         let (reply, done) = oneshot::channel();
-        let ended = (finish, page);
+        let ended = Box::new((finish, page));
         if self.inbox.send(Request::Finish { ended, reply }).await.is_ok() {
             // An error means that the writer went away: the sweeper of the next process judges the call.
             let _ = done.await;
@@ -251,7 +251,7 @@ impl Actor {
                     group.records.push((ops.len(), reply));
                     group.batch.records.extend(ops);
                 }
-                Request::Finish { ended, reply } => jobs_in_group += group.end(ended, reply),
+                Request::Finish { ended, reply } => jobs_in_group += group.end(*ended, reply),
             }
         }
         group

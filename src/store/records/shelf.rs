@@ -113,8 +113,7 @@ pub(in crate::store) async fn apply<S: Shelf>(
     for page in pages {
         sheet.end_page(page);
     }
-    let mut ops = ops.into_iter().peekable();
-    while let Some(op) = ops.next() {
+    for op in ops {
         let mut found = Vec::new();
         // These look for rows, so they must see what came before them written, and what comes after loads anew.
         let looks = matches!(op, RecordOp::Sweep { .. } | RecordOp::Forget { .. });
