@@ -21,10 +21,12 @@ pub mod health;
 pub mod jobs;
 mod names;
 pub mod page;
+pub mod permits;
 pub mod providers;
 pub mod reload;
 mod repeat;
 pub mod runs;
+pub mod undo;
 pub mod watch;
 
 pub use error::{Code, Error, Result};

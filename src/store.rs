@@ -9,6 +9,8 @@
 //! Must never know: providers' rules, limits, HTTP. It does know the transition table ([`crate::model::state`]) and
 //! refuses what the table refuses. Next: `engine/writer`, its only caller for writes.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
@@ -109,6 +111,8 @@ pub struct JournalEntry {
     pub settled_at: Option<Timestamp>,
     /// False: the permits were given back.
     pub sent: bool,
+    /// Until when a program outside may use the permits, if one has them; steady.
+    pub outside_until: Option<Timestamp>,
 }
 
 /// Sums over all flows of one (provider, operation).
@@ -168,6 +172,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn flow(&self, id: FlowId) -> Result<Option<Flow>, Error>;
     async fn tallies(&self) -> Result<Vec<Tally>, Error>;
     async fn next_due(&self) -> Result<Timestamp, Error>;
+
+    /// What a worker saved last with [`Change::SaveCheckpoint`].
+    async fn checkpoint(&self, job: i64) -> Result<Option<Arc<str>>, Error>;
 
     async fn run(&self, id: RunId) -> Result<Option<Run>, Error>;
     /// Newest first, below `before` when given.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
 
+use super::lender::Lender;
 use super::recover::recover_expired;
 use super::registry::Registry;
 use super::signal::Signals;
@@ -29,6 +30,7 @@ const CANCELS_MAX: usize = 1_024;
 
 #[derive(Debug)]
 pub struct Sweeper {
+    pub lender: Arc<Lender>,
     pub clock: Clock,
     pub store: Arc<dyn Store>,
     pub writer: Writer,
@@ -84,7 +86,9 @@ impl Sweeper {
                 self.settle(self.chore(|| Change::PromoteDue { limit: CHORE_ROWS }).await);
             }
             if self.clock.steady() >= leases_at {
-                self.settle(recover_expired(&self.store, &self.writer, &self.registry, &self.clock).await);
+                self.settle(
+                    recover_expired(&self.store, &self.writer, &self.registry, &self.clock, &self.lender).await,
+                );
                 leases_at = self.clock.steady() + LEASES_EVERY;
             }
             if self.clock.steady() >= prune_at {

@@ -19,7 +19,9 @@ use crate::model::event::What;
 use crate::model::flow::Flow;
 use crate::model::id::FlowId;
 use crate::model::job::NewJob;
-use crate::store::{self, Batch, Begin, Begun, Change, Changed, Committed, Enqueued, FinishCall, Refusal, Store};
+use crate::store::{
+    self, Batch, Begin, Begun, Change, Changed, Committed, Enqueued, FinishCall, Finished, Refusal, Store,
+};
 use crate::telemetry::metrics::Metrics;
 
 /// Requests that may wait for the next commit.
@@ -42,7 +44,7 @@ enum Request {
     Enqueue { jobs: Vec<NewJob>, reply: Reply<EnqueueResults>, _room: tokio::sync::OwnedSemaphorePermit },
     Change { change: Box<Change>, reply: Reply<Result<Changed, Refusal>> },
     Begin { begins: Vec<Begin>, reply: Reply<Vec<Begun>> },
-    Finish { finish: FinishCall, reply: oneshot::Sender<()> },
+    Finish { finish: FinishCall, reply: oneshot::Sender<Finished> },
 }
 
 #[derive(Clone, Debug)]
@@ -100,13 +102,12 @@ impl Writer {
         self.ask(|reply| Request::Begin { begins, reply }).await
     }
 
-    /// Returns when the outcome is durable, however long the store is away.
-    pub async fn finish(&self, finish: FinishCall) {
+    /// Returns when the outcome is durable, however long the store is away. `None`: the daemon ends, and the next one
+    /// judges the call.
+    pub async fn finish(&self, finish: FinishCall) -> Option<Finished> {
         let (reply, done) = oneshot::channel();
-        if self.inbox.send(Request::Finish { finish, reply }).await.is_ok() {
-            // An error means that the writer went away: the sweeper of the next process judges the call.
-            let _ = done.await;
-        }
+        self.inbox.send(Request::Finish { finish, reply }).await.ok()?;
+        done.await.ok()
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, EngineError> {
@@ -125,7 +126,7 @@ struct Actor {
     metrics: Arc<Metrics>,
     supervisor: Supervisor,
     /// Outcomes that the store could not take yet.
-    unsettled: Vec<(FinishCall, oneshot::Sender<()>)>,
+    unsettled: Vec<(FinishCall, oneshot::Sender<Finished>)>,
 }
 
 /// One commit's requests, taken apart into a batch and the replies that wait for it.
@@ -135,7 +136,7 @@ struct Group {
     enqueues: Vec<(usize, Reply<EnqueueResults>)>,
     changes: Vec<Reply<Result<Changed, Refusal>>>,
     begins: Vec<(usize, Reply<Vec<Begun>>)>,
-    finishes: Vec<oneshot::Sender<()>>,
+    finishes: Vec<oneshot::Sender<Finished>>,
 }
 
 impl Actor {
@@ -277,7 +278,7 @@ fn group_reply(
     enqueues: Vec<(usize, Reply<EnqueueResults>)>,
     changes: Vec<Reply<Result<Changed, Refusal>>>,
     begins: Vec<(usize, Reply<Vec<Begun>>)>,
-    finishes: Vec<oneshot::Sender<()>>,
+    finishes: Vec<oneshot::Sender<Finished>>,
     signals: &Signals,
     mut committed: Committed,
 ) {
@@ -294,7 +295,7 @@ fn group_reply(
     for (changed, reply) in committed.changes.into_iter().zip(changes) {
         let _ = reply.send(Ok(changed));
     }
-    for reply in finishes {
-        let _ = reply.send(());
+    for (finished, reply) in committed.finishes.into_iter().zip(finishes) {
+        let _ = reply.send(finished);
     }
 }

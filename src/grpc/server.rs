@@ -22,8 +22,10 @@ use super::job_service::Jobs;
 use super::meter::Meter;
 use super::pb::admin_service_server::{AdminServiceServer, SERVICE_NAME as ADMIN};
 use super::pb::job_service_server::{JobServiceServer, SERVICE_NAME as JOBS};
+use super::pb::permit_service_server::{PermitServiceServer, SERVICE_NAME as PERMITS};
 use super::pb::provider_service_server::{ProviderServiceServer, SERVICE_NAME as PROVIDERS};
 use super::pb::run_service_server::{RunServiceServer, SERVICE_NAME as RUNS};
+use super::permit_service::Permits;
 use super::provider_service::Providers;
 use super::run_service::Runs;
 use super::{listener, pb};
@@ -110,7 +112,7 @@ pub async fn serve(
     let deadline = async {
         stop.cancelled().await;
         // Clients that watch our health go elsewhere while calls finish.
-        for service in ["", JOBS, RUNS, PROVIDERS, ADMIN] {
+        for service in ["", JOBS, RUNS, PROVIDERS, PERMITS, ADMIN] {
             health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
         }
         api.clock().sleep_until(api.clock().steady() + limits.grace).await;
@@ -129,6 +131,7 @@ async fn routes(api: &Api, limits: &Limits, stop: &CancellationToken) -> Result<
     health.set_serving::<JobServiceServer<Jobs>>().await;
     health.set_serving::<RunServiceServer<Runs>>().await;
     health.set_serving::<ProviderServiceServer<Providers>>().await;
+    health.set_serving::<PermitServiceServer<Permits>>().await;
     health.set_serving::<AdminServiceServer<Admin>>().await;
     // Compressed requests are taken; answers are compressed for those who ask.
     macro_rules! bounded {
@@ -145,6 +148,7 @@ async fn routes(api: &Api, limits: &Limits, stop: &CancellationToken) -> Result<
         .add_service(bounded!(JobServiceServer::new(Jobs { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(RunServiceServer::new(Runs { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(ProviderServiceServer::new(Providers { api: api.clone(), stop: stop.clone() })))
+        .add_service(bounded!(PermitServiceServer::new(Permits(api.clone()))))
         .add_service(bounded!(AdminServiceServer::new(Admin(api.clone()))))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)

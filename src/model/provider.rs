@@ -59,6 +59,16 @@ pub struct Operation {
     pub retry_if: Vec<Match>,
     /// Bytes of the answer kept with the job. 0 keeps none.
     pub keep_bytes: usize,
+    /// What takes a delivered job back.
+    pub undo: Option<Undo>,
+}
+
+/// The inverse of an operation: another one of the same provider, for the same account and key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undo {
+    pub operation: OperationName,
+    /// Its payload is `{"payload": the original one, "result": the kept answer}`, and not the original one alone.
+    pub with_result: bool,
 }
 
 impl Operation {

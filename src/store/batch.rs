@@ -88,6 +88,9 @@ pub struct Begin {
     pub keyed: Arc<[(Arc<str>, u32)]>,
     /// Steady time until which the calls belong to this daemon.
     pub lease_until: Timestamp,
+    /// Permits of each call that go to a program outside; see [`crate::model::call::Call::outside`]. With no takes, one
+    /// call without jobs is journaled: no partition is needed for it, so its fence is not looked at.
+    pub outside: u32,
     /// Partition of the account ([`crate::model::shard`]); embedded stores have one, 0.
     pub shard: u16,
     /// The holder's lease of the partition ([`leases::Leases::claim`]); a stale fence begins nothing. Embedded stores
@@ -122,6 +125,11 @@ pub struct FinishCall {
 }
 
 impl Begin {
+    /// Permits for a program outside, and no jobs.
+    pub(super) fn is_jobless(&self) -> bool {
+        self.outside > 0 && self.takes.is_empty()
+    }
+
     /// What a call of these jobs spends, as it is journaled.
     pub(super) fn spends(&self, jobs: &[ClaimedJob]) -> Arc<[(LimitKey, u32)]> {
         if self.keyed.is_empty() {

@@ -46,6 +46,12 @@ pub enum Change {
     PromoteDue {
         limit: u32,
     },
+    /// How far a worker got with a job, for its next attempt. Left out when the call does not have the job any more.
+    SaveCheckpoint {
+        job: i64,
+        call: CallId,
+        body: Payload,
+    },
     CreateRun {
         run: NewRun,
     },
@@ -88,7 +94,7 @@ pub enum Change {
         entries: Vec<(String, String)>,
         upto: CallId,
     },
-    /// Removes up to `limit` finished jobs, ended calls, events and idempotency records older than the bounds.
+    /// Removes up to `limit` checkpoints from before `dead_before`, finished jobs, ended calls, events and idempotency records older than the bounds.
     /// Calls that a limiter may still need (`calls_before` is steady time) and dead jobs younger than
     /// `dead_before` stay. The limit holds for each kind by itself; an idempotency record goes with its job.
     ///

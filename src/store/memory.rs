@@ -90,6 +90,8 @@ struct World {
     touched_at: BTreeMap<FlowId, Timestamp>,
     runs: BTreeMap<i64, Run>,
     calls: BTreeMap<CallId, Call>,
+    /// By job: when saved, and what.
+    checkpoints: BTreeMap<i64, (Timestamp, Payload)>,
     idempotency: BTreeMap<(Tenant, IdempotencyKey), ([u8; 32], JobId)>,
     providers: BTreeMap<ProviderName, AppliedProvider>,
     events: VecDeque<Group>,
@@ -368,6 +370,10 @@ impl Store for MemoryStore {
 
     async fn next_due(&self) -> Result<Timestamp, Error> {
         Ok(self.world()?.next_due())
+    }
+
+    async fn checkpoint(&self, job: i64) -> Result<Option<Arc<str>>, Error> {
+        Ok(self.world()?.checkpoints.get(&job).map(|(_, body)| body.clone()))
     }
 
     async fn run(&self, id: RunId) -> Result<Option<Run>, Error> {

@@ -235,6 +235,10 @@ impl Store for PgStore {
         self.read_next_due().await
     }
 
+    async fn checkpoint(&self, job: i64) -> Result<Option<std::sync::Arc<str>>, Error> {
+        self.read_checkpoint(job).await
+    }
+
     async fn run(&self, id: RunId) -> Result<Option<Run>, Error> {
         self.read_run(id).await
     }

@@ -13,6 +13,7 @@ mod metrics;
 mod mutants;
 mod operate;
 mod outbound;
+mod outside;
 mod powercut;
 mod python;
 mod readme;

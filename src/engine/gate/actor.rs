@@ -49,6 +49,8 @@ pub(super) struct Gate {
     pub begins: Begins,
     pub rates: super::report::Rates,
     pub waits: super::waits::Waits,
+    /// Programs that ask for permits.
+    pub outside: super::outside::Outside,
     /// Partitions that were held when flows were last read; `None`: this process owns everything.
     shards: Option<Arc<Shards>>,
     saved: String,
@@ -100,6 +102,7 @@ impl Gate {
             begins: Begins::default(),
             rates: Default::default(),
             waits: Default::default(),
+            outside: Default::default(),
             shards: None,
             saved: String::new(),
             save_at: Timestamp::ZERO,
@@ -180,6 +183,7 @@ impl Gate {
             self.groups.values_mut().for_each(Group::redeclare);
             self.turns.set_weights(self.current.provider.tenants.clone());
             self.turns.unpark_all();
+            self.outside.unpark_all();
         }
         let heard = self.shared.heard.lock().expect("no panic while held").take();
         if let Some(memory) = heard {
@@ -190,8 +194,9 @@ impl Gate {
         }
         let ended = std::mem::take(&mut *self.shared.completions.lock().expect("no panic while held"));
         // Answers may have freed what others wait for; they are asked once, however many answers came.
-        if !ended.is_empty() {
+        if !ended.is_empty() || self.shared.settled.swap(false, Ordering::Relaxed) {
             self.turns.unpark_soft();
+            self.outside.unpark_soft();
         }
         for (group, completion) in ended {
             self.call_ended(&group, completion);

@@ -10,8 +10,11 @@ use crate::store::{Begin, Begun, BegunCall, CALLS_KEPT, Take};
 impl Work<'_> {
     pub(super) fn begin(&mut self, begin: Begin) -> Begun {
         // One process, one partition: the fence starts at 0 and never grows here.
-        if begin.permit.epoch < self.world.epoch || begin.fence < 0 {
+        if begin.permit.epoch < self.world.epoch || (begin.fence < 0 && !begin.is_jobless()) {
             return Begun::default();
+        }
+        if begin.is_jobless() {
+            return Begun { calls: vec![self.begin_call(&begin, &[])] };
         }
         let jobs = match begin.lane {
             Lane::Single => self.pick(&begin, begin.calls_max as usize, None),
@@ -85,6 +88,7 @@ impl Work<'_> {
             ending: Ending::Open,
             status: None,
             error: None,
+            outside: begin.outside,
         };
         self.world.calls.insert(id, call);
         BegunCall { id, jobs: self.world.claimed(id) }

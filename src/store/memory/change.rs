@@ -31,6 +31,13 @@ impl Work<'_> {
                 Ok(edited)
             }
             Change::PromoteDue { limit } => Ok(Changed::Count(self.promote_due(limit))),
+            Change::SaveCheckpoint { job, call, body } => {
+                let has = |core: &Core| core.stand == Stand::Calling && core.call == Some(call);
+                if self.core(job).is_some_and(has) {
+                    self.world.checkpoints.insert(job, (self.now, body));
+                }
+                Ok(Changed::Done)
+            }
             Change::CreateRun { run } => Ok(Changed::Run(self.create_run(run))),
             Change::WishRun { run, wish } => self.wish_run(run, wish).map(Changed::Run),
             Change::CancelRunJobs { run, limit } => self.cancel_run_jobs(run, limit).map(Changed::Count),
@@ -52,7 +59,8 @@ impl Work<'_> {
                 let events = self.prune_events(events_before, limit);
                 let before = finished_before.min(dead_before);
                 let ended = if no_more { self.prune_flows(before, limit) + self.prune_runs(before, limit) } else { 0 };
-                Ok(Changed::Count(jobs + calls + events + ended))
+                let checkpoints = self.prune_checkpoints(dead_before, limit);
+                Ok(Changed::Count(jobs + calls + events + ended + checkpoints))
             }
             Change::Note { what } => {
                 self.packer.note(what);
@@ -115,6 +123,10 @@ impl Work<'_> {
     }
 
     fn create_run(&mut self, new: NewRun) -> Run {
+        let undoes = |run: &&Run| new.undo_of.is_some() && run.undo_of == new.undo_of;
+        if let Some(known) = self.world.runs.values().find(undoes) {
+            return known.clone();
+        }
         self.world.last_run += 1;
         let run = Run {
             id: RunId::new(self.now, self.world.last_run),
@@ -125,6 +137,7 @@ impl Work<'_> {
             counts: Default::default(),
             updated_at: self.now,
             finished_at: None,
+            undo_of: new.undo_of,
         };
         self.packer.note(What::run(run.id, run.state));
         self.world.runs.insert(run.id.seq, run.clone());

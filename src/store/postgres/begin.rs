@@ -31,8 +31,12 @@ impl Work<'_> {
         let mut candidates = self.candidates(begins, &allowed, &flows).await?;
         let mut picked: Vec<(&Begin, Vec<Vec<Ready>>)> = Vec::with_capacity(begins.len());
         for (begin, allowed) in begins.iter().zip(allowed) {
-            let jobs = if allowed { pick(begin, &flows, &mut candidates) } else { Vec::new() };
-            picked.push((begin, per_call(begin, jobs)));
+            let calls = match (allowed, begin.is_jobless()) {
+                (false, _) => Vec::new(),
+                (true, true) => vec![Vec::new()],
+                (true, false) => per_call(begin, pick(begin, &flows, &mut candidates)),
+            };
+            picked.push((begin, calls));
         }
         self.begin_calls(picked).await
     }
@@ -42,16 +46,17 @@ impl Work<'_> {
         let epoch = sqlx::query(sql::EPOCH).fetch_one(&mut *self.conn).await?;
         let epoch = Columns::of(&epoch).int()?;
         let partitions: BTreeSet<(&str, i64)> =
-            begins.iter().map(|begin| (begin.provider.as_str(), i64::from(begin.shard))).collect();
+            begins.iter().filter(|b| !b.is_jobless()).map(|b| (b.provider.as_str(), i64::from(b.shard))).collect();
         let mut fences = self.fences(&partitions).await?;
-        if begins.iter().any(|begin| begin.fence == 0) && fences.len() < partitions.len() {
+        if begins.iter().any(|begin| begin.fence == 0 && !begin.is_jobless()) && fences.len() < partitions.len() {
             // Nobody ever claimed them. Put them on record, so that there is something to lock.
             let (providers, shards): (Vec<&str>, Vec<i64>) = partitions.iter().copied().unzip();
             sqlx::query(sql::MAKE_PARTITIONS).bind(providers).bind(shards).execute(&mut *self.conn).await?;
             fences = self.fences(&partitions).await?;
         }
         let fence = |begin: &Begin| fences.get(&(begin.provider.to_string(), i64::from(begin.shard))).copied();
-        Ok(begins.iter().map(|begin| begin.permit.epoch >= epoch && fence(begin) == Some(begin.fence)).collect())
+        let held = |begin: &Begin| begin.is_jobless() || fence(begin) == Some(begin.fence);
+        Ok(begins.iter().map(|begin| begin.permit.epoch >= epoch && held(begin)).collect())
     }
 
     async fn fences(&mut self, partitions: &BTreeSet<(&str, i64)>) -> Step<BTreeMap<(String, i64), i64>> {
@@ -203,7 +208,8 @@ impl Work<'_> {
             .bind(ints(|begin| begin.lease_until.0))
             .bind(self.now.0)
             .bind(jobs)
-            .bind(self.daemon.to_string());
+            .bind(self.daemon.to_string())
+            .bind(ints(|begin| i64::from(begin.outside)));
         insert.execute(&mut *self.conn).await?;
         Ok(())
     }

@@ -16,8 +16,15 @@ type Picked = Vec<(Core, ClaimedJob)>;
 
 impl Work<'_> {
     pub(super) async fn begin(&mut self, begin: Begin) -> Result<Begun, Error> {
-        if begin.permit.epoch < self.desk.epoch || begin.fence < 0 {
+        if begin.permit.epoch < self.desk.epoch || (begin.fence < 0 && !begin.is_jobless()) {
             return Ok(Begun::default());
+        }
+        if begin.is_jobless() {
+            self.packer.section();
+            let calls = vec![BegunCall { id: CallId(self.numbers.call), jobs: Vec::new() }];
+            self.numbers.call += 1;
+            self.journal(&begin, &calls);
+            return Ok(Begun { calls });
         }
         let picked = match begin.lane {
             Lane::Single => self.pick(&begin, begin.calls_max as usize, None).await?,
@@ -114,6 +121,7 @@ impl Work<'_> {
             begin.permit.epoch.into(),
             begin.lease_until.0.into(),
             self.now.0.into(),
+            i64::from(begin.outside).into(),
         ];
         self.trip.write(sql::INSERT_CALLS, &values);
         self.calls_begun.extend(calls.iter().map(|call| call.id).zip(jobs));

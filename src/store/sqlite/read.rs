@@ -185,6 +185,10 @@ impl SqliteStore {
         self.rows(sqlx::query(sql::BUSY_FLOWS).bind(after.0).bind(page(limit) as i64), row::flow).await
     }
 
+    pub(super) async fn read_checkpoint(&self, job: i64) -> Result<Option<std::sync::Arc<str>>, Error> {
+        self.row(sqlx::query(sql::CHECKPOINT).bind(job), |row| Columns::of(row).str().map(Into::into)).await
+    }
+
     pub(super) async fn read_tallies(&self) -> Result<Vec<Tally>, Error> {
         self.rows(sqlx::query(sql::TALLIES), row::tally).await
     }

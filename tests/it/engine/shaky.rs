@@ -90,6 +90,9 @@ impl Store for Shaky {
     async fn next_due(&self) -> Result<Timestamp, Error> {
         self.inner.next_due().await
     }
+    async fn checkpoint(&self, job: i64) -> Result<Option<std::sync::Arc<str>>, Error> {
+        self.inner.checkpoint(job).await
+    }
     async fn run(&self, id: RunId) -> Result<Option<Run>, Error> {
         self.inner.run(id).await
     }
