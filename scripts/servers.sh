@@ -25,10 +25,15 @@ if [ "$(id -u)" = 0 ]; then
   user=nobody
   id postgres >/dev/null 2>&1 && user=postgres
 fi
-# The server must not inherit the lock, or nobody would ever get it again.
-as_user() {
-  if [ -n "$user" ]; then runuser -u "$user" -- "$@" 9>&-; else "$@" 9>&-; fi
-}
+# The server must inherit neither our lock nor one of whoever called us (a build's slot, a landing): it outlives them, and
+# nobody would ever get them again.
+as_user() (
+  for fd in /proc/"$BASHPID"/fd/*; do
+    fd=${fd##*/}
+    [ "$fd" -le 2 ] || [ "$fd" = 255 ] || eval "exec $fd>&-"
+  done
+  if [ -n "$user" ]; then exec runuser -u "$user" -- "$@"; else exec "$@"; fi
+)
 
 pg=$base/postgres
 pg_bin() {

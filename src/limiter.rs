@@ -107,17 +107,10 @@ pub trait Limiter: Send + Sync + std::fmt::Debug {
     /// Late settles are safe: they only delay reuse. Every granted call is settled exactly once, or seeded after a
     /// crash. Read `now` after the answer came.
     async fn settle(&self, now: Timestamp, settles: &[Settle]) -> Result<(), Error>;
-    /// Merges what the journal knows. Before the first acquire, after [`Limiter::restore`], once per journal entry.
+    /// Merges what the journal knows. Before the first acquire, once per journal entry: the journal is all that a limiter
+    /// is rebuilt from (docs/decisions/0023-the-journal-suffices.md).
     /// Limits that are not in `limits` are kept aside until the first acquire declares them.
     async fn seed(&self, now: Timestamp, limits: &[Spend], entries: &[Seed]) -> Result<(), Error>;
     async fn peek(&self, now: Timestamp, spends: &[Spend]) -> Result<Vec<LimitView>, Error>;
-    /// All limit keys with a count, for saving: opaque texts that [`Limiter::restore`] understands.
-    ///
-    /// The protocol: save together with the number of the oldest call then open, less one (or the newest call when none
-    /// is open). At the next start restore, then seed every journal entry above that number. Entries that the saved
-    /// text counts already are recognised by their times and skipped.
-    async fn save(&self, now: Timestamp) -> Result<Vec<(String, String)>, Error>;
-    /// Texts that cannot be read are logged and left out; the journal must then speak for them.
-    async fn restore(&self, entries: &[(String, String)]) -> Result<(), Error>;
     fn epoch(&self) -> i64;
 }

@@ -164,8 +164,6 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn claimed(&self, call: CallId) -> Result<Vec<ClaimedJob>, Error>;
     /// Journal entries above `after` that spent limits and were open or settled at `since` (steady) or later.
     async fn journal(&self, since: Timestamp, after: CallId, limit: usize) -> Result<Vec<JournalEntry>, Error>;
-    /// What [`Change::SaveLimits`] saved last.
-    async fn saved_limits(&self) -> Result<(Vec<(String, String)>, CallId), Error>;
 
     /// Flows with anything waiting, calling or unknown, above `after`.
     async fn flows(&self, after: FlowId, limit: usize) -> Result<Vec<Flow>, Error>;

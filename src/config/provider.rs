@@ -113,11 +113,7 @@ fn read(found: &Found, name: &str, entry: &Entry) -> Option<Provider> {
 }
 
 /// What undoes an operation is declared as well.
-fn inverses_exist(
-    found: &Found,
-    entries: &[(&str, &Entry)],
-    operations: &BTreeMap<OperationName, Arc<Operation>>,
-) {
+fn inverses_exist(found: &Found, entries: &[(&str, &Entry)], operations: &BTreeMap<OperationName, Arc<Operation>>) {
     for (name, entry) in entries {
         let Some(undo) = operations.get(*name).and_then(|o| o.undo.as_ref()) else { continue };
         if !entries.iter().any(|(declared, _)| *declared == undo.operation.as_str()) {

@@ -7,8 +7,6 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::Denied;
 use crate::clock::Timestamp;
 
@@ -37,7 +35,7 @@ impl Rule {
 }
 
 /// How far below full the bucket is. A fresh one is full.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bucket {
     /// Missing units, as of `at`.
     missing: i128,

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use jiff::ToSpan;
 use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
 
 use super::Denied;
 use crate::clock::Timestamp;
@@ -20,7 +19,7 @@ use crate::model::provider::CalendarPeriod;
 pub const CLOCK_ERROR: Duration = Duration::from_secs(1);
 
 /// A period whose extended span holds the present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     pub start: Timestamp,
     pub end: Timestamp,
@@ -28,7 +27,7 @@ pub struct Slot {
     pub used: u32,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Calendar {
     in_flight: u32,
     /// One, or two around an edge.
@@ -116,10 +115,6 @@ impl Calendar {
                 s.used = s.used.saturating_add(n);
             }
         }
-    }
-
-    pub fn drop_in_flight(&mut self) {
-        self.in_flight = 0;
     }
 
     pub fn is_idle(&self, now: Timestamp) -> bool {

@@ -3,15 +3,13 @@
 //! Calls left open by a dead process may still be with the provider: they hold their permit until the latest time at
 //! which they can have ended. Must never know: windows. Next: `limit/state.rs`.
 
-use serde::{Deserialize, Serialize};
-
 use super::Denied;
 use crate::clock::Timestamp;
 
 /// Groups of calls of a dead process at most; beyond that the two that end last share the later end.
 const GHOSTS_MAX: usize = 130;
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Concurrency {
     in_flight: u32,
     /// Calls of a dead process: (held until, count), earliest first.
@@ -76,10 +74,6 @@ impl Concurrency {
         {
             self.ghosts.push((last.0, last.1.saturating_add(before.1)));
         }
-    }
-
-    pub fn drop_in_flight(&mut self) {
-        self.in_flight = 0;
     }
 
     pub fn ghosts(&self) -> &[(Timestamp, u32)] {

@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::Denied;
 use crate::clock::Timestamp;
 
@@ -17,7 +15,7 @@ pub fn interval_us(max: u32, per: Duration, jitter: Duration) -> i64 {
     i64::try_from(us).unwrap_or(i64::MAX / 4).clamp(1, i64::MAX / 4)
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Paced {
     /// The next permit may be had from here on.
     next_at: Timestamp,

@@ -7,8 +7,6 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::Denied;
 use super::bucket::{self, Bucket};
 use super::calendar::Calendar;
@@ -25,7 +23,7 @@ use crate::model::provider::{CalendarPeriod, Limit, LimitKind};
 /// Returns listed in a view at most.
 pub const RETURNS_MAX: usize = window::CLUMPS_MAX;
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct State {
     kind: Kind,
     /// `ZERO`: the provider has said nothing.
@@ -33,8 +31,7 @@ pub struct State {
 }
 
 /// The counts of one kind.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Kind {
     Window(Window),
     Bucket(Bucket),
@@ -185,25 +182,6 @@ impl State {
                 p.seed(paced::interval_us(max, per, jitter), anchored_at, permits);
             }
             _ => {}
-        }
-    }
-
-    /// True if a limit of this kind counts a call from its answer, false if from its grant.
-    pub fn counts_answers(limit: &Limit) -> bool {
-        match limit.kind {
-            LimitKind::Window { anchor, .. } => anchor == crate::model::provider::Anchor::Answer,
-            LimitKind::Concurrency { .. } | LimitKind::Calendar { .. } => true,
-            LimitKind::Bucket { .. } | LimitKind::Paced { .. } => false,
-        }
-    }
-
-    /// Forgets calls in flight: after a restart the journal speaks for them.
-    pub fn drop_in_flight(&mut self) {
-        match &mut self.kind {
-            Kind::Window(w) => w.drop_in_flight(),
-            Kind::Concurrency(c) => c.drop_in_flight(),
-            Kind::Calendar(c) => c.drop_in_flight(),
-            Kind::Bucket(_) | Kind::Paced(_) => {}
         }
     }
 

@@ -13,8 +13,6 @@
 
 use std::collections::VecDeque;
 
-use serde::{Deserialize, Serialize};
-
 use super::Denied;
 use crate::clock::Timestamp;
 use crate::model::provider::Anchor;
@@ -30,7 +28,7 @@ const SINGLE_MAX: usize = CLUMPS_MAX / 2;
 const GAPS_PER_SLICE: i64 = 8;
 
 /// Answered calls whose stamps lie close together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clump {
     pub first: Timestamp,
     pub last: Timestamp,
@@ -58,7 +56,7 @@ impl Rule {
 }
 
 /// The counts of one window. Without any it is the same as a fresh one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Window {
     /// Granted and not settled; none under a send anchor.
     in_flight: u32,
@@ -156,11 +154,6 @@ impl Window {
         if anchored_at.0.saturating_add(rule.hold_us) > now.0 {
             self.add(rule, anchored_at, n);
         }
-    }
-
-    /// Forgets what was in flight: after a restart the journal speaks for it.
-    pub fn drop_in_flight(&mut self) {
-        self.in_flight = 0;
     }
 
     pub fn used(&self) -> u32 {

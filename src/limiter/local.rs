@@ -80,15 +80,6 @@ impl Limiter for LocalLimiter {
         Ok(self.look(now, spends))
     }
 
-    async fn save(&self, now: Timestamp) -> Result<Vec<(String, String)>, Error> {
-        Ok(self.table().save(now))
-    }
-
-    async fn restore(&self, entries: &[(String, String)]) -> Result<(), Error> {
-        self.table().restore(entries);
-        Ok(())
-    }
-
     fn epoch(&self) -> i64 {
         self.epoch
     }

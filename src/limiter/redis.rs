@@ -252,15 +252,6 @@ impl Limiter for RedisLimiter {
         Ok(views)
     }
 
-    /// Nothing: the counts outlive this process where they are.
-    async fn save(&self, _now: Timestamp) -> Result<Vec<(String, String)>, Error> {
-        Ok(Vec::new())
-    }
-
-    async fn restore(&self, _entries: &[(String, String)]) -> Result<(), Error> {
-        Ok(())
-    }
-
     fn epoch(&self) -> i64 {
         self.epoch.load(Ordering::SeqCst)
     }

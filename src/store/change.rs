@@ -89,12 +89,8 @@ pub enum Change {
         memory: String,
         news: bool,
     },
-    /// A limiter's state as of a journal position, so that a start need not read the whole journal.
-    SaveLimits {
-        entries: Vec<(String, String)>,
-        upto: CallId,
-    },
-    /// Removes up to `limit` checkpoints from before `dead_before`, finished jobs, ended calls, events and idempotency records older than the bounds.
+    /// Removes up to `limit` checkpoints from before `dead_before`, and finished jobs, ended calls, events and idempotency
+    /// records older than the bounds.
     /// Calls that a limiter may still need (`calls_before` is steady time) and dead jobs younger than
     /// `dead_before` stay. The limit holds for each kind by itself; an idempotency record goes with its job.
     ///

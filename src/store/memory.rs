@@ -95,7 +95,6 @@ struct World {
     idempotency: BTreeMap<(Tenant, IdempotencyKey), ([u8; 32], JobId)>,
     providers: BTreeMap<ProviderName, AppliedProvider>,
     events: VecDeque<Group>,
-    limits: (BTreeMap<String, String>, CallId),
     steady: Option<(String, i64)>,
     epoch: i64,
     limiter_run: Option<String>,
@@ -349,11 +348,6 @@ impl Store for MemoryStore {
 
     async fn journal(&self, since: Timestamp, after: CallId, limit: usize) -> Result<Vec<JournalEntry>, Error> {
         Ok(self.world()?.journal(since, after, limit))
-    }
-
-    async fn saved_limits(&self) -> Result<(Vec<(String, String)>, CallId), Error> {
-        let world = self.world()?;
-        Ok((world.limits.0.clone().into_iter().collect(), world.limits.1))
     }
 
     async fn flows(&self, after: FlowId, limit: usize) -> Result<Vec<Flow>, Error> {

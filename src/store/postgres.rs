@@ -135,7 +135,6 @@ impl Store for PgStore {
         let epoch = meta.int()?;
         let steady = meta.opt_str()?.map(str::to_owned).zip(meta.opt_int()?);
         let steady_floor = meta.time()?;
-        let _limits_upto = meta.int()?;
         let limiter_run = meta.opt_str()?.map(str::to_owned);
         let (db_now, size) = (meta.time()?, meta.int()?);
         Ok(StoreInfo {
@@ -213,10 +212,6 @@ impl Store for PgStore {
 
     async fn journal(&self, since: Timestamp, after: CallId, limit: usize) -> Result<Vec<JournalEntry>, Error> {
         self.read_journal(since, after, limit).await
-    }
-
-    async fn saved_limits(&self) -> Result<(Vec<(String, String)>, CallId), Error> {
-        self.read_saved_limits().await
     }
 
     async fn flows(&self, after: FlowId, limit: usize) -> Result<Vec<Flow>, Error> {

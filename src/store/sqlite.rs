@@ -161,7 +161,7 @@ impl Store for SqliteStore {
         let mut meta = Columns::of(&meta);
         let _epoch = meta.int()?;
         let steady = meta.opt_str()?.map(str::to_owned).zip(meta.opt_int()?);
-        let (_floor, _seq, _call, _upto) = (meta.int()?, meta.int()?, meta.int()?, meta.int()?);
+        let (_floor, _seq, _call) = (meta.int()?, meta.int()?, meta.int()?);
         let limiter_run = meta.opt_str()?.map(str::to_owned);
         let mut size_bytes = 0;
         for suffix in ["", "-wal"] {
@@ -247,10 +247,6 @@ impl Store for SqliteStore {
 
     async fn journal(&self, since: Timestamp, after: CallId, limit: usize) -> Result<Vec<JournalEntry>, Error> {
         self.read_journal(since, after, limit).await
-    }
-
-    async fn saved_limits(&self) -> Result<(Vec<(String, String)>, CallId), Error> {
-        self.read_saved_limits().await
     }
 
     async fn flows(&self, after: FlowId, limit: usize) -> Result<Vec<Flow>, Error> {

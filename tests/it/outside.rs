@@ -5,8 +5,10 @@ use std::path::Path;
 use tidegate::clock::Clock;
 use tidegate::grpc::pb;
 use tidegate::grpc::pb::permit_service_client::PermitServiceClient;
+use tidegate::grpc::pb::run_service_client::RunServiceClient;
+use tonic_types::StatusExt;
 
-use crate::support::process::{Daemon, Place, until};
+use crate::support::process::{Daemon, Place, Provider, until};
 use crate::support::redis::RedisServer;
 use crate::support::servers::Database;
 
@@ -77,4 +79,96 @@ async fn any_daemon_lends_and_settles_and_redis_may_forget() {
     });
     assert_eq!(left.await, Some(2));
     assert_eq!(acquire(&two, 10, 1).await.granted_count, 0);
+}
+
+const MUSIC: &str = "\nallow_private = true\n\n\
+                     [providers.music.operations.remove]\nrequest = \"DELETE /tracks/{key}\"\nbody = \"{payload}\"\n\
+                     undo = \"restore\"\n\n\
+                     [providers.music.operations.restore]\nrequest = \"PUT /tracks/{key}\"\nbody = \"{payload}\"\n";
+const KEYS: usize = 20;
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+
+async fn in_state(daemon: &Daemon, run_id: &str, state: pb::RunState) -> pb::Run {
+    let run = until(PATIENCE, async || {
+        let mut runs = RunServiceClient::new(daemon.channel());
+        let run = runs.get_run(pb::GetRunRequest { run_id: run_id.into() }).await.ok()?.into_inner().run?;
+        (run.state() == state).then_some(run)
+    });
+    run.await.unwrap_or_else(|| panic!("run {run_id} did not become {state:?}"))
+}
+
+/// A run that removed two versions of each track and has one job left; its id.
+async fn removed(daemon: &Daemon) -> String {
+    let mut runs = RunServiceClient::new(daemon.channel());
+    let run_id = runs.create_run(pb::CreateRunRequest::default()).await.unwrap().into_inner().run.unwrap().id;
+    let job = |key: usize, n: usize| pb::JobSpec {
+        provider: "music".into(),
+        operation: "remove".into(),
+        key: format!("t{key}"),
+        payload: format!("{{\"n\":{n}}}"),
+        ..Default::default()
+    };
+    let mut jobs: Vec<pb::JobSpec> = (0..KEYS * 2).map(|at| job(at % KEYS, at / KEYS + 1)).collect();
+    let later = prost_types::Duration { seconds: 3_600, nanos: 0 };
+    jobs.push(pb::JobSpec { start: Some(pb::job_spec::Start::Delay(later)), ..job(KEYS, 1) });
+    let message = pb::AddRunJobsRequest { run_id: run_id.clone(), sequence: 1, jobs, seal: true };
+    let mut answers = runs.add_run_jobs(tokio_stream::iter([message])).await.unwrap().into_inner();
+    assert_eq!(answers.message().await.unwrap().unwrap().accepted_count as usize, KEYS * 2 + 1);
+    let all = until(PATIENCE, async || {
+        let counts = daemon.counts("music").await?;
+        (counts.delivered as usize == KEYS * 2).then_some(())
+    });
+    all.await.expect("what is due is delivered");
+    run_id
+}
+
+#[tokio::test]
+async fn undoing_a_run_restores_all_that_it_did_in_reverse() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let provider = Provider::start(&["--latency", "1ms", "--tail-share", "0"], &log).await;
+    let declaration = format!("[providers.music]\nbase_url = \"{}\"{MUSIC}", provider.base_url);
+    let place = Place::new(folder.path(), folder.path(), &declaration);
+    let daemon = place.start().await;
+    let run_id = removed(&daemon).await;
+    let undo = async |daemon: &Daemon, run_id: &str, validate_only| {
+        let mut runs = RunServiceClient::new(daemon.channel());
+        let request = pb::UndoRunRequest { run_id: run_id.into(), validate_only };
+        runs.undo_run(request).await.map(tonic::Response::into_inner)
+    };
+    let reason = |status: tonic::Status| status.get_error_details().error_info().unwrap().reason.clone();
+    assert_eq!(reason(undo(&daemon, &run_id, false).await.unwrap_err()), "RUN_NOT_ENDED");
+    let mut runs = RunServiceClient::new(daemon.channel());
+    runs.cancel_run(pb::CancelRunRequest { run_id: run_id.clone() }).await.unwrap();
+    in_state(&daemon, &run_id, pb::RunState::Cancelled).await;
+    let would = undo(&daemon, &run_id, true).await.unwrap();
+    assert_eq!((would.job_count as usize, would.forgotten_count, would.run), (KEYS * 2, 0, None));
+
+    let first = undo(&daemon, &run_id, false).await.unwrap();
+    daemon.kill(&Clock::system()).await;
+    let daemon = place.start().await;
+    let again = undo(&daemon, &run_id, false).await.unwrap();
+    assert!(first.complete && again.complete);
+    let (first, again) = (first.run.unwrap(), again.run.unwrap());
+    assert_eq!((&first.id, &again.undo_of_run_id), (&again.id, &run_id));
+    let done = in_state(&daemon, &first.id, pb::RunState::Finished).await;
+    assert_eq!((done.job_count as usize, done.counts.unwrap().delivered as usize), (KEYS * 2, KEYS * 2));
+    // The inverse declares no inverse.
+    assert_eq!(reason(undo(&daemon, &first.id, true).await.unwrap_err()), "NO_INVERSE");
+    assert!(daemon.stop().await);
+    provider.stop().await;
+
+    let arrivals = std::fs::read_to_string(&log).unwrap();
+    let arrivals: Vec<tidegate::simulator::Arrival> =
+        arrivals.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    for key in 0..KEYS {
+        let path = format!("/tracks/t{key}");
+        let of_key = arrivals.iter().filter(|a| a.path == path);
+        let mut seen: Vec<(&str, Option<i64>)> =
+            of_key.map(|a| (a.method.as_str(), a.versions.first().copied().flatten())).collect();
+        // A call that the kill cut off is repeated.
+        seen.dedup();
+        let expected = [("DELETE", Some(1)), ("DELETE", Some(2)), ("PUT", Some(2)), ("PUT", Some(1))];
+        assert_eq!(seen, expected, "{path}");
+    }
 }

@@ -33,12 +33,7 @@ pub fn run(view: RunView) -> pb::Run {
 
 pub fn undone(undone: Undone) -> pb::UndoRunResponse {
     let Undone { run: view, jobs, forgotten, complete } = undone;
-    pb::UndoRunResponse {
-        run: view.map(run),
-        job_count: count(jobs),
-        forgotten_count: count(forgotten),
-        complete,
-    }
+    pb::UndoRunResponse { run: view.map(run), job_count: count(jobs), forgotten_count: count(forgotten), complete }
 }
 
 pub fn run_item(item: RunItem) -> pb::WatchRunResponse {

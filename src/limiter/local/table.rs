@@ -7,8 +7,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-
 use crate::clock::Timestamp;
 use crate::limit::set::{Outcome, Poll};
 use crate::limit::state::Known;
@@ -19,9 +17,6 @@ use crate::model::provider::Limit;
 
 /// Answers remembered for repeated requests.
 const ANSWERS_MAX: usize = 1_024;
-/// Calls that ended this long before a save are surely counted in it; younger ones are counted again by the seed.
-/// Covers the time between reading a clock and getting the lock.
-const SAVE_OVERLAP: std::time::Duration = std::time::Duration::from_secs(2);
 /// Known calls of a limit that nobody has declared yet are forgotten after the longest window there is.
 const UNDECLARED_KEPT: std::time::Duration = std::time::Duration::from_secs(32 * 86_400);
 
@@ -44,29 +39,16 @@ pub(super) struct Table {
 #[derive(Debug)]
 struct Slot {
     key: LimitKey,
-    /// The declaration that came with the last request. `None`: restored or seeded, not asked for yet.
+    /// The declaration that came with the last request. `None`: seeded, not asked for yet.
     limit: Option<Arc<Limit>>,
     state: Option<State>,
     /// What the journal knows, until a declaration says how to count it.
     known: Vec<Known>,
-    /// When the restored state was saved.
-    saved_at: Option<Timestamp>,
-}
-
-/// One limit as text.
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    at: Timestamp,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    state: Option<State>,
-    /// (granted, anchored, permits) of calls whose limit nobody had declared.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    known: Vec<(Timestamp, Timestamp, u32)>,
 }
 
 impl Slot {
     fn new(key: LimitKey) -> Self {
-        Slot { key, limit: None, state: None, known: Vec::new(), saved_at: None }
+        Slot { key, limit: None, state: None, known: Vec::new() }
     }
 
     /// The state under the declaration in force. Counts carry over from the one before.
@@ -82,12 +64,7 @@ impl Slot {
         if !self.known.is_empty() {
             let mut known = std::mem::take(&mut self.known);
             known.sort_by_key(|k| k.anchored_at);
-            let saved_at = self.saved_at;
-            let counted = |k: &Known| {
-                let stamp = if State::counts_answers(limit) { k.anchored_at } else { k.granted_at };
-                saved_at.is_some_and(|saved| stamp + SAVE_OVERLAP <= saved)
-            };
-            known.iter().filter(|k| !counted(k)).for_each(|k| state.seed(limit, now, *k));
+            known.iter().for_each(|k| state.seed(limit, now, *k));
         }
         state
     }
@@ -96,10 +73,8 @@ impl Slot {
         let forgotten = self.known.iter().all(|k| k.anchored_at + UNDECLARED_KEPT <= now);
         forgotten
             && match (&self.state, &self.limit) {
-                (None, _) => true,
                 (Some(state), Some(limit)) => state.is_idle(limit, now),
-                // Restored and never asked for: nobody can say how long it counts.
-                (Some(_), None) => self.saved_at.is_some_and(|saved| saved + UNDECLARED_KEPT <= now),
+                _ => true,
             }
     }
 }
@@ -220,41 +195,6 @@ impl Table {
         match self.index.get(&spend.key).and_then(|&at| self.slots[at].as_mut()) {
             Some(slot) => slot.declare(now, &spend.limit).view(spend.key.clone(), &spend.limit, now),
             None => State::new(&spend.limit).view(spend.key.clone(), &spend.limit, now),
-        }
-    }
-
-    pub(super) fn save(&self, now: Timestamp) -> Vec<(String, String)> {
-        let used = self.slots.iter().flatten().filter(|slot| !slot.is_idle(now));
-        used.map(|slot| {
-            let mut state = slot.state.clone();
-            if let Some(state) = &mut state {
-                state.drop_in_flight();
-            }
-            let known = slot.known.iter().map(|k| (k.granted_at, k.anchored_at, k.permits)).collect();
-            // What was restored and never asked for is still as of then.
-            let at = if slot.limit.is_some() { now } else { slot.saved_at.unwrap_or(now) };
-            let saved = Saved { at, state, known };
-            let text = serde_json::to_string(&saved).expect("numbers and lists can always be written as JSON");
-            (slot.key.0.to_string(), text)
-        })
-        .collect()
-    }
-
-    pub(super) fn restore(&mut self, entries: &[(String, String)]) {
-        for (key, text) in entries {
-            let saved: Saved = match serde_json::from_str(text) {
-                Ok(saved) => saved,
-                Err(error) => {
-                    tracing::warn!(limit = %key, %error, "saved limit cannot be read; counting from the journal only");
-                    continue;
-                }
-            };
-            let at = self.slot(&LimitKey(Arc::from(key.as_str())));
-            let slot = self.slots[at].as_mut().expect("an indexed slot is filled");
-            let known = |&(granted_at, anchored_at, permits): &(_, _, _)| Known { granted_at, anchored_at, permits };
-            slot.state = saved.state;
-            slot.saved_at = Some(saved.at);
-            slot.known = saved.known.iter().map(known).collect();
         }
     }
 

@@ -48,10 +48,6 @@ impl Work<'_> {
                 self.provider(&provider)?.memory = Some(memory);
                 Ok(Changed::Done)
             }
-            Change::SaveLimits { entries, upto } => {
-                self.world.limits = (entries.into_iter().collect(), upto);
-                Ok(Changed::Done)
-            }
             Change::Prune { finished_before, dead_before, calls_before, events_before, limit } => {
                 let limit = limit as usize;
                 let (jobs, no_more) = self.prune_jobs(finished_before, dead_before, limit);

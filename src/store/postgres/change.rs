@@ -56,10 +56,6 @@ impl Work<'_> {
                 self.declarations |= news;
                 self.save_gate(provider, memory).await
             }
-            Change::SaveLimits { entries, upto } => {
-                self.save_limits(entries, *upto).await?;
-                Ok(Ok(Changed::Done))
-            }
             Change::Prune { finished_before, dead_before, calls_before, events_before, limit } => {
                 let jobs = [(sql::OLD_DEAD, *dead_before), (sql::OLD_DONE, *finished_before)];
                 let log = [

@@ -1,4 +1,4 @@
-//! Changes of what is declared or saved: providers, the gate's memory, a limiter's state; and forgetting what is old. Next:
+//! Changes of what is declared or saved: providers, the gate's memory; and forgetting what is old. Next:
 //! `enqueue`.
 
 use super::arrays::text;
@@ -8,7 +8,7 @@ use super::sql;
 use super::work::{Step, Work};
 use crate::clock::Timestamp;
 use crate::model::event::What;
-use crate::model::id::{CallId, FlowId};
+use crate::model::id::FlowId;
 use crate::model::name::ProviderName;
 use crate::store::rules;
 use crate::store::{AppliedProvider, Changed, Refusal};
@@ -98,17 +98,6 @@ impl Work<'_> {
         found.memory = Some(memory.to_owned());
         self.save_provider(&found).await?;
         Ok(Ok(Changed::Done))
-    }
-
-    pub(super) async fn save_limits(&mut self, entries: &[(String, String)], upto: CallId) -> Step<()> {
-        sqlx::query(sql::CLEAR_LIMITS).execute(&mut *self.conn).await?;
-        // Of two entries of a name the last counts, as one statement cannot write a row twice.
-        let entries: std::collections::BTreeMap<&str, &str> = entries.iter().map(|(n, b)| (&**n, &**b)).collect();
-        let names: Vec<_> = entries.keys().map(|name| text(name)).collect();
-        let bodies: Vec<_> = entries.values().map(|body| text(body)).collect();
-        sqlx::query(sql::INSERT_LIMITS).bind(names).bind(bodies).execute(&mut *self.conn).await?;
-        sqlx::query(sql::SAVE_LIMITS_UPTO).bind(upto.0).execute(&mut *self.conn).await?;
-        Ok(())
     }
 
     /// Old rows one by one, up to `limit` of each kind. Whole days of finished jobs went before (`days`).

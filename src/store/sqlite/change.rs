@@ -61,16 +61,6 @@ impl Work<'_> {
                 self.save_provider(&found);
                 Ok(Ok(Changed::Done))
             }
-            Change::SaveLimits { entries, upto } => {
-                self.trip.write(sql::CLEAR_LIMITS, &[]);
-                let insert = sql::bulk().insert_limits.write(&mut self.trip, &entries, |cells, (name, body)| {
-                    cells.str(name);
-                    cells.str(body);
-                });
-                insert.await?;
-                self.trip.write(sql::SAVE_LIMITS_UPTO, &[upto.0.into()]);
-                Ok(Ok(Changed::Done))
-            }
             Change::Prune { finished_before, dead_before, calls_before, events_before, limit } => {
                 let pruned = self.prune(finished_before, dead_before, calls_before, events_before, limit).await?;
                 Ok(Ok(Changed::Count(pruned)))

@@ -162,21 +162,6 @@ impl SqliteStore {
         self.rows(query, row::journal_entry).await
     }
 
-    pub(super) async fn read_saved_limits(&self) -> Result<(Vec<(String, String)>, CallId), Error> {
-        let entries = self.rows(sqlx::query(sql::SAVED_LIMITS), |row| {
-            let mut columns = Columns::of(row);
-            Ok((columns.str()?.to_owned(), columns.str()?.to_owned()))
-        });
-        let entries = entries.await?;
-        let upto = self.row(sqlx::query(sql::META), |row| {
-            let mut columns = Columns::of(row);
-            let (_epoch, _boot, _offset) = (columns.int()?, columns.opt_str()?, columns.opt_int()?);
-            let (_floor, _seq, _call) = (columns.int()?, columns.int()?, columns.int()?);
-            columns.int().map(CallId)
-        });
-        Ok((entries, upto.await?.unwrap_or(CallId(0))))
-    }
-
     pub(super) async fn read_flow(&self, id: FlowId) -> Result<Option<Flow>, Error> {
         self.row(sqlx::query(sql::FLOWS_BY_ID).bind(json([id.0])), row::flow).await
     }

@@ -13,7 +13,6 @@ pub(super) const CALLS: &str = include_str!("calls.sql");
 pub(super) const CHECKPOINT: &str = include_str!("checkpoint.sql");
 pub(super) const CLAIM: &str = include_str!("claim.sql");
 pub(super) const CLAIMED: &str = include_str!("claimed.sql");
-pub(super) const CLEAR_LIMITS: &str = include_str!("clear_limits.sql");
 pub(super) const CORES: &str = include_str!("cores.sql");
 pub(super) const CORES_WITH_KEY: &str = include_str!("cores_with_key.sql");
 pub(super) const DELETE_IDEMPOTENCY: &str = include_str!("delete_idempotency.sql");
@@ -60,11 +59,9 @@ pub(super) const RUN_FLOWS: &str = include_str!("run_flows.sql");
 pub(super) const RUN_UNDOING: &str = include_str!("run_undoing.sql");
 pub(super) const RUNS_BY_SEQ: &str = include_str!("runs_by_seq.sql");
 pub(super) const SAVE_CHECKPOINT: &str = include_str!("save_checkpoint.sql");
-pub(super) const SAVE_LIMITS_UPTO: &str = include_str!("save_limits_upto.sql");
 pub(super) const SAVE_META: &str = include_str!("save_meta.sql");
 pub(super) const SAVE_PROVIDER: &str = include_str!("save_provider.sql");
 pub(super) const SAVE_STEADY: &str = include_str!("save_steady.sql");
-pub(super) const SAVED_LIMITS: &str = include_str!("saved_limits.sql");
 pub(super) const TAILS: &str = include_str!("tails.sql");
 pub(super) const TALLIES: &str = include_str!("tallies.sql");
 pub(super) const TURN_BOUNDS: &str = include_str!("turn_bounds.sql");
@@ -80,7 +77,6 @@ pub(super) struct Bulks {
     pub save_flows: Bulk,
     pub save_tallies: Bulk,
     pub save_runs: Bulk,
-    pub insert_limits: Bulk,
 }
 
 pub(super) fn bulk() -> &'static Bulks {
@@ -92,7 +88,6 @@ pub(super) fn bulk() -> &'static Bulks {
         save_flows: Bulk::new(include_str!("save_flows.sql")),
         save_tallies: Bulk::new(include_str!("save_tallies.sql")),
         save_runs: Bulk::new(include_str!("save_runs.sql")),
-        insert_limits: Bulk::new(include_str!("insert_limits.sql")),
     });
     &BULKS
 }

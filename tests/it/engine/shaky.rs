@@ -75,9 +75,6 @@ impl Store for Shaky {
     async fn journal(&self, since: Timestamp, after: CallId, limit: usize) -> Result<Vec<JournalEntry>, Error> {
         self.inner.journal(since, after, limit).await
     }
-    async fn saved_limits(&self) -> Result<(Vec<(String, String)>, CallId), Error> {
-        self.inner.saved_limits().await
-    }
     async fn flows(&self, after: FlowId, limit: usize) -> Result<Vec<Flow>, Error> {
         self.inner.flows(after, limit).await
     }

@@ -145,14 +145,6 @@ impl Limiter for Counted {
         self.limiter.peek(now, spends).await
     }
 
-    async fn save(&self, now: Timestamp) -> Result<Vec<(String, String)>, limiter::Error> {
-        self.limiter.save(now).await
-    }
-
-    async fn restore(&self, entries: &[(String, String)]) -> Result<(), limiter::Error> {
-        self.limiter.restore(entries).await
-    }
-
     fn epoch(&self) -> i64 {
         self.limiter.epoch()
     }

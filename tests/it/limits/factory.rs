@@ -108,12 +108,6 @@ impl Limiter for Merging {
     async fn peek(&self, now: Timestamp, spends: &[Spend]) -> Result<Vec<LimitView>, Error> {
         self.limiter.peek(now, spends).await
     }
-    async fn save(&self, now: Timestamp) -> Result<Vec<(String, String)>, Error> {
-        self.limiter.save(now).await
-    }
-    async fn restore(&self, entries: &[(String, String)]) -> Result<(), Error> {
-        self.limiter.restore(entries).await
-    }
     fn epoch(&self) -> i64 {
         self.limiter.epoch()
     }

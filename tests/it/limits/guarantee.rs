@@ -34,7 +34,6 @@ struct Case {
     refunds: f64,
     /// Windows between two crashes; 0: none.
     crash_every: f64,
-    saves: bool,
 }
 
 fn case() -> impl Strategy<Value = Case> {
@@ -48,11 +47,10 @@ fn case() -> impl Strategy<Value = Case> {
         1u32..40,
         prop_oneof![Just(0.0), Just(0.05), Just(0.3)],
         prop_oneof![Just(0.0), Just(0.7), Just(2.5)],
-        any::<bool>(),
     )
-        .prop_map(|(seed, windows, concurrent, demand, calls_at_once, refunds, crash_every, saves)| {
+        .prop_map(|(seed, windows, concurrent, demand, calls_at_once, refunds, crash_every)| {
             let crash_every = if crash_every > 0.0 { crash_every } else { 0.0 };
-            Case { seed, windows, concurrent, demand, calls_at_once, refunds, crash_every, saves }
+            Case { seed, windows, concurrent, demand, calls_at_once, refunds, crash_every }
         })
 }
 
@@ -97,12 +95,10 @@ fn play(case: &Case) -> Vec<i64> {
     let end = start + widest * 6;
     let crash_every = (case.crash_every * widest as f64) as i64;
     let mut next_crash = if crash_every > 0 { start + crash_every } else { i64::MAX };
-    let mut next_save = if case.saves { start + widest / 7 } else { i64::MAX };
 
     let mut limiter = LocalLimiter::new(0);
     let mut journal: BTreeMap<u64, Journaled> = BTreeMap::new();
     let mut answers: BTreeMap<(i64, u64), ()> = BTreeMap::new();
-    let mut saved: Option<(Vec<(String, String)>, u64)> = None;
     let (mut now, mut calls, mut arrivals) = (start, 0u64, Vec::new());
     while now < end {
         while let Some((&(at, call), ())) = answers.first_key_value()
@@ -115,24 +111,16 @@ fn play(case: &Case) -> Vec<i64> {
             let settle = Settle { permit, count: 1, sent: true, blocked_until: None, blocked_limit: None };
             limiter.finish(Timestamp(at), &settle);
         }
-        if now >= next_save {
-            next_save = now + widest / 7;
-            let oldest_open = answers.keys().map(|k| k.1).min();
-            let upto = oldest_open.map_or(calls, |c| c - 1);
-            saved = Some((block_on(limiter.save(Timestamp(now))).unwrap(), upto));
-        }
         if now >= next_crash {
             // Dead for a while; answers that come meanwhile reach nobody.
             next_crash = now + crash_every;
             now += (dice.roll() * 3.0 * SECOND as f64) as i64;
             answers.clear();
             limiter = LocalLimiter::new(0);
-            let (texts, upto) = saved.clone().unwrap_or_default();
-            block_on(limiter.restore(&texts)).unwrap();
             let entries: Vec<Seed> = journal
-                .range(upto + 1..)
-                .filter(|(_, j)| j.sent)
-                .map(|(_, j)| {
+                .values()
+                .filter(|j| j.sent)
+                .map(|j| {
                     let anchored_at = Timestamp(j.settled_at.unwrap_or(j.permit.granted_at.0 + DEADLINE));
                     Seed { permit: j.permit.clone(), anchored_at }
                 })
@@ -145,7 +133,7 @@ fn play(case: &Case) -> Vec<i64> {
         match limiter.decide(Timestamp(now), &asked) {
             Answer::Wait { earliest, .. } => {
                 let event = answers.keys().next().map_or(i64::MAX, |k| k.0);
-                now = earliest.0.min(event).min(next_crash).min(next_save).max(now + 1);
+                now = earliest.0.min(event).min(next_crash).max(now + 1);
             }
             Answer::Granted { count, permit } => {
                 for _ in 0..count {

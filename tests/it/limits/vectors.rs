@@ -10,7 +10,6 @@
 //!     calls, remembered as the name in `as`) or `wait`: `earliest_ms` (null: never), `binder`, `soft` (false);
 //!   - `settle`: the name of a grant, with `count` (1), `sent` (true), `blocked_until_ms`, `blocked_limit`;
 //!   - `seed`: a list of calls: `limits`, `granted_ms`, `anchored_ms`;
-//!   - `restart`: true: the limiter is saved, and a new one restores what was saved;
 //!   - `peek`: a limit, with any of `used`, `in_flight`, `free`, `next_free_ms` expected.
 //!
 //! Every limiter must give exactly these answers.
@@ -87,8 +86,6 @@ struct Step {
     blocked_until_ms: Option<i64>,
     blocked_limit: Option<String>,
     seed: Option<Vec<SeedStep>>,
-    #[serde(default)]
-    restart: bool,
     peek: Option<String>,
     used: Option<u32>,
     in_flight: Option<u32>,
@@ -174,7 +171,7 @@ fn spend(name: &str, d: &Declared) -> Spend {
     Spend::new(LimitKey(Arc::from(format!("p/{name}"))), Arc::new(limit))
 }
 
-async fn run(case: &Case, mut limiter: Box<dyn Limiter>, again: fn() -> Box<dyn Limiter>) {
+async fn run(case: &Case, limiter: &dyn Limiter) {
     let start = Timestamp(case.start.parse::<jiff::Timestamp>().unwrap().as_microsecond());
     let at = |ms: i64| Timestamp(start.0 + ms * 1_000);
     let declared: BTreeMap<&str, Spend> = case.limits.iter().map(|(n, d)| (n.as_str(), spend(n, d))).collect();
@@ -220,10 +217,6 @@ async fn run(case: &Case, mut limiter: Box<dyn Limiter>, again: fn() -> Box<dyn 
             };
             let entries: Vec<Seed> = calls.iter().map(entry).collect();
             limiter.seed(now, &all, &entries).await.unwrap();
-        } else if step.restart {
-            let saved = limiter.save(now).await.unwrap();
-            limiter = again();
-            limiter.restore(&saved).await.unwrap();
         } else if let Some(name) = &step.peek {
             let view = limiter.peek(now, &[declared[name.as_str()].clone()]).await.unwrap().remove(0);
             for (what, expected, got) in [
@@ -258,24 +251,15 @@ fn cases() -> Vec<Case> {
 
 #[tokio::test]
 async fn the_local_limiter_answers_every_vector() {
-    let make = || -> Box<dyn Limiter> { Box::new(LocalLimiter::new(0)) };
     for case in &cases() {
-        run(case, make(), make).await;
+        run(case, &LocalLimiter::new(0)).await;
     }
 }
 
 #[tokio::test]
 async fn the_redis_limiter_answers_every_vector() {
     let server = super::factory::Shared::start().await;
-    let mut left_out = 0;
     for case in &cases() {
-        // Saving and restoring is for counts that die with their process.
-        if case.steps.iter().any(|step| step.restart) {
-            left_out += 1;
-            continue;
-        }
-        let limiter = Box::new(server.limiter().await);
-        run(case, limiter, || unreachable!("no step restarts")).await;
+        run(case, &server.limiter().await).await;
     }
-    assert_eq!(left_out, 1);
 }

@@ -179,10 +179,6 @@ async fn the_journal_tells_a_limiter_what_may_still_count(mut bench: Bench) {
     let told: Vec<_> = recent.iter().map(|e| (e.call, e.settled_at.is_some(), e.sent)).collect();
     assert_eq!(told, [(calls[1].id, true, true), (calls[2].id, true, false), (calls[3].id, false, true)]);
     assert_eq!(bench.store.journal(since, calls[2].id, 10).await.unwrap().len(), 1);
-
-    let entries = vec![("crm/a:60s".to_owned(), "{\"used\":3}".to_owned())];
-    bench.change(Change::SaveLimits { entries: entries.clone(), upto: calls[1].id }).await.unwrap();
-    assert_eq!(bench.store.saved_limits().await.unwrap(), (entries, calls[1].id));
 }
 
 async fn only_calls_that_are_old_and_ended_are_pruned(mut bench: Bench) {

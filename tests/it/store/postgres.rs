@@ -226,7 +226,7 @@ async fn every_query_file_can_be_prepared() {
 }
 
 /// Tables of a handful of rows, read whole on purpose.
-const SMALL: [&str; 8] = ["provider", "saved_limit", "tally", "daemon", "partition", "meta", "tail", "pg_"];
+const SMALL: [&str; 7] = ["provider", "tally", "daemon", "partition", "meta", "tail", "pg_"];
 
 /// Every query finds its rows by an index, as the store's connections plan it, on tables of the size given by
 /// TIDEGATE_EXPLAIN_ROWS (default 100,000).

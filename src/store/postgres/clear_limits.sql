@@ -1,2 +1,0 @@
--- Forgets what the limiter saved before.
-delete from saved_limit
