@@ -9,6 +9,7 @@ use tidegate::model::flow::Class;
 use tidegate::model::id::FlowId;
 use tidegate::model::job::{Coalesce, NewJob, Payload};
 use tidegate::model::name::{Account, Key, OperationName, ProviderName};
+use tidegate::model::shard::Hold;
 use tidegate::store::sqlite::{SqliteOptions, SqliteStore};
 use tidegate::store::{Batch, Begin, BegunCall, FinishCall, JobOutcome, Next, Store, Take};
 
@@ -64,15 +65,13 @@ impl Probe {
             operation: OperationName::new("send").expect("a word"),
             lane,
             account: Account::default(),
-            takes: vec![Take { flow: FlowId(1), class: Class::Normal, count: count as u32 }],
+            takes: vec![Take { flow: FlowId(1), class: Class::Normal, count: count as u32, hold: Hold::ALONE }],
             calls_max: if lane == Lane::Single { count as u32 } else { 1 },
             bytes_max: usize::MAX,
             permit: Permit { spends: [].into(), granted_at: self.clock.steady(), epoch: 0 },
             keyed: [].into(),
             outside: 0,
             lease_until: self.clock.steady() + Duration::from_secs(60),
-            shard: 0,
-            fence: 0,
         }
     }
 

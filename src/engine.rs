@@ -32,6 +32,7 @@ pub mod permits;
 pub mod recover;
 pub mod registry;
 pub mod signal;
+pub mod spread;
 pub mod status;
 pub mod supervisor;
 pub mod sweeper;
@@ -168,6 +169,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         parts: gate_parts,
         registry: registry.clone(),
         sweeper: sweeper.start(&supervisor),
+        spread: Default::default(),
         draining: CancellationToken::new(),
     }));
     let current: BTreeMap<ProviderName, crate::store::AppliedProvider> =

@@ -224,6 +224,7 @@ impl<'a> Checker<'a> {
             idempotency_key,
             traceparent: traceparent.map(Arc::from),
             coalesce: operation.coalesce,
+            part: 0,
         })
     }
 

@@ -47,6 +47,7 @@ pub(super) async fn open(config: &Config, clock: &Clock) -> Result<Base, StartEr
                 limiter: limiter.clone(),
                 daemon: store.daemon(),
                 name: config.cluster.name.clone(),
+                given_back: Default::default(),
                 read: Arc::new(read),
             };
             Ok(Base { store, limiter, cluster: Some(cluster) })

@@ -18,6 +18,7 @@ use crate::model::backoff::Backoff;
 use crate::model::name::{OperationName, ProviderName, Tenant};
 use crate::model::provider::{Auth, BreakerPolicy, Operation, Provider, Timeouts};
 use crate::model::request::Site;
+use crate::model::shard::SPREAD_MAX;
 use crate::plan::fairness::WEIGHT_MAX;
 
 /// Providers in one text.
@@ -101,6 +102,7 @@ fn read(found: &Found, name: &str, entry: &Entry) -> Option<Provider> {
         throttled: reader.node("throttled").map(|n| rules::matches(found, n)).unwrap_or_default(),
         timeouts: reader.node("timeouts").and_then(|n| rules::timeouts(found, n)).unwrap_or_else(Timeouts::default),
         in_flight_max: reader.get("in_flight_max", values::whole(1..=IN_FLIGHT_MAX)).unwrap_or(IN_FLIGHT),
+        spread: reader.get("spread", values::whole(1..=SPREAD_MAX)).unwrap_or(1),
         allow_private,
         response_bytes_max: reader
             .get("response_bytes_max", values::size(1_024..=RESPONSE_BYTES_MAX))

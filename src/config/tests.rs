@@ -185,6 +185,8 @@ fn every_mistake_is_said_with_what_to_do() {
         (with("pagination = \"link\""), &["unknown key `pagination`"]),
         (with("cache = \"etag\""), &["unknown key `cache`"]),
         (with("in_flight_max = 0"), &["expected a whole number from 1 to 4096, got 0"]),
+        (with("spread = 0"), &["expected a whole number from 1 to 64, got 0"]),
+        (with("spread = 65"), &["expected a whole number from 1 to 64, got 65"]),
         (with("tenants = { big = 0 }"), &["expected a whole number from 1 to 1000, got 0"]),
         (with("tenants = { \"a\\u0000b\" = 2 }"), &["expected a tenant without control"]),
         (with("tenants = [\"big\"]"), &["expected a table"]),

@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
 
 use crate::limiter::RedisLimiter;
 use crate::model::id::DaemonId;
 use crate::model::name::{Account, ProviderName};
 use crate::model::provider::Provider;
-use crate::model::shard::shard_of;
+use crate::model::shard::{Hold, shard_of};
 use crate::store::leases::Leases;
 
 pub mod members;
@@ -34,6 +35,8 @@ pub struct Cluster {
     /// As the others show it.
     pub name: String,
     pub read: ReadDeclaration,
+    /// Rung when another daemon gave partitions back.
+    pub given_back: Arc<Notify>,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -51,13 +54,6 @@ type Held = BTreeMap<ProviderName, Arc<Shards>>;
 /// Which accounts this process sends for. Cheap to clone; read at every release, changed a few times an hour.
 #[derive(Clone, Debug, Default)]
 pub struct Owned(Option<Arc<ArcSwap<Held>>>);
-
-/// The partition of an account and the fence under which it is held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Hold {
-    pub shard: u16,
-    pub fence: i64,
-}
 
 impl Owned {
     /// A daemon alone: one partition, never fenced.
@@ -79,15 +75,22 @@ impl Owned {
         self.0.as_ref().map(|all| all.load().get(provider).cloned().unwrap_or_default())
     }
 
-    /// Under which lease this process sends for an account, if under any.
-    pub fn hold(&self, provider: &ProviderName, account: &Account) -> Option<Hold> {
+    /// Under which lease this process sends for a part of an account, if under any.
+    pub fn hold(&self, provider: &ProviderName, account: &Account, part: u16) -> Option<Hold> {
         match self.of(provider) {
-            None => Some(Hold { shard: 0, fence: 0 }),
+            None => Some(Hold::ALONE),
             Some(shards) => {
-                let shard = shard_of(account);
+                let shard = shard_of(account, part);
                 shards.get(&shard).map(|&fence| Hold { shard, fence })
             }
         }
+    }
+
+    /// How many of an account's parts are held.
+    pub fn parts_held(&self, provider: &ProviderName, account: &Account, spread: u16) -> u16 {
+        let held = self.of(provider);
+        let ours = |part: &u16| held.as_ref().is_none_or(|held| held.contains_key(&shard_of(account, *part)));
+        (0..spread).filter(ours).count() as u16
     }
 
     /// Replaces what is held. True when that is something else than before.

@@ -90,6 +90,8 @@ pub(super) struct Shared {
     pub heard: Mutex<Option<String>>,
     /// Permits of a program outside were settled: others may wait for what that freed.
     pub settled: AtomicBool,
+    /// Some of them came back unsent: there is room where nobody could foresee it.
+    pub returned: AtomicBool,
     /// Flows may have changed unheard: all are to be read again.
     pub reload: AtomicBool,
     /// Calls begun and not answered, per lane.
@@ -153,6 +155,7 @@ pub(super) fn start(
         held: AtomicBool::new(held),
         heard: Mutex::default(),
         settled: AtomicBool::new(false),
+        returned: AtomicBool::new(false),
         reload: AtomicBool::new(false),
         in_flight: Default::default(),
         completions: Default::default(),
@@ -265,8 +268,9 @@ impl GateHandle {
         until
     }
 
-    /// Permits of a program outside were settled.
-    pub fn permits_settled(&self) {
+    /// Permits of a program outside were settled; some came back unsent, if `returned` says so.
+    pub fn permits_settled(&self, returned: bool) {
+        self.shared.returned.fetch_or(returned, Ordering::Relaxed);
         self.shared.settled.store(true, Ordering::Relaxed);
         self.wake();
     }

@@ -1,5 +1,6 @@
 //! The engine's front door. Cheap to clone; every edge goes through it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
@@ -9,13 +10,14 @@ use super::cluster::standing::Standing;
 use super::gate::GateParts;
 use super::registry::{Entry, Registry};
 use super::signal::Signals;
+use super::spread::Spread;
 use super::status::{ActorInfo, Explanation, ProviderStatus, TestReport, WaitingOn};
 use super::supervisor::Supervisor;
 use super::sweeper::SweeperHandle;
 use super::writer::Writer;
 use crate::clock::{Clock, Timestamp};
 use crate::model::event::Event;
-use crate::model::flow::Place;
+use crate::model::flow::{FlowKey, Place};
 use crate::model::id::{JobId, RunId};
 use crate::model::job::{Job, NewJob};
 use crate::model::name::ProviderName;
@@ -59,6 +61,7 @@ pub(super) struct Inner {
     pub parts: GateParts,
     pub registry: Registry,
     pub sweeper: SweeperHandle,
+    pub spread: Spread,
     /// Cancelled when draining begins.
     pub draining: CancellationToken,
 }
@@ -95,12 +98,16 @@ impl Handle {
 
     /// Durable when it returns. One result per job, in order; the good ones are committed whatever the others are.
     /// Providers and operations must exist: `api/` has checked that.
-    pub async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<Vec<Result<Enqueued, Refusal>>, EngineError> {
+    pub async fn enqueue(&self, mut jobs: Vec<NewJob>) -> Result<Vec<Result<Enqueued, Refusal>>, EngineError> {
         if self.is_draining() {
             return Err(EngineError::Draining);
         }
         if jobs.is_empty() {
             return Ok(Vec::new());
+        }
+        // In a store that one process owns an account is one part, whatever is declared.
+        if self.0.parts.owned.is_shared() {
+            self.0.spread.place(&mut jobs, &self.0.registry);
         }
         self.writer().enqueue(jobs).await
     }
@@ -288,7 +295,9 @@ impl Handle {
             ));
         }
         let standing = self.standing().filter(|_| !entry.paused);
-        if let Some((name, text)) = standing.and_then(|s| s.elsewhere(&entry.provider.name, &job.flow_key.account)) {
+        if let Some((name, text)) =
+            standing.and_then(|s| s.elsewhere(&entry.provider.name, &job.flow_key.account, job.flow_key.part))
+        {
             return Ok(says(WaitingOn::OtherDaemon { name }, text, None));
         }
         let ahead = self.store().ahead(job).await?;
@@ -300,17 +309,25 @@ impl Handle {
         Ok(explanation)
     }
 
-    /// When the run is through, as wall time; `None` when it cannot be said.
+    /// When the run is through, as wall time; `None` when it cannot be said. Of an account that is spread over several
+    /// daemons the parts that this one has speak for all.
     pub async fn run_forecast(&self, run: RunId) -> Result<Option<Timestamp>, EngineError> {
-        let mut through = None;
+        let (mut through, mut told, mut untold) = (None, BTreeSet::new(), BTreeSet::new());
         for flow in self.store().run_flows(run, PAGE_MAX).await? {
             let Some(entry) = self.0.registry.get(&flow.key.provider) else { return Ok(None) };
+            let FlowKey { provider, operation, account, part, .. } = flow.key;
+            if self.0.parts.owned.hold(&provider, &account, part).is_none() {
+                untold.insert((provider, operation, account));
+                continue;
+            }
             match entry.gate.drains_at(flow.id).await {
                 Some(at) => through = through.max(Some(at)),
                 None => return Ok(None),
             }
+            told.insert((provider, operation, account));
         }
-        Ok(through.or(Some(self.clock().now())))
+        let all_told = untold.is_subset(&told);
+        Ok(through.or(Some(self.clock().now())).filter(|_| all_told))
     }
 
     /// One GET of `path` below the base URL, with the provider's credentials, outside of the queue. It spends a permit

@@ -95,8 +95,6 @@ impl Lender {
             keyed: Arc::from([]),
             outside: count,
             lease_until: until,
-            shard: 0,
-            fence: 0,
         };
         let begun = self.writer.begin(vec![begin]).await;
         let call = match begun {

@@ -111,7 +111,7 @@ impl Handle {
         let was_open = call.ending == Ending::Open;
         let counted = lender.settle(&call, Used { sent, status, blocked_until }).await;
         if let Some(entry) = entry {
-            entry.gate.permits_settled();
+            entry.gate.permits_settled(sent < call.outside);
         }
         Ok(if was_open && counted { Settled::Now } else { Settled::Before })
     }

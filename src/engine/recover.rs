@@ -42,7 +42,7 @@ pub async fn recover_expired(
     let now = clock.steady();
     for call in lender.overdue(now) {
         if let Some(call) = store.call(call).await? {
-            lender.expire(&call).await;
+            expire(&call, lender, registry).await;
         }
     }
     let over = |call: &Call| call.lease_until < now;
@@ -70,7 +70,7 @@ async fn recover(
         after = last.id;
         for call in page.iter().filter(|c| over(c)) {
             if call.outside > 0 && call.jobs.is_empty() {
-                lender.expire(call).await;
+                expire(call, lender, registry).await;
                 continue;
             }
             let jobs = store.claimed(call.id).await.map_err(away)?;
@@ -80,6 +80,14 @@ async fn recover(
         if page.len() < PAGE_MAX {
             return Ok(ended);
         }
+    }
+}
+
+/// Ends a program's lease. Others may have waited for its end.
+async fn expire(call: &Call, lender: &Lender, registry: &Registry) {
+    lender.expire(call).await;
+    if let Some(entry) = registry.get(&call.provider) {
+        entry.gate.permits_settled(false);
     }
 }
 

@@ -183,6 +183,7 @@ mod tests {
             account: Account::default(),
             tenant: Tenant::default(),
             run: 0,
+            part: 0,
         };
         let provider = |name: &str| Filter::Is(Field::Provider, Comparison::Equal, Value::Text(name.into()));
         let dead = || Filter::Is(Field::State, Comparison::Equal, Value::State(State::Dead));

@@ -1,7 +1,9 @@
-//! A flow: the waiting jobs of one (operation, account, tenant), and of one run where the jobs belong to a run.
+//! A flow: the waiting jobs of one (operation, account, tenant), of one run where the jobs belong to a run, and of one part
+//! where the account is spread over several.
 //!
 //! The gate takes turns over flows; a store counts by flow, so nothing ever counts jobs. A run is a flow of its own so
-//! that pausing it takes its jobs out of the way without touching one of them (docs/decisions/0002).
+//! that pausing it takes its jobs out of the way without touching one of them (docs/decisions/0002). A part is a flow of
+//! its own so that another daemon can own it (docs/decisions/0028).
 
 use std::fmt;
 
@@ -17,6 +19,19 @@ pub struct FlowKey {
     pub tenant: Tenant,
     /// Sequence number of the run; 0 when the jobs belong to none.
     pub run: i64,
+    /// Which of the account's parts ([`super::shard`]); 0 when it is not spread.
+    pub part: u16,
+}
+
+impl FlowKey {
+    /// Do the jobs differ in nothing but the part that they fell into? What may coalesce, may do so across parts.
+    pub fn is_like(&self, other: &FlowKey) -> bool {
+        self.operation == other.operation
+            && self.account == other.account
+            && self.tenant == other.tenant
+            && self.run == other.run
+            && self.provider == other.provider
+    }
 }
 
 /// Priority class. Within a flow a more urgent class goes first; limits may keep a reserve for it.

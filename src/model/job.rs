@@ -53,6 +53,8 @@ pub struct NewJob {
     pub traceparent: Option<Arc<str>>,
     /// The operation's rule for waiting jobs of the same key, copied here so that a store needs no provider.
     pub coalesce: Coalesce,
+    /// Part of the account ([`super::shard`]); the engine fills it in.
+    pub part: u16,
 }
 
 impl NewJob {
@@ -72,6 +74,7 @@ impl NewJob {
             idempotency_key: None,
             traceparent: None,
             coalesce: Coalesce::Never,
+            part: 0,
         }
     }
 
@@ -82,6 +85,7 @@ impl NewJob {
             account: self.account.clone(),
             tenant: self.tenant.clone(),
             run: self.run.map_or(0, |r| r.seq),
+            part: self.part,
         }
     }
 }

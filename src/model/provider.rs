@@ -30,6 +30,8 @@ pub struct Provider {
     pub timeouts: Timeouts,
     /// Calls on the wire at one time, all operations together. A guard of the daemon, not a limit of the provider.
     pub in_flight_max: u32,
+    /// Parts of an account, each of which a daemon of its own may serve ([`super::shard`]). 1: one daemon per account.
+    pub spread: u16,
     /// May the base URL resolve to private, loopback or link-local addresses?
     pub allow_private: bool,
     /// Bytes of a response body kept in memory, after decompression; the rest is cut off.

@@ -10,8 +10,7 @@ use crate::model::flow::{Class, Flow};
 use crate::model::id::{CallId, FlowId, JobId};
 use crate::model::job::{ClaimedJob, NewJob};
 use crate::model::name::{Account, Key, OperationName, ProviderName};
-#[cfg(doc)]
-use crate::store::leases;
+use crate::model::shard::Hold;
 use crate::store::{Change, Changed, Refusal};
 
 /// Everything that one transaction does. The parts are applied in the order of the fields: outcomes first, because
@@ -66,6 +65,10 @@ pub struct Take {
     pub flow: FlowId,
     pub class: Class,
     pub count: u32,
+    /// The holder's lease of the partition of the flow's account and part ([`crate::model::shard`]): under a stale fence
+    /// nothing is taken. Embedded stores have one partition and fence 0, which is also the fence of a partition that nobody
+    /// ever claimed.
+    pub hold: Hold,
 }
 
 /// Journal calls and claim their jobs. A flow that is held yields nothing.
@@ -89,13 +92,8 @@ pub struct Begin {
     /// Steady time until which the calls belong to this daemon.
     pub lease_until: Timestamp,
     /// Permits of each call that go to a program outside; see [`crate::model::call::Call::outside`]. With no takes, one
-    /// call without jobs is journaled: no partition is needed for it, so its fence is not looked at.
+    /// call without jobs is journaled: no partition is needed for it.
     pub outside: u32,
-    /// Partition of the account ([`crate::model::shard`]); embedded stores have one, 0.
-    pub shard: u16,
-    /// The holder's lease of the partition ([`leases::Leases::claim`]); a stale fence begins nothing. Embedded stores
-    /// have one partition and fence 0, which is also the fence of a partition that nobody ever claimed.
-    pub fence: i64,
 }
 
 /// The calls that began: journaled, their jobs `calling`. May be fewer than asked for.

@@ -58,4 +58,6 @@ pub struct Touched {
     pub declarations: bool,
     /// A job came to or left `Place::Later`.
     pub due: bool,
+    /// Partitions were given back: there are some to claim ([`super::leases::Leases::claim`]).
+    pub given_back: bool,
 }

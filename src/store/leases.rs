@@ -49,7 +49,7 @@ pub trait Leases: Send + Sync + std::fmt::Debug {
         shards_max: usize,
     ) -> Result<Vec<(u16, i64)>, Error>;
 
-    /// Gives partitions back; those that it does not own are left alone.
+    /// Gives partitions back, and tells the others; those that it does not own are left alone.
     async fn release(&self, daemon: DaemonId, provider: &ProviderName, shards: &[u16]) -> Result<(), Error>;
 
     /// What the daemon owns, by provider and shard.

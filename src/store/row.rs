@@ -218,6 +218,7 @@ impl<'r, R: Cells> Columns<'r, R> {
             account: self.account()?,
             tenant: self.tenant()?,
             run: self.int()?,
+            part: self.small()?,
         })
     }
 

@@ -1,9 +1,9 @@
 //! Shares the accounts between the living daemons: beats, claims what is free, gives up what is another's due.
 //!
 //! Every daemon computes the same shares from the same list, so nobody has to be asked: partitions are spread evenly over
-//! the daemons in the order of their ids. A partition changes hands in a second: its owner stops planning for it, gives it
-//! back, and the next beat of another takes it; calls on the wire end where they began, because the store fences begins
-//! and not ends. A daemon that cannot beat holds nothing. Must never know: SQL, flows. Next: `relay`.
+//! the daemons in the order of their ids. A partition changes hands within moments: its owner stops planning for it, gives
+//! it back, and whoever is due more beats at once when the news come; calls on the wire end where they began, because the
+//! store fences begins and not ends. A daemon that cannot beat holds nothing. Must never know: SQL, flows. Next: `relay`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,8 +25,10 @@ use crate::store::leases::{DaemonNow, Lease};
 /// How long a daemon is taken for alive after its last beat, by the database's clock. A silent one is replaced after
 /// this and a beat of another.
 pub const LEASE: Duration = Duration::from_secs(8);
-/// Also the longest time that a partition lies idle when it changes hands.
 const BEAT: Duration = Duration::from_millis(900);
+/// Until the next look when partitions that are nobody's could not be had: their last owner is still about to begin calls,
+/// in vain, and that takes milliseconds.
+const BEAT_AGAIN: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
 pub struct Members {
@@ -61,9 +63,11 @@ impl Members {
             // A connection over which nothing comes any more must not make a daemon believe in its lease.
             let turn = tokio::time::timeout(LEASE, self.turn()).await;
             let silent = |_| Err(Error::Unavailable { reason: format!("no answer for {} s", LEASE.as_secs()) });
+            let mut next = BEAT;
             match turn.unwrap_or_else(silent) {
-                Ok(()) => {
+                Ok(settled) => {
                     (good_at, away) = (begun, false);
+                    next = if settled { BEAT } else { BEAT_AGAIN };
                 }
                 Err(e) => {
                     self.standing.could_not_beat(e.to_string());
@@ -82,17 +86,20 @@ impl Members {
                     return Ok(());
                 }
                 () = self.draining.cancelled() => {}
-                () = self.clock.sleep_until(begun + BEAT) => {}
+                () = self.cluster.given_back.notified() => {}
+                () = self.clock.sleep_until(begun + next) => {}
             }
         }
     }
 
-    /// One beat: prolongs the lease and moves towards an even share of every provider.
-    async fn turn(&self) -> Result<(), Error> {
+    /// One beat: prolongs the lease and moves towards an even share of every provider. False: there was more to be had,
+    /// but not yet.
+    async fn turn(&self) -> Result<bool, Error> {
         let Cluster { leases, daemon, name, .. } = &self.cluster;
         leases.beat(*daemon, name, LEASE).await?;
         let mut daemons = leases.daemons().await?;
         let mut held: BTreeMap<ProviderName, Arc<Shards>> = BTreeMap::new();
+        let mut settled = true;
         for provider in self.registry.all().keys() {
             let mut mine = shards_of(&daemons, *daemon, provider);
             let goal = goal(&daemons, *daemon);
@@ -104,7 +111,10 @@ impl Members {
                 self.hold_one(provider, &mine);
                 leases.release(*daemon, provider, &surplus).await?;
             } else if mine.len() < goal && free(&daemons, provider) > 0 {
-                mine.extend(leases.claim(*daemon, provider, goal - mine.len()).await?);
+                let due = (goal - mine.len()).min(free(&daemons, provider));
+                let claimed = leases.claim(*daemon, provider, due).await?;
+                settled &= claimed.len() == due;
+                mine.extend(claimed);
             }
             held.insert(provider.clone(), Arc::new(mine));
         }
@@ -119,21 +129,22 @@ impl Members {
         }
         self.hold(held);
         self.standing.saw(daemons);
-        Ok(())
+        Ok(settled)
     }
 
     /// Gives everything back, so that the others need not wait for the lease to end.
     async fn leave(&self) {
         self.hold(BTreeMap::new());
         let Cluster { leases, daemon, name, .. } = &self.cluster;
+        // Who is taken for alive has a share, so this comes first: without it the others would leave it alone until the
+        // lease is over.
+        if let Err(e) = leases.beat(*daemon, name, Duration::ZERO).await {
+            tracing::warn!(error = %e, "the lease could not be ended; it ends by itself");
+        }
         for (provider, shards) in by_provider(leases.owned(*daemon).await.unwrap_or_default()) {
             if let Err(e) = leases.release(*daemon, &provider, &shards).await {
                 tracing::warn!(%provider, error = %e, "partitions could not be given back; they are free when the lease ends");
             }
-        }
-        // Who is taken for alive has a share: without this the others would leave it alone until the lease is over.
-        if let Err(e) = leases.beat(*daemon, name, Duration::ZERO).await {
-            tracing::warn!(error = %e, "the lease could not be ended; it ends by itself");
         }
     }
 

@@ -1,7 +1,7 @@
 //! Passes on what other daemons committed, as if it had been committed here: flows to gates, events to watchers,
 //! declarations to the registry, due times to the sweeper.
 //!
-//! News are hints: what they name is read from the store. A connection that was lost means that anything may have been
+//! And to `members`, that partitions are to be had. News are hints: what they name is read from the store. A connection that was lost means that anything may have been
 //! missed, and everything is looked at. Must never know: SQL, what gates make of it. Next: `truth`.
 
 use std::sync::Arc;
@@ -96,6 +96,10 @@ impl Relay {
     }
 
     async fn changed(&self, mut touched: Touched, last_event: &mut i64) -> Result<(), Error> {
+        if touched.given_back {
+            // First: accounts stand still until somebody has them.
+            self.cluster.given_back.notify_one();
+        }
         touched.flows.sort_unstable();
         touched.flows.dedup();
         let signals = self.handle.signals();
@@ -185,4 +189,5 @@ fn join(into: &mut Touched, more: Touched) {
     into.events |= more.events;
     into.declarations |= more.declarations;
     into.due |= more.due;
+    into.given_back |= more.given_back;
 }

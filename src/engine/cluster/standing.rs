@@ -86,12 +86,12 @@ impl Standing {
         self.daemons.load().iter().filter(|daemon| daemon.alive).count()
     }
 
-    /// Whose an account is, when it is not ours: a sentence.
-    pub fn elsewhere(&self, provider: &ProviderName, account: &Account) -> Option<(Option<String>, String)> {
-        if self.owned.hold(provider, account).is_some() {
+    /// Whose a part of an account is, when it is not ours: a sentence.
+    pub fn elsewhere(&self, provider: &ProviderName, account: &Account, part: u16) -> Option<(Option<String>, String)> {
+        if self.owned.hold(provider, account, part).is_some() {
             return None;
         }
-        let shard = shard_of(account);
+        let shard = shard_of(account, part);
         let daemons = self.daemons.load();
         let holds = |d: &&DaemonNow| d.leases.iter().any(|l| l.shard == shard && l.provider == *provider);
         let owner = daemons.iter().filter(|d| d.alive && d.id != self.daemon).find(holds);

@@ -194,6 +194,10 @@ impl Gate {
         }
         let ended = std::mem::take(&mut *self.shared.completions.lock().expect("no panic while held"));
         // Answers may have freed what others wait for; they are asked once, however many answers came.
+        if self.shared.returned.swap(false, Ordering::Relaxed) {
+            self.turns.unpark_all();
+            self.outside.unpark_all();
+        }
         if !ended.is_empty() || self.shared.settled.swap(false, Ordering::Relaxed) {
             self.turns.unpark_soft();
             self.outside.unpark_soft();
@@ -229,7 +233,7 @@ impl Gate {
     }
 
     fn is_ours(&self, flow: &Flow) -> bool {
-        self.parts.owned.hold(&self.current.provider.name, &flow.key.account).is_some()
+        self.parts.owned.hold(&flow.key.provider, &flow.key.account, flow.key.part).is_some()
     }
 
     fn let_go(&mut self, flow: &Flow) {

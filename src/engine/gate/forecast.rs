@@ -11,6 +11,7 @@ use crate::clock::Timestamp;
 use crate::model::call::Lane;
 use crate::model::flow::Class;
 use crate::model::id::FlowId;
+use crate::model::provider::Provider;
 use crate::plan::forecast::{LaneForecast, departure, position, rate};
 
 /// Groups that a provider's forecast looks at; with more, the largest backlog of these speaks.
@@ -44,7 +45,15 @@ impl Gate {
         let rivals = self.flows.values().filter(|f| f.id != flow && !f.held && GroupKey::of(&f.key) == key);
         let as_urgent = |r: [u64; 3]| r[..=class as usize].iter().sum::<u64>();
         let place = position(ahead, 1, rivals.take(GROUPS_MAX).map(|f| (as_urgent(f.counts.ready), 1)));
+        let place = self.with_other_parts(&key, place);
         self.forecast_group(&key, class, place).await
+    }
+
+    /// Other daemons' parts of a spread account have as much waiting as ours and spend the same limits.
+    fn with_other_parts(&self, key: &GroupKey, jobs: u64) -> u64 {
+        let Provider { name, spread, .. } = &*self.current.provider;
+        let held = if *spread > 1 { self.parts.owned.parts_held(name, &key.account, *spread) } else { 1 };
+        jobs.saturating_mul(u64::from(*spread)).div_ceil(u64::from(held.max(1)))
     }
 
     async fn forecast_all(&mut self) -> Forecast {
@@ -59,6 +68,7 @@ impl Gate {
         }
         let mut all = Forecast::default();
         for (key, (jobs, class)) in backlog.into_iter().filter(|(_, (jobs, _))| *jobs > 0).take(GROUPS_MAX) {
+            let jobs = self.with_other_parts(&key, jobs);
             let one = self.forecast_group(&key, class, jobs).await;
             if let Some(per_second) = one.allowed_per_second {
                 *all.allowed_per_second.get_or_insert(0.0) += per_second;

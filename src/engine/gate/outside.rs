@@ -199,14 +199,19 @@ impl Gate {
     fn hand_out(&self, waiting: Waiting, count: u32, permit: Permit, now: Timestamp) {
         let Waiting { ask, reply, .. } = waiting;
         let (lender, open) = (self.parts.lender.clone(), self.parts.open_calls.hold());
+        let shared = self.shared.clone();
         self.parts.supervisor.task(async move {
             let _open = open;
             let lent = lender.lend(ask.purpose, permit, count, now + ask.lease).await;
             let loan = lent.as_ref().ok().copied();
-            if reply.send(lent.map(Lending::Granted)).is_err()
-                && let Some(loan) = loan
-            {
+            let told = reply.send(lent.map(Lending::Granted)).is_ok();
+            if let (false, Some(loan)) = (told, loan) {
                 lender.take_back(loan).await;
+            }
+            if !told || loan.is_none() {
+                // They went back: there is room again.
+                shared.returned.store(true, Ordering::Relaxed);
+                shared.wake().notify_one();
             }
         });
     }

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::LEASE_MARGIN;
-use super::super::cluster::Hold;
 use super::super::open_calls;
 use super::actor::{AWAY_WAIT, Gate};
 use super::begins::BEGINS_MAX;
@@ -18,6 +17,7 @@ use crate::limiter::{Acquire, Answer, Keyed, LimitView, Spend, keyed, spends};
 use crate::model::call::{Lane, Permit};
 use crate::model::flow::Class;
 use crate::model::provider::Operation;
+use crate::model::shard::Hold;
 use crate::outbound::breaker::Admit;
 use crate::plan::fairness::{Share, Turn};
 use crate::plan::lanes::{Lanes, TideDecision, TideView};
@@ -27,9 +27,6 @@ use crate::store::{Begin, Take};
 const BEGIN_CALLS_MAX: u32 = 256;
 /// Turns taken in one transaction.
 const TURNS_MAX: usize = 64;
-
-/// Begins nothing, in any store.
-const NO_HOLD: Hold = Hold { shard: 0, fence: -1 };
 
 /// Wait before the next turn when one released nothing.
 const TURN_AGAIN: Duration = Duration::from_millis(1);
@@ -363,8 +360,7 @@ impl Gate {
         permit: Permit,
     ) -> Planned {
         let lease_until = self.now() + self.current.provider.timeouts.total + LEASE_MARGIN;
-        // A lease that was lost in this very moment begins nothing: no partition has this fence.
-        let hold = self.parts.owned.hold(&self.current.provider.name, &key.account).unwrap_or(NO_HOLD);
+        let takes = shares.iter().map(|share| self.take(share)).collect();
         let provider = self.current.provider.clone();
         let group = self.groups.entry(key.clone()).or_default();
         group.planned(&shares);
@@ -376,16 +372,21 @@ impl Gate {
             operation: key.operation.clone(),
             lane,
             account: key.account.clone(),
-            takes: shares.into_iter().map(|s| Take { flow: s.flow, class: s.class, count: s.count }).collect(),
+            takes,
             calls_max,
             bytes_max: operation.lane(lane).map_or(usize::MAX, |l| l.bytes_max),
             permit,
             keyed: by_key.iter().map(|k| (k.prefix.clone(), k.limit.cost)).collect(),
             outside: 0,
             lease_until,
-            shard: hold.shard,
-            fence: hold.fence,
         };
         Planned { group: key.clone(), operation: operation.clone(), begin, keyed: by_key, probe: false }
+    }
+
+    fn take(&self, share: &Share) -> Take {
+        let key = self.flows.get(&share.flow).map(|flow| &flow.key);
+        let hold = key.and_then(|key| self.parts.owned.hold(&key.provider, &key.account, key.part));
+        // A lease that was lost in this very moment begins nothing.
+        Take { flow: share.flow, class: share.class, count: share.count, hold: hold.unwrap_or(Hold::NONE) }
     }
 }

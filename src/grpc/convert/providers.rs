@@ -27,6 +27,7 @@ pub fn provider(view: ProviderView, full: bool) -> pb::Provider {
         operations: declared.operations.values().map(|o| operation(o)).collect(),
         source: if full { view.source } else { String::new() },
         in_flight_max: small(declared.in_flight_max),
+        spread: i32::from(declared.spread),
     }
 }
 

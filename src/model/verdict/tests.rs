@@ -28,6 +28,7 @@ fn provider() -> Provider {
         throttled: vec![Match { status: Some((403, 403)), body: Some("secondary rate".into()), ..Match::default() }],
         timeouts: Timeouts::default(),
         in_flight_max: 64,
+        spread: 1,
         allow_private: false,
         response_bytes_max: 1 << 20,
         propagate_trace: false,

@@ -9,8 +9,7 @@ use crate::store::{Begin, Begun, BegunCall, CALLS_KEPT, Take};
 
 impl Work<'_> {
     pub(super) fn begin(&mut self, begin: Begin) -> Begun {
-        // One process, one partition: the fence starts at 0 and never grows here.
-        if begin.permit.epoch < self.world.epoch || (begin.fence < 0 && !begin.is_jobless()) {
+        if begin.permit.epoch < self.world.epoch {
             return Begun::default();
         }
         if begin.is_jobless() {
@@ -49,7 +48,9 @@ impl Work<'_> {
     }
 
     fn may_take(&self, begin: &Begin, take: &Take) -> bool {
-        self.world.flow(take.flow).is_some_and(|flow| {
+        // One process, one partition: the fence starts at 0 and never grows here.
+        let ours = take.hold.fence >= 0;
+        ours && self.world.flow(take.flow).is_some_and(|flow| {
             !flow.held
                 && flow.key.provider == begin.provider
                 && flow.key.operation == begin.operation

@@ -47,7 +47,7 @@ impl Work<'_> {
     fn coalesces(&self, last: i64, job: &NewJob) -> bool {
         let row = &self.world.jobs[&last];
         let flow = &self.world.flows[&row.core.flow].0;
-        row.core.takes_coalesced(job.coalesce) && row.key == job.key && *flow == job.flow_key()
+        row.core.takes_coalesced(job.coalesce) && row.key == job.key && flow.is_like(&job.flow_key())
     }
 
     fn coalesce(&mut self, seq: i64, job: NewJob) -> Enqueued {

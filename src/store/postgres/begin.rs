@@ -16,6 +16,8 @@ use crate::store::packed;
 use crate::store::rules::{Core, Stand};
 use crate::store::{Begin, Begun, BegunCall, Take};
 
+/// A begin, and those of its takes that may be done.
+type Allowed<'b> = (&'b Begin, Vec<Take>);
 /// A job picked for a begin, and what its call will know of it.
 type Ready = (Core, ClaimedJob);
 /// Locked jobs that no begin has taken yet, oldest turn first.
@@ -26,53 +28,61 @@ impl Work<'_> {
         if begins.is_empty() {
             return Ok(Vec::new());
         }
-        let allowed = self.allowed(begins).await?;
-        let flows = self.flows_to_take(begins, &allowed).await?;
-        let mut candidates = self.candidates(begins, &allowed, &flows).await?;
+        let (epoch, allowed) = self.allowed(begins).await?;
+        let flows = self.flows_to_take(&allowed).await?;
+        let mut candidates = self.candidates(&allowed, &flows).await?;
         let mut picked: Vec<(&Begin, Vec<Vec<Ready>>)> = Vec::with_capacity(begins.len());
-        for (begin, allowed) in begins.iter().zip(allowed) {
-            let calls = match (allowed, begin.is_jobless()) {
-                (false, _) => Vec::new(),
-                (true, true) => vec![Vec::new()],
-                (true, false) => per_call(begin, pick(begin, &flows, &mut candidates)),
+        for (begin, takes) in allowed {
+            let calls = if begin.is_jobless() && begin.permit.epoch >= epoch {
+                vec![Vec::new()]
+            } else {
+                per_call(begin, pick(begin, &takes, &flows, &mut candidates))
             };
             picked.push((begin, calls));
         }
         self.begin_calls(picked).await
     }
 
-    /// Which begins are under the present epoch and under their partition's present fence. Both hold until the commit.
-    async fn allowed(&mut self, begins: &[Begin]) -> Step<Vec<bool>> {
+    /// The present epoch, and what each begin may take: under it, and under the present fences of the partitions. Both hold until
+    /// the commit.
+    async fn allowed<'b>(&mut self, begins: &'b [Begin]) -> Step<(i64, Vec<Allowed<'b>>)> {
         let epoch = sqlx::query(sql::EPOCH).fetch_one(&mut *self.conn).await?;
         let epoch = Columns::of(&epoch).int()?;
-        let partitions: BTreeSet<(&str, i64)> =
-            begins.iter().filter(|b| !b.is_jobless()).map(|b| (b.provider.as_str(), i64::from(b.shard))).collect();
+        let holds = || begins.iter().flat_map(|b| b.takes.iter().map(|take| (b.provider.as_str(), take.hold)));
+        let partitions: BTreeSet<(&str, i64)> = holds().map(|(p, hold)| (p, i64::from(hold.shard))).collect();
         let mut fences = self.fences(&partitions).await?;
-        if begins.iter().any(|begin| begin.fence == 0 && !begin.is_jobless()) && fences.len() < partitions.len() {
+        let on_record = fences.values().map(BTreeMap::len).sum::<usize>();
+        if on_record < partitions.len() && holds().any(|(_, hold)| hold.fence == 0) {
             // Nobody ever claimed them. Put them on record, so that there is something to lock.
             let (providers, shards): (Vec<&str>, Vec<i64>) = partitions.iter().copied().unzip();
             sqlx::query(sql::MAKE_PARTITIONS).bind(providers).bind(shards).execute(&mut *self.conn).await?;
             fences = self.fences(&partitions).await?;
         }
-        let fence = |begin: &Begin| fences.get(&(begin.provider.to_string(), i64::from(begin.shard))).copied();
-        let held = |begin: &Begin| begin.is_jobless() || fence(begin) == Some(begin.fence);
-        Ok(begins.iter().map(|begin| begin.permit.epoch >= epoch && held(begin)).collect())
+        let allowed = begins.iter().map(|begin| {
+            let fences = fences.get(begin.provider.as_str());
+            let fence = |take: &Take| fences.and_then(|of| of.get(&i64::from(take.hold.shard)));
+            let ours = |take: &&Take| fence(take) == Some(&take.hold.fence);
+            let current = begin.permit.epoch >= epoch;
+            (begin, begin.takes.iter().filter(|_| current).filter(ours).copied().collect())
+        });
+        Ok((epoch, allowed.collect()))
     }
 
-    async fn fences(&mut self, partitions: &BTreeSet<(&str, i64)>) -> Step<BTreeMap<(String, i64), i64>> {
+    /// By provider and shard.
+    async fn fences(&mut self, partitions: &BTreeSet<(&str, i64)>) -> Step<BTreeMap<String, BTreeMap<i64, i64>>> {
         let (providers, shards): (Vec<&str>, Vec<i64>) = partitions.iter().copied().unzip();
-        let mut fences = BTreeMap::new();
+        let mut fences: BTreeMap<String, BTreeMap<i64, i64>> = BTreeMap::new();
         for row in sqlx::query(sql::FENCES).bind(providers).bind(shards).fetch_all(&mut *self.conn).await? {
             let mut columns = Columns::of(&row);
-            fences.insert((columns.str()?.to_owned(), columns.int()?), columns.int()?);
+            let of = fences.entry(columns.str()?.to_owned()).or_default();
+            of.insert(columns.int()?, columns.int()?);
         }
         Ok(fences)
     }
 
     /// The flows that the begins name, held or not by a state of their run that holds until the commit.
-    async fn flows_to_take(&mut self, begins: &[Begin], allowed: &[bool]) -> Step<BTreeMap<FlowId, Flow>> {
-        let takes = begins.iter().zip(allowed).filter(|(_, allowed)| **allowed).flat_map(|(begin, _)| &begin.takes);
-        let ids: BTreeSet<i64> = takes.map(|take| take.flow.0).collect();
+    async fn flows_to_take(&mut self, allowed: &[Allowed<'_>]) -> Step<BTreeMap<FlowId, Flow>> {
+        let ids: BTreeSet<i64> = allowed.iter().flat_map(|(_, takes)| takes).map(|take| take.flow.0).collect();
         let mut flows = BTreeMap::new();
         let mut unknown: Vec<i64> = Vec::new();
         for id in ids {
@@ -106,15 +116,10 @@ impl Work<'_> {
     }
 
     /// Locks as many ready jobs as the begins may take together.
-    async fn candidates(
-        &mut self,
-        begins: &[Begin],
-        allowed: &[bool],
-        flows: &BTreeMap<FlowId, Flow>,
-    ) -> Step<Candidates> {
+    async fn candidates(&mut self, allowed: &[Allowed<'_>], flows: &BTreeMap<FlowId, Flow>) -> Step<Candidates> {
         let mut wanted: BTreeMap<(FlowId, Class), i64> = BTreeMap::new();
-        for (begin, _) in begins.iter().zip(allowed).filter(|(_, allowed)| **allowed) {
-            for take in begin.takes.iter().filter(|take| may_take(begin, take, flows)) {
+        for (begin, takes) in allowed {
+            for take in takes.iter().filter(|take| may_take(begin, take, flows)) {
                 let most = if begin.lane == Lane::Single { take.count.min(begin.calls_max) } else { take.count };
                 let sum = wanted.entry((take.flow, take.class)).or_default();
                 *sum = sum.saturating_add(i64::from(most));
@@ -231,7 +236,7 @@ fn may_take(begin: &Begin, take: &Take, flows: &BTreeMap<FlowId, Flow>) -> bool 
 }
 
 /// Jobs to take, in order: the takes as asked for, within one the oldest turn first.
-fn pick(begin: &Begin, flows: &BTreeMap<FlowId, Flow>, candidates: &mut Candidates) -> Vec<Ready> {
+fn pick(begin: &Begin, takes: &[Take], flows: &BTreeMap<FlowId, Flow>, candidates: &mut Candidates) -> Vec<Ready> {
     let (count_max, bytes_max) = match begin.lane {
         Lane::Single => (begin.calls_max as usize, None),
         Lane::Batch if begin.calls_max == 0 => return Vec::new(),
@@ -240,7 +245,7 @@ fn pick(begin: &Begin, flows: &BTreeMap<FlowId, Flow>, candidates: &mut Candidat
     let mut picked: Vec<Ready> = Vec::new();
     let mut bytes = 0usize;
     let mut seen: Vec<(FlowId, Class)> = Vec::new();
-    for take in &begin.takes {
+    for take in takes {
         let place = (take.flow, take.class);
         let count = (take.count as usize).min(count_max - picked.len());
         // A class of a flow that is asked for twice would meet the same jobs again.

@@ -124,7 +124,7 @@ impl Work<'_> {
             None => {}
         }
         check_run(job, intake).map_err(Unnumbered::Told)?;
-        let enqueued = match hash.filter(|hash| coalesces(job, *hash, intake)) {
+        let enqueued = match hash.filter(|hash| self.coalesces(job, *hash, intake)) {
             Some(hash) => (self.join(job, hash, intake), Accepted::Coalesced),
             None => (self.create(job, hash, intake), Accepted::Created),
         };
@@ -133,6 +133,17 @@ impl Work<'_> {
             intake.seen.insert(identity, (print, enqueued.0));
         }
         Ok(enqueued)
+    }
+
+    /// May the job become part of the last one of its key? Same flow but for the part, same key to the letter, and that
+    /// one waits.
+    fn coalesces(&self, job: &NewJob, hash: i64, intake: &Intake) -> bool {
+        let Some(tail) = intake.tails.get(&hash) else { return false };
+        // A new one has no number of a flow yet.
+        let flow = tail.new.map_or_else(|| self.flows.get(&tail.core.flow), |at| Some(&intake.rows[at].flow));
+        tail.core.takes_coalesced(job.coalesce)
+            && tail.key == job.key
+            && flow.is_some_and(|flow| flow.is_like(&job.flow_key()))
     }
 
     /// The job becomes part of the last one of its key.
@@ -271,6 +282,10 @@ impl Work<'_> {
                 }
                 intake.tails.insert(hash, Tail { core, key, new: None });
             }
+        }
+        // One may stand in a flow of another part, and take a job in all the same.
+        if jobs.iter().any(|job| job.coalesce != Coalesce::Never) {
+            self.need_flows(intake.tails.values().map(|tail| tail.core.flow).collect()).await?;
         }
         let merges = |(job, hash): (&NewJob, &Option<i64>)| {
             let tail = intake.tails.get(&(*hash)?)?;
@@ -427,6 +442,7 @@ fn bind_keys<'q>(query: &'static str, keys: &[FlowKey]) -> super::arrays::Query<
         .bind(texts(|key| key.account.as_str()))
         .bind(texts(|key| key.tenant.as_str()))
         .bind(keys.iter().map(|key| key.run).collect::<Vec<i64>>())
+        .bind(keys.iter().map(|key| i64::from(key.part)).collect::<Vec<i64>>())
 }
 
 fn identity(job: &NewJob, key: &str) -> Identity {
@@ -437,13 +453,4 @@ fn check_run(job: &NewJob, intake: &Intake) -> Result<(), Refusal> {
     let Some(id) = job.run else { return Ok(()) };
     let run = intake.runs.get(&id.seq).filter(|run| run.id == id).ok_or(Refusal::NoRun(id))?;
     if run.state.takes_jobs() { Ok(()) } else { Err(Refusal::WrongRunState { id, state: run.state.name() }) }
-}
-
-/// May the job become part of the last one of its key? Same flow, same key to the letter, and that one waits.
-fn coalesces(job: &NewJob, hash: i64, intake: &Intake) -> bool {
-    intake.tails.get(&hash).is_some_and(|tail| {
-        tail.core.takes_coalesced(job.coalesce)
-            && tail.key == job.key
-            && intake.flows.get(&job.flow_key()) == Some(&tail.core.flow)
-    })
 }

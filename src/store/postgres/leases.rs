@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::row::Columns;
-use super::{PgStore, error, sql};
+use super::{PgStore, error, notices, sql};
 use crate::clock::Timestamp;
 use crate::model::id::DaemonId;
 use crate::model::name::ProviderName;
@@ -51,7 +51,7 @@ impl Leases for PgStore {
     async fn release(&self, daemon: DaemonId, provider: &ProviderName, shards: &[u16]) -> Result<(), Error> {
         let shards: Vec<i64> = shards.iter().map(|shard| i64::from(*shard)).collect();
         let release = sqlx::query(sql::RELEASE_PARTITIONS).bind(daemon.to_string()).bind(provider.as_str());
-        release.bind(shards).execute(self.pool()?).await.map(drop).map_err(error::of)
+        release.bind(shards).bind(notices::given_back(daemon)).execute(self.pool()?).await.map(drop).map_err(error::of)
     }
 
     async fn owned(&self, daemon: DaemonId) -> Result<Vec<Lease>, Error> {

@@ -38,11 +38,13 @@ struct Wire {
     c: bool,
     #[serde(default)]
     t: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    g: bool,
 }
 
 pub(super) fn payload(daemon: DaemonId, flows: &[Flow], events: bool, declarations: bool, due: bool) -> String {
     let render = |f: Vec<i64>, p: Vec<String>| {
-        let wire = Wire { d: daemon.to_string(), f, p, e: events, c: declarations, t: due };
+        let wire = Wire { d: daemon.to_string(), f, p, e: events, c: declarations, t: due, g: false };
         serde_json::to_string(&wire).expect("numbers and texts are JSON")
     };
     let whole = render(flows.iter().map(|flow| flow.id.0).collect(), Vec::new());
@@ -55,6 +57,13 @@ pub(super) fn payload(daemon: DaemonId, flows: &[Flow], events: bool, declaratio
     if named.len() <= PAYLOAD_BYTES_MAX { named } else { "{}".to_owned() }
 }
 
+/// Says that `daemon` gave partitions back.
+pub(super) fn given_back(daemon: DaemonId) -> String {
+    let (f, p) = (Vec::new(), Vec::new());
+    let wire = Wire { d: daemon.to_string(), f, p, e: false, c: false, t: false, g: true };
+    serde_json::to_string(&wire).expect("texts are JSON")
+}
+
 /// What a payload says to `daemon`; `None` for its own.
 fn read(payload: &str, daemon: DaemonId) -> Option<Notice> {
     let Ok(wire) = serde_json::from_str::<Wire>(payload) else { return Some(Notice::Everything) };
@@ -64,7 +73,8 @@ fn read(payload: &str, daemon: DaemonId) -> Option<Notice> {
     let providers: Result<Vec<ProviderName>, _> = wire.p.iter().map(ProviderName::new).collect();
     let Ok(providers) = providers else { return Some(Notice::Everything) };
     let flows = wire.f.into_iter().map(FlowId).collect();
-    Some(Notice::Changed(Touched { flows, providers, events: wire.e, declarations: wire.c, due: wire.t }))
+    let (events, declarations, due, given_back) = (wire.e, wire.c, wire.t, wire.g);
+    Some(Notice::Changed(Touched { flows, providers, events, declarations, due, given_back }))
 }
 
 /// Connects, and returns the work of passing notices on until nobody reads them any more.
@@ -144,6 +154,7 @@ mod tests {
             account: Account::default(),
             tenant: Tenant::default(),
             run: 0,
+            part: 0,
         };
         Flow { id: FlowId(id), key, counts: Default::default(), held: false, version: 0 }
     }

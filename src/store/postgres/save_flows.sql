@@ -31,7 +31,7 @@ join unnest(
   ) on d.id = held.id
 where f.id = held.id
 returning
-  f.id, f.provider, f.operation, f.account, f.tenant, f.run, f.ready_urgent, f.ready_normal, f.ready_bulk, f.later, f.behind,
+  f.id, f.provider, f.operation, f.account, f.tenant, f.run, f.part, f.ready_urgent, f.ready_normal, f.ready_bulk, f.later, f.behind,
   f.calling, f.unknown, f.delivered, f.dead, f.cancelled, f.version,
   (
     select r.state

@@ -16,7 +16,7 @@ type Picked = Vec<(Core, ClaimedJob)>;
 
 impl Work<'_> {
     pub(super) async fn begin(&mut self, begin: Begin) -> Result<Begun, Error> {
-        if begin.permit.epoch < self.desk.epoch || (begin.fence < 0 && !begin.is_jobless()) {
+        if begin.permit.epoch < self.desk.epoch {
             return Ok(Begun::default());
         }
         if begin.is_jobless() {
@@ -71,7 +71,9 @@ impl Work<'_> {
     }
 
     fn may_take(&self, begin: &Begin, take: &Take) -> bool {
-        self.flows.get(&take.flow).is_some_and(|flow| {
+        // One process, one partition: the fence starts at 0 and never grows here.
+        let ours = take.hold.fence >= 0;
+        ours && self.flows.get(&take.flow).is_some_and(|flow| {
             !flow.held
                 && flow.key.provider == begin.provider
                 && flow.key.operation == begin.operation

@@ -84,7 +84,7 @@ impl Work<'_> {
             None => {}
         }
         self.check_run(&job)?;
-        let enqueued = match hash.filter(|hash| coalesces(&job, *hash, intake)) {
+        let enqueued = match hash.filter(|hash| self.coalesces(&job, *hash, intake)) {
             Some(hash) => self.join(job, hash, intake),
             None => self.create(job, hash, intake),
         };
@@ -100,6 +100,16 @@ impl Work<'_> {
         let Some(id) = job.run else { return Ok(()) };
         let run = self.runs.get(&id.seq).filter(|run| run.id == id).ok_or(Refusal::NoRun(id))?;
         if run.state.takes_jobs() { Ok(()) } else { Err(Refusal::WrongRunState { id, state: run.state.name() }) }
+    }
+
+    /// May the job become part of the last one of its key? Same flow but for the part, same key to the letter, and that
+    /// one waits.
+    fn coalesces(&self, job: &NewJob, hash: i64, intake: &Intake) -> bool {
+        intake.tails.get(&hash).is_some_and(|tail| {
+            tail.core.takes_coalesced(job.coalesce)
+                && tail.key == job.key
+                && self.flows.get(&tail.core.flow).is_some_and(|flow| flow.key.is_like(&job.flow_key()))
+        })
     }
 
     /// The job becomes part of the last one of its key.
@@ -188,7 +198,7 @@ impl Work<'_> {
 
     async fn find_flows(&mut self, jobs: &[NewJob], intake: &mut Intake) -> Result<(), Error> {
         let keys: HashSet<FlowKey> = jobs.iter().map(NewJob::flow_key).collect();
-        let mut unknown: Vec<(&str, &str, &str, &str, i64)> = Vec::new();
+        let mut unknown: Vec<(&str, &str, &str, &str, i64, u16)> = Vec::new();
         let mut known = BTreeSet::new();
         for key in &keys {
             match self.desk.flow_ids.get(key) {
@@ -202,6 +212,7 @@ impl Work<'_> {
                     key.account.as_str(),
                     key.tenant.as_str(),
                     key.run,
+                    key.part,
                 )),
             }
         }
@@ -229,6 +240,10 @@ impl Work<'_> {
             let (core, key) = (columns.core()?, columns.key()?);
             let Some(hash) = core.key_hash else { continue };
             intake.tails.insert(hash, Tail { core, key, new: None });
+        }
+        // One may stand in a flow of another part, and take a job in all the same.
+        if jobs.iter().any(|job| job.coalesce != Coalesce::Never) {
+            self.need_flows(intake.tails.values().map(|tail| tail.core.flow).collect()).await?;
         }
         let merges = |(job, hash): (&NewJob, &Option<i64>)| {
             let tail = intake.tails.get(&(*hash)?)?;
@@ -316,13 +331,4 @@ impl Work<'_> {
 
 fn identity(job: &NewJob, key: &str) -> (Arc<str>, Arc<str>) {
     (job.tenant.as_str().into(), key.into())
-}
-
-/// May the job become part of the last one of its key? Same flow, same key to the letter, and that one waits.
-fn coalesces(job: &NewJob, hash: i64, intake: &Intake) -> bool {
-    intake.tails.get(&hash).is_some_and(|tail| {
-        tail.core.takes_coalesced(job.coalesce)
-            && tail.key == job.key
-            && intake.flows.get(&job.flow_key()) == Some(&tail.core.flow)
-    })
 }

@@ -1,10 +1,10 @@
 -- Flows as a commit left them, new ones included. The tuple is repeated; rows of nulls fill up. By primary key.
 insert into flow (
-  id, provider, operation, account, tenant, run, ready_urgent, ready_normal, ready_bulk, later, behind, calling, unknown, delivered, dead, cancelled, busy, touched_at
+  id, provider, operation, account, tenant, run, part, ready_urgent, ready_normal, ready_bulk, later, behind, calling, unknown, delivered, dead, cancelled, busy, touched_at
 )
 select *
 from (
-  values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 )
 where column1 is not null
 on conflict (id) do update

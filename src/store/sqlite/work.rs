@@ -305,6 +305,7 @@ impl<'a> Work<'a> {
             cells.str(flow.key.account.as_str());
             cells.str(flow.key.tenant.as_str());
             cells.int(flow.key.run);
+            cells.int(i64::from(flow.key.part));
             fill_counts(cells, &flow.counts);
             cells.int(i64::from(rules::hot(&flow.counts) > 0));
             cells.int(now.0);

@@ -1,7 +1,5 @@
 //! PermitService: programs outside and the daemon's own jobs under the same limits.
 
-use std::time::Duration;
-
 use tidegate::clock::Clock;
 use tidegate::grpc::pb;
 use tidegate::grpc::pb::permit_service_client::PermitServiceClient;
@@ -9,9 +7,6 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::house::{House, house, ping, told};
-use crate::support::process::until;
-
-const LONG: Duration = Duration::from_secs(30);
 
 fn permits(house: &House) -> PermitServiceClient<Channel> {
     PermitServiceClient::new(house.channel.clone())
@@ -106,19 +101,19 @@ async fn a_429_that_a_program_saw_holds_the_jobs_back() {
 }
 
 #[tokio::test]
-async fn permits_whose_lease_ended_count_as_sent() {
-    let house = limited("[\"3/h\"]").await;
+async fn permits_whose_lease_ended_count_as_sent_and_block_nobody() {
+    let house = limited("[\"3/h\", { concurrent = 2 }]").await;
     let lease = Some(prost_types::Duration { seconds: 1, nanos: 0 });
     let got = acquire(&house, pb::AcquirePermitsRequest { lease, ..ask(2, 2) }).await.unwrap();
     assert_eq!(got.granted_count, 2);
-    let over = until(LONG, async || settle(&house, sent(&got.token, 0)).await.unwrap().then_some(())).await;
-    // The first settle may be in time: then it is another grant's turn.
-    if over.is_none() {
-        panic!("a settle after the lease must be told so");
-    }
-    let request = pb::GetProviderStatusRequest { name: "crm".into() };
-    let status = house.providers().get_provider_status(request).await.unwrap().into_inner().status.unwrap();
-    assert_eq!(status.limits[0].in_flight, 0, "{:?}", status.limits[0]);
+    let waits = acquire(&house, ask(1, 1)).await.unwrap();
+    assert_eq!((waits.granted_count, waits.waiting_on.contains("concurrent")), (0, true), "{waits:?}");
+    // Nobody settles: the job leaves all the same, once the lease is over.
+    let id = house.enqueue(ping()).await.unwrap();
+    assert_eq!(house.settled(&[id]).await[0].state(), pb::JobState::Delivered);
+    assert!(settle(&house, sent(&got.token, 0)).await.unwrap(), "a settle after the lease is told so");
+    let spent = acquire(&house, ask(1, 1)).await.unwrap();
+    assert_eq!((spent.granted_count, spent.waiting_on.contains("3600s")), (0, true), "{spent:?}");
 }
 
 #[tokio::test]

@@ -9,10 +9,11 @@ use tidegate::model::event::What;
 use tidegate::model::flow::Class;
 use tidegate::model::id::CallId;
 use tidegate::model::job::{Coalesce, NewJob};
+use tidegate::model::shard::Hold;
 use tidegate::model::state::State;
 use tidegate::store::*;
 
-use super::factory::{Bench, job, keyed, permit};
+use super::factory::{Bench, held_by, job, keyed, permit};
 
 suite!(
     claims_go_by_class_and_then_by_turn,
@@ -35,7 +36,7 @@ async fn claims_go_by_class_and_then_by_turn(bench: Bench) {
     let urgent = bench.add(NewJob { class: Class::Urgent, ..job("4") }).await;
     let flow = bench.job(bulk).await.flow;
     let mut begin = bench.take(flow, Class::Urgent, 9);
-    begin.takes = Class::ALL.map(|class| Take { flow, class, count: 9 }).to_vec();
+    begin.takes = Class::ALL.map(|class| Take { flow, class, count: 9, hold: Hold::ALONE }).to_vec();
     begin.calls_max = 3;
     assert_eq!(bench.store.ahead(&bench.job(bulk).await).await.unwrap(), 3);
     let calls = bench.begin(begin.clone()).await;
@@ -77,7 +78,14 @@ async fn an_old_epoch_or_a_stale_fence_begins_nothing(bench: Bench) {
     let take = bench.take(bench.job(id).await.flow, Class::Normal, 1);
     let old = Permit { epoch: bench.store.info().await.unwrap().epoch - 1, ..permit() };
     assert!(bench.begin(Begin { permit: old, ..take.clone() }).await.is_empty());
-    assert!(bench.begin(Begin { fence: -1, ..take.clone() }).await.is_empty());
+    assert!(bench.begin(held_by(Hold::NONE, take.clone())).await.is_empty());
+    let flow = bench.job(bench.add(NewJob { part: 1, ..job("2") }).await).await.flow;
+    let mut both = held_by(Hold::NONE, take.clone());
+    both.takes.extend(bench.take(flow, Class::Normal, 1).takes);
+    both.calls_max = 2;
+    // What is ours still goes.
+    let calls = bench.begin(both).await;
+    assert_eq!(calls.iter().map(|call| &*call.jobs[0].payload).collect::<Vec<_>>(), ["2"]);
     assert_eq!(bench.begin(take).await.len(), 1);
 }
 

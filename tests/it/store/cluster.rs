@@ -12,14 +12,14 @@ use tidegate::model::flow::Class;
 use tidegate::model::id::{CallId, FlowId, JobId};
 use tidegate::model::job::{Coalesce, NewJob};
 use tidegate::model::name::{Account, IdempotencyKey, ProviderName};
-use tidegate::model::shard::{SHARDS, shard_of};
+use tidegate::model::shard::{Hold, SHARDS, shard_of};
 use tidegate::model::state::State;
 use tidegate::store::leases::Leases;
 use tidegate::store::postgres::PgStore;
 use tidegate::store::*;
 use tokio::sync::Mutex;
 
-use super::factory::{Bench, START, all_jobs, audit, job, keyed};
+use super::factory::{Bench, START, all_jobs, audit, held_by, job, keyed};
 use crate::support::servers::Database;
 
 fn crm() -> ProviderName {
@@ -155,7 +155,7 @@ async fn a_stale_fence_begins_nothing() {
     let minute = Duration::from_secs(60);
     let bench = Bench::over_shared(a.clone());
     let id = bench.add(job("1")).await;
-    let shard = shard_of(&Account::default());
+    let shard = shard_of(&Account::default(), 0);
     assert!(a.beat(a.daemon(), "a", minute).await.unwrap() && b.beat(b.daemon(), "b", minute).await.unwrap());
     let mine = a.claim(a.daemon(), &crm(), usize::from(SHARDS)).await.unwrap();
     assert_eq!(mine.len(), usize::from(SHARDS));
@@ -166,16 +166,16 @@ async fn a_stale_fence_begins_nothing() {
     sqlx::query("update daemon set heartbeat_until = 1 where name = 'a'").execute(&mut conn).await.unwrap();
     let taken = b.claim(b.daemon(), &crm(), 64).await.unwrap();
     assert_eq!(taken.len(), usize::from(SHARDS));
-    let take = Begin { shard, fence, ..bench.take(bench.job(id).await.flow, Class::Normal, 1) };
-    assert!(bench.begin(take.clone()).await.is_empty());
-    assert!(bench.begin(Begin { fence: 0, ..take.clone() }).await.is_empty());
+    let take = bench.take(bench.job(id).await.flow, Class::Normal, 1);
+    assert!(bench.begin(held_by(Hold { shard, fence }, take.clone())).await.is_empty());
+    assert!(bench.begin(held_by(Hold { shard, fence: 0 }, take.clone())).await.is_empty());
     // The late one learns of it with its next beat.
     assert!(!a.beat(a.daemon(), "a", minute).await.unwrap());
     assert!(a.owned(a.daemon()).await.unwrap().is_empty());
     let newer = taken.iter().find(|(s, _)| *s == shard).unwrap().1;
     assert!(newer > fence);
     let other = Bench::over_shared(b.clone());
-    assert_eq!(other.begin(Begin { fence: newer, ..take }).await.len(), 1);
+    assert_eq!(other.begin(held_by(Hold { shard, fence: newer }, take)).await.len(), 1);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use tidegate::model::flow::{Class, FlowCounts, Place};
 use tidegate::model::id::{CallId, FlowId, JobId};
 use tidegate::model::job::{Job, NewJob};
 use tidegate::model::name::{Account, Key, OperationName, ProviderName};
+use tidegate::model::shard::Hold;
 use tidegate::model::state::State;
 use tidegate::store::memory::MemoryStore;
 use tidegate::store::sqlite::{SqliteOptions, SqliteStore};
@@ -57,6 +58,12 @@ pub fn job(payload: &str) -> NewJob {
 
 pub fn keyed(key: &str, payload: &str) -> NewJob {
     NewJob { key: Some(Key::new(key).unwrap()), ..job(payload) }
+}
+
+/// The same under this lease.
+pub fn held_by(hold: Hold, mut begin: Begin) -> Begin {
+    begin.takes.iter_mut().for_each(|take| take.hold = hold);
+    begin
 }
 
 pub fn permit() -> Permit {
@@ -108,15 +115,13 @@ impl Bench {
             operation: OperationName::new("sync").unwrap(),
             lane: Lane::Single,
             account: Account::default(),
-            takes: vec![Take { flow, class, count }],
+            takes: vec![Take { flow, class, count, hold: Hold::ALONE }],
             calls_max: count,
             bytes_max: usize::MAX,
             permit: permit(),
             keyed: Arc::from([]),
             outside: 0,
             lease_until: self.now + Duration::from_secs(60),
-            shard: 0,
-            fence: 0,
         }
     }
 

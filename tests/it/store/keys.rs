@@ -23,6 +23,8 @@ suite!(
     a_tried_job_keeps_its_backoff_when_it_takes_a_change_in,
     a_revived_job_goes_to_the_end_of_its_key,
     a_resolved_job_is_still_first_of_its_key,
+    a_key_keeps_its_order_when_its_account_is_spread_otherwise,
+    a_change_joins_a_waiting_one_of_another_part,
 );
 
 fn newer(key: &str, payload: &str) -> NewJob {
@@ -166,4 +168,42 @@ async fn a_resolved_job_is_still_first_of_its_key(bench: Bench) {
     bench.change(Change::ResolveJobs { jobs: vec![first], decision: Decision::Again }).await.unwrap();
     assert_eq!((bench.state(first).await, bench.job(first).await.place), (State::Waiting, Place::Ready));
     assert_eq!(bench.job(second).await.place, Place::Behind);
+}
+
+async fn a_key_keeps_its_order_when_its_account_is_spread_otherwise(bench: Bench) {
+    // A declaration changed between them: 1 part, then 3, then 2.
+    let mut ids = Vec::new();
+    for part in [0, 2, 1] {
+        ids.push(bench.add(NewJob { part, ..keyed("a", "1") }).await);
+    }
+    let mut flows = Vec::new();
+    for (id, part) in ids.iter().zip([0, 2, 1]) {
+        let job = bench.job(*id).await;
+        assert_eq!(job.flow_key.part, part);
+        flows.push(job.flow);
+    }
+    assert!(flows[0] != flows[1] && flows[1] != flows[2]);
+    for (at, id) in ids.iter().enumerate() {
+        // Whoever owns the later parts finds nothing there.
+        for (later, flow) in ids.iter().zip(&flows).skip(at + 1) {
+            assert_eq!(bench.job(*later).await.place, Place::Behind);
+            assert!(bench.begin(bench.take(*flow, Class::Normal, 9)).await.is_empty());
+        }
+        let call = bench.claim(*id).await;
+        bench.finish(bench.end(call, vec![(id.seq, Next::Delivered)])).await;
+    }
+}
+
+async fn a_change_joins_a_waiting_one_of_another_part(bench: Bench) {
+    let first = bench.add(newer("a", "1")).await;
+    let later = |part, payload| NewJob { part, ..newer("a", payload) };
+    // One commit of its own, and two in one.
+    let joined = Enqueued { id: first, how: Accepted::Coalesced };
+    assert_eq!(bench.enqueue(vec![later(5, "2")]).await, [Ok(joined)]);
+    assert_eq!(bench.enqueue(vec![later(5, "3"), later(6, "4")]).await, [Ok(joined), Ok(joined)]);
+    let job = bench.job(first).await;
+    assert_eq!((&*job.payload, job.version, job.flow_key.part), ("4", 4, 0));
+    let fresh = |part, payload| NewJob { part, ..newer("b", payload) };
+    let done = bench.enqueue(vec![fresh(3, "1"), fresh(4, "2")]).await;
+    assert_eq!(done[1].as_ref().unwrap().id, done[0].as_ref().unwrap().id);
 }

@@ -11,6 +11,7 @@ use tidegate::model::id::{CallId, FlowId, JobId, RunId};
 use tidegate::model::job::{Coalesce, NewJob};
 use tidegate::model::name::{Account, IdempotencyKey, OperationName, Tenant};
 use tidegate::model::run::{NewRun, RunWish};
+use tidegate::model::shard::Hold;
 use tidegate::store::*;
 
 use super::factory::{self, Bench, audit, job, keyed};
@@ -48,7 +49,7 @@ fn part() -> impl Strategy<Value = Part> {
             payload,
         },
     );
-    let begin = (0u8..6, 0u8..3, 1u8..5, any::<bool>(), any::<bool>())
+    let begin = (0u8..8, 0u8..3, 1u8..5, any::<bool>(), any::<bool>())
         .prop_map(|(flow, class, count, batch, spends)| Part::Begin { flow, class, count, batch, spends });
     let finish = (any::<u8>(), any::<u8>(), 0u8..8, 0u8..4).prop_map(|(call, next, skip, ending)| Part::Finish {
         call,
@@ -115,6 +116,8 @@ impl Known {
                     new.idempotency_key = Some(IdempotencyKey::new(format!("i{idempotency}")).unwrap());
                 }
                 new.run = if run < 2 { pick(&self.runs, run) } else { None };
+                // Keys meet themselves in other parts, as after a change of `spread`.
+                new.part = u16::from(payload.starts_with('['));
                 if operation == 1 {
                     new.operation = OperationName::new("erase").unwrap();
                     new.labels.insert("team".to_owned(), format!("t{key}"));
@@ -127,7 +130,7 @@ impl Known {
                 let keyed: Arc<[_]> =
                     if count % 2 == 1 { Arc::from([(Arc::from("crm/k:60s@/"), 2)]) } else { Arc::from([]) };
                 let flow = FlowId(i64::from(flow) + 1);
-                let takes = Class::ALL.map(|class| Take { flow, class, count: u32::from(count) });
+                let takes = Class::ALL.map(|class| Take { flow, class, count: u32::from(count), hold: Hold::ALONE });
                 let mut begin = Begin {
                     provider: job("").provider,
                     operation: job("").operation,
@@ -140,8 +143,6 @@ impl Known {
                     keyed,
                     outside: 0,
                     lease_until: batch.steady + Duration::from_secs(3),
-                    shard: 0,
-                    fence: 0,
                 };
                 batch.begins.push(begin.clone());
                 begin.operation = OperationName::new("erase").unwrap();

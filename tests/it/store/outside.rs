@@ -64,8 +64,7 @@ async fn permits_of_an_old_epoch_are_not_journaled(bench: Bench) {
     let old = loan(&bench, 1);
     assert!(bench.begin(old.clone()).await.is_empty());
     let permit = Permit { epoch: 1, ..old.permit.clone() };
-    // Whoever holds the partitions: no job is taken.
-    assert_eq!(bench.begin(Begin { permit, fence: -1, ..old }).await.len(), 1);
+    assert_eq!(bench.begin(Begin { permit, ..old }).await.len(), 1);
 }
 
 async fn a_run_is_undone_by_one_run_however_often_it_is_asked_for(bench: Bench) {
