@@ -22,7 +22,15 @@ const BATCH: usize = 32;
 
 fn limit(name: &str, kind: LimitKind) -> Arc<Limit> {
     let (name, reserve) = (LimitName::new(name).expect("a word"), Reserve { urgent: 1, normal: 1 });
-    Arc::new(Limit { name, kind, scope: Scope::Account, methods: Vec::new(), cost: 1, reserve })
+    Arc::new(Limit {
+        name,
+        kind,
+        scope: Scope::Account,
+        methods: Vec::new(),
+        cost: 1,
+        reserve,
+        not_counted: Vec::new(),
+    })
 }
 
 fn requests() -> Vec<Acquire> {

@@ -66,6 +66,7 @@ impl Probe {
             lane,
             account: Account::default(),
             takes: vec![Take { flow: FlowId(1), class: Class::Normal, count: count as u32, hold: Hold::ALONE }],
+            bare: false,
             calls_max: if lane == Lane::Single { count as u32 } else { 1 },
             bytes_max: usize::MAX,
             permit: Permit { spends: [].into(), granted_at: self.clock.steady(), epoch: 0 },

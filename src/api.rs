@@ -13,6 +13,7 @@ use crate::telemetry::Metrics;
 
 pub mod admin;
 pub mod bulk;
+pub mod calls;
 pub mod enqueue;
 pub mod error;
 mod feed;
@@ -26,6 +27,7 @@ pub mod providers;
 pub mod reload;
 mod repeat;
 pub mod runs;
+pub mod schedules;
 pub mod undo;
 pub mod watch;
 

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
 use crate::clock::Clock;
-use crate::config::{Config, LoadOptions, Loaded};
+use crate::config::{Config, DeclaredSchedule, LoadOptions, Loaded};
 use crate::engine::dice::Dice;
 use crate::engine::{self, Declared, EngineError, Handle};
 use crate::grpc;
@@ -90,7 +90,7 @@ impl App {
                 finished: config.retention.finished,
                 dead: config.retention.dead,
                 events: config.retention.events,
-                ..engine::Retention::default()
+                calls: config.retention.calls,
             },
             cluster,
         };
@@ -98,7 +98,9 @@ impl App {
         let tcp = listen(config.server.listen).await?;
         let web = listen(config.http.listen).await?;
         let unix = config.server.socket.as_deref().map(listen_unix).transpose()?;
+        let alone = parts.cluster.is_none();
         let handle = engine::start(parts, declared(&config, &store).await?).await?;
+        declare_schedules(&handle, &config, alone).await?;
         let limits = grpc::server::Limits {
             connections_max: config.server.connections_max as usize,
             streams_max: config.server.streams_max,
@@ -206,6 +208,30 @@ async fn declared(config: &Config, store: &Arc<dyn Store>) -> Result<Vec<Declare
         all.insert(d.provider.name.clone(), declared);
     }
     Ok(all.into_values().collect())
+}
+
+/// Puts the schedules of the files in force. Those of a file that has them no more go, unless other daemons may have them.
+async fn declare_schedules(handle: &Handle, config: &Config, alone: bool) -> Result<(), StartError> {
+    for schedule in &config.schedules {
+        declare_schedule(handle, schedule).await?;
+    }
+    for stored in handle.store().schedules().await?.into_iter().filter(|s| alone && s.from_file) {
+        if !config.schedules.iter().any(|declared| declared.name == stored.name) {
+            handle.delete_schedule(&stored.name, "start").await?;
+        }
+    }
+    Ok(())
+}
+
+/// False: it is in force already, and goes on from where it stood.
+async fn declare_schedule(handle: &Handle, schedule: &DeclaredSchedule) -> Result<bool, EngineError> {
+    let stored = handle.store().schedule(&schedule.name).await?;
+    if stored.is_some_and(|stored| stored.from_file && stored.spec == schedule.spec) {
+        return Ok(false);
+    }
+    let actor = format!("file {}", schedule.origin);
+    handle.apply_schedule(schedule.name.clone(), schedule.spec.clone(), true, None, &actor).await?;
+    Ok(true)
 }
 
 async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {

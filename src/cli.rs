@@ -14,6 +14,7 @@ pub mod admin;
 pub mod again;
 pub mod args;
 pub mod bench;
+pub mod call;
 pub mod check_config;
 pub mod cluster;
 pub mod connect;
@@ -28,6 +29,7 @@ pub mod limits;
 pub mod output;
 pub mod providers;
 pub mod runs;
+pub mod schedules;
 pub mod serve;
 pub mod show;
 pub mod simulate;
@@ -73,6 +75,16 @@ pub enum Ask {
     /// Sets of jobs with shared progress, forecast, pause and cancel.
     #[command(subcommand)]
     Runs(runs::Verb),
+    /// Make one call now and print its answer: limited like all others, and cached where the operation says so.
+    ///
+    /// Example: `tidegate call github/list_repos --key acme`
+    Call(call::Call),
+    /// Answers that are kept for callers who wait.
+    #[command(subcommand)]
+    Cache(call::CacheVerb),
+    /// What starts by itself, and when.
+    #[command(subcommand)]
+    Schedules(schedules::Verb),
     /// Third-party APIs: declare them, see how they stand, hold them back, try them.
     #[command(subcommand)]
     Providers(providers::Verb),
@@ -201,6 +213,9 @@ fn client(ask: Ask, global: &Global, output: &Output) -> Result<Exit, Error> {
             Ask::Enqueue(enqueue) => enqueue.run(daemon, output).await,
             Ask::Jobs(verb) => jobs::run(verb, daemon, output).await,
             Ask::Runs(verb) => runs::run(verb, daemon, output).await,
+            Ask::Call(call) => call.run(daemon, output).await,
+            Ask::Cache(verb) => call::cache(verb, daemon, output).await,
+            Ask::Schedules(verb) => schedules::run(verb, daemon, output).await,
             Ask::Providers(verb) => providers::run(verb, daemon, output).await,
             Ask::Limits(verb) => limits::run(verb, daemon, output).await,
             Ask::Breakers(verb) => limits::breakers(verb, daemon, output).await,

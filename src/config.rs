@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::name::ScheduleName;
 use crate::model::provider::{Provider, SecretRef};
+use crate::model::schedule::Spec;
 
 mod explain;
 mod file;
@@ -21,6 +23,7 @@ pub mod provider;
 mod reader;
 mod redact;
 mod rules;
+mod schedules;
 mod server;
 mod tree;
 mod values;
@@ -45,6 +48,16 @@ pub struct Config {
     pub log: Log,
     pub telemetry: Telemetry,
     pub providers: Vec<DeclaredProvider>,
+    pub schedules: Vec<DeclaredSchedule>,
+}
+
+/// A schedule of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DeclaredSchedule {
+    pub name: ScheduleName,
+    pub spec: Spec,
+    /// File and line.
+    pub origin: String,
 }
 
 /// A provider with the text it came from.
@@ -120,6 +133,8 @@ pub struct Retention {
     pub finished: Duration,
     pub dead: Duration,
     pub events: Duration,
+    /// Ended calls, beyond what limits may still count.
+    pub calls: Duration,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,6 +20,7 @@ use crate::outbound::Connect;
 use crate::store::{Change, JournalEntry, PAGE_MAX, Store};
 use crate::telemetry::metrics::Metrics;
 
+pub mod call;
 pub mod caller;
 pub mod cluster;
 pub mod dice;
@@ -31,6 +32,7 @@ pub mod outcome;
 pub mod permits;
 pub mod recover;
 pub mod registry;
+pub mod scheduler;
 pub mod signal;
 pub mod spread;
 pub mod status;
@@ -169,6 +171,8 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         parts: gate_parts,
         registry: registry.clone(),
         sweeper: sweeper.start(&supervisor),
+        scheduler: Default::default(),
+        calls: Default::default(),
         spread: Default::default(),
         draining: CancellationToken::new(),
     }));
@@ -206,6 +210,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
     let what = What::Daemon { kind: "started".to_owned(), detail: format!("{crashed} calls were left open") };
     handle.change(Change::Note { what }).await?;
     handle.0.registry.all().values().for_each(|e| e.gate.open());
+    handle.0.scheduler.start(handle.clone(), &supervisor);
     Ok(handle)
 }
 
@@ -221,6 +226,7 @@ fn join_cluster(handle: &Handle, cluster: Cluster, standing: Arc<Standing>) {
         doubts: parts.doubts.clone(),
         standing: standing.clone(),
         said: Default::default(),
+        built: Default::default(),
     };
     truth.start(&parts.supervisor);
     cluster::relay::Relay { handle: handle.clone(), cluster: cluster.clone() }.start(&parts.supervisor);

@@ -7,6 +7,7 @@ pub mod json;
 pub mod pb;
 
 mod admin_service;
+mod call_service;
 pub mod convert;
 mod job_service;
 pub mod listener;
@@ -14,6 +15,7 @@ mod meter;
 mod permit_service;
 mod provider_service;
 mod run_service;
+mod schedule_service;
 pub mod server;
 pub mod status;
 mod streams;

@@ -17,6 +17,7 @@ pub use crate::model::request::Request;
 mod auth;
 mod bounded;
 pub mod breaker;
+pub mod cache;
 mod deadline;
 mod guard;
 mod secret;

@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 pub mod config;
 pub mod core;
 pub mod dice;
+pub mod documents;
 pub mod limit;
 pub mod log;
 pub mod records;
@@ -26,6 +27,7 @@ pub mod watch;
 
 pub use config::{Faults, HeaderStyle, Latency, LimitRule, Records, Rule, SimulatorConfig};
 pub use core::{Core, Reply};
+pub use documents::Documents;
 pub use log::Arrival;
 pub use report::Report;
 
@@ -108,6 +110,11 @@ impl SimulatorHandle {
     /// From now on the provider misbehaves like this.
     pub fn set_faults(&self, faults: Faults) {
         self.shared.set_faults(faults);
+    }
+
+    /// All documents change (`documents` of the configuration).
+    pub fn change_documents(&self) {
+        self.shared.version.bump();
     }
 
     /// Forgets arrivals, counts and the state of the limits; keeps the configuration.

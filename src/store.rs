@@ -20,8 +20,9 @@ use crate::model::filter::Filter;
 use crate::model::flow::{Flow, FlowCounts};
 use crate::model::id::{CallId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job, Labels};
-use crate::model::name::{OperationName, ProviderName};
+use crate::model::name::{OperationName, ProviderName, ScheduleName};
 use crate::model::run::Run;
+use crate::model::schedule::Schedule;
 use crate::model::state::State;
 
 mod batch;
@@ -35,6 +36,7 @@ mod packer;
 pub mod postgres;
 mod row;
 mod rules;
+mod schedules;
 pub mod sqlite;
 
 pub use batch::{
@@ -42,6 +44,7 @@ pub use batch::{
 };
 pub use change::{AppliedProvider, Change, Changed, Decision, JobNow};
 pub use info::{Notice, StoreInfo, Touched, Whose};
+pub use schedules::{Apply, ScheduleChange, Start, Tick};
 
 /// Calls kept in [`Job::calls`].
 pub const CALLS_KEPT: usize = 32;
@@ -79,6 +82,13 @@ pub enum Refusal {
     StaleRevision { name: ProviderName, current: i64, expected: i64 },
     #[error("provider {name} still has {jobs} jobs to do")]
     ProviderBusy { name: ProviderName, jobs: u64 },
+    #[error("no schedule {0}")]
+    NoSchedule(ScheduleName),
+    #[error("schedule {name} is at revision {current}, not {expected}")]
+    StaleSchedule { name: ScheduleName, current: i64, expected: i64 },
+    /// Somebody else ticked or changed it first.
+    #[error("schedule {0} has moved on")]
+    ScheduleMoved(ScheduleName),
 }
 
 /// A failure of the store itself. The batch did not happen.
@@ -180,6 +190,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The flows of a run that have work left.
     async fn run_flows(&self, run: RunId, limit: usize) -> Result<Vec<Flow>, Error>;
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error>;
+    /// All of them, by name: [`crate::model::schedule::SCHEDULES_MAX`] at most.
+    async fn schedules(&self) -> Result<Vec<Schedule>, Error>;
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error>;
 
     /// Events above `after`, oldest first.
     async fn events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error>;

@@ -110,7 +110,18 @@ const ALONE: &[(&str, &str, &[&str])] = &[
     (
         "src/store/postgres",
         "what a commit decides by must hold until its end",
-        &["epoch", "fences", "heads", "keep_runs", "lock_providers", "own_keys", "set_run", "share_keys", "take_run"],
+        &[
+            "epoch",
+            "fences",
+            "heads",
+            "keep_runs",
+            "lock_providers",
+            "lock_schedule",
+            "own_keys",
+            "set_run",
+            "share_keys",
+            "take_run",
+        ],
     ),
     ("src/store/postgres", "a lost connection leaves a commit in doubt", &["fate"]),
     (

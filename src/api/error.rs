@@ -161,6 +161,7 @@ impl Error {
             "job" => "NO_SUCH_JOB",
             "run" => "NO_SUCH_RUN",
             "provider" => "NO_SUCH_PROVIDER",
+            "schedule" => "NO_SUCH_SCHEDULE",
             _ => "NOT_FOUND",
         };
         Error::new(Code::NotFound, reason, format!("no {kind} {name}")).about(kind, name)
@@ -226,6 +227,13 @@ impl From<Refusal> for Error {
             Refusal::StaleRevision { name, current, .. } => Error::new(Code::Aborted, "STALE_ETAG", message)
                 .about("provider", name)
                 .with("revision", current.to_string()),
+            Refusal::NoSchedule(name) => Error::not_found("schedule", name),
+            Refusal::StaleSchedule { name, current, .. } => Error::new(Code::Aborted, "STALE_ETAG", message)
+                .about("schedule", name)
+                .with("revision", current.to_string()),
+            Refusal::ScheduleMoved(name) => {
+                Error::new(Code::Aborted, "SCHEDULE_MOVED", message).about("schedule", name).retry_in(BUSY_WAIT)
+            }
             Refusal::ProviderBusy { name, jobs } => {
                 precondition("PROVIDER_BUSY").about("provider", name).with("jobs", jobs.to_string())
             }

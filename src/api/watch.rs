@@ -189,7 +189,11 @@ impl JobWatch {
             let (flow, jobs) = match &event.what {
                 What::Enqueued { flow, jobs } | What::Changed { flow, jobs, .. } => (Some(*flow), jobs),
                 What::DuplicateObserved { jobs, .. } => (None, jobs),
-                What::Run { .. } | What::Provider { .. } | What::Daemon { .. } => continue,
+                What::Run { .. }
+                | What::Provider { .. }
+                | What::Schedule { .. }
+                | What::Invalidated { .. }
+                | What::Daemon { .. } => continue,
             };
             if self.may_pass(flow).await? {
                 let like = raw_of(event);

@@ -107,6 +107,20 @@ impl Reload {
                 Err(e) => return Err(e.into()),
             });
         }
+        for schedule in fresh.schedules.iter().filter(|s| !current.schedules.contains(s)) {
+            if super::declare_schedule(handle, schedule).await? {
+                done.changes.push(format!("schedule {} is in force", schedule.name));
+            }
+        }
+        let kept: BTreeSet<_> = fresh.schedules.iter().map(|s| s.name.clone()).collect();
+        for gone in current.schedules.iter().filter(|s| !kept.contains(&s.name)) {
+            match handle.delete_schedule(&gone.name, "reload").await {
+                Ok(()) | Err(EngineError::Refused(Refusal::NoSchedule(_))) => {
+                    done.changes.push(format!("schedule {} is gone", gone.name));
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
         for (what, same) in [
             ("server", current.server == fresh.server),
             ("http", current.http == fresh.http),

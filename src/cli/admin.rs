@@ -212,6 +212,14 @@ fn sentence(event: &pb::Event) -> String {
             let detail = if p.detail.is_empty() { String::new() } else { format!(": {}", p.detail) };
             format!("provider {} {}{by}{detail}", p.provider, p.kind)
         }
+        Some(What::Schedule(s)) => {
+            let detail = if s.detail.is_empty() { String::new() } else { format!(": {}", s.detail) };
+            format!("schedule {} {} by {}{detail}", s.schedule, s.kind, s.actor)
+        }
+        Some(What::Cache(c)) => {
+            let which = if c.key.is_empty() { format!("{}*", c.prefix) } else { c.key.clone() };
+            format!("cache of {}: {which} invalidated by {}", c.namespace, c.actor)
+        }
         Some(What::Daemon(d)) => {
             let detail = if d.detail.is_empty() { String::new() } else { format!(": {}", d.detail) };
             format!("daemon {}{detail}", d.kind)

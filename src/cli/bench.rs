@@ -10,6 +10,7 @@ use super::exit::{Error, Exit};
 use super::output::Output;
 
 mod backlog;
+mod call;
 mod ceilings;
 mod cluster;
 mod cluster_ceilings;
@@ -51,13 +52,23 @@ pub enum What {
     Idle,
     /// Enqueue, release and status with a growing backlog.
     Backlog,
+    /// Cached calls over gRPC at 5,000/s.
+    Call,
     /// The form of many daemons: enqueues, drains and permits with a PostgreSQL and a Redis of the bench's own.
     Cluster,
 }
 
 impl What {
-    const ALL: [What; 7] =
-        [What::Ceilings, What::Enqueue, What::Drain, What::Latency, What::Idle, What::Backlog, What::Cluster];
+    const ALL: [What; 8] = [
+        What::Ceilings,
+        What::Enqueue,
+        What::Drain,
+        What::Latency,
+        What::Idle,
+        What::Backlog,
+        What::Call,
+        What::Cluster,
+    ];
 }
 
 /// One printed figure.
@@ -93,6 +104,7 @@ pub async fn run(args: Args, output: &Output) -> Result<Exit, Error> {
             What::Latency => latency::measure().await?,
             What::Idle => idle::measure().await?,
             What::Backlog => backlog::measure(args.backlog, output).await?,
+            What::Call => call::measure().await?,
             What::Cluster => match servers::Servers::start().await {
                 Ok(servers) => cluster::measure(&servers, args.jobs, output).await?,
                 // Whoever asks for everything also gets what needs no servers.

@@ -9,9 +9,11 @@ use tonic::transport::{Channel, Endpoint};
 
 use super::exit::{Error, Exit};
 use crate::grpc::pb::admin_service_client::AdminServiceClient;
+use crate::grpc::pb::call_service_client::CallServiceClient;
 use crate::grpc::pb::job_service_client::JobServiceClient;
 use crate::grpc::pb::provider_service_client::ProviderServiceClient;
 use crate::grpc::pb::run_service_client::RunServiceClient;
+use crate::grpc::pb::schedule_service_client::ScheduleServiceClient;
 
 /// Where the daemon listens when nothing else is said.
 pub const ADDRESS_DEFAULT: &str = "http://127.0.0.1:7070";
@@ -78,6 +80,14 @@ impl Daemon {
 
     pub fn providers(&self) -> ProviderServiceClient<Channel> {
         ProviderServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub fn calls(&self) -> CallServiceClient<Channel> {
+        CallServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub fn schedules(&self) -> ScheduleServiceClient<Channel> {
+        ScheduleServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub fn admin(&self) -> AdminServiceClient<Channel> {

@@ -20,6 +20,8 @@ const WINDOW_MAX: Duration = Duration::from_secs(32 * 86_400);
 const COUNT_MAX: u32 = 100_000_000;
 /// Limits in one list.
 const LIMITS_MAX: usize = 32;
+/// Statuses that one limit does not count.
+const STATUSES_MAX: usize = 16;
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 
 /// A limit and where it was declared.
@@ -75,6 +77,7 @@ fn one(found: &Found, node: &Node, unnamed: &str) -> Option<Limit> {
                 methods: Vec::new(),
                 cost: 1,
                 reserve: Reserve::default(),
+                not_counted: Vec::new(),
             }),
             Err(problem) => {
                 found.add(problem.at(&node.at));
@@ -126,6 +129,7 @@ fn table(reader: Reader<'_>, node: &Node, unnamed: &str) -> Option<Limit> {
     let scope = reader.get("scope", values::choice(&scopes)).unwrap_or(Scope::Provider);
     let methods = reader.get("methods", methods).unwrap_or_default();
     let cost = reader.get("cost", values::whole(1..=COUNT_MAX)).unwrap_or(1);
+    let not_counted = reader.get("not_counted", statuses).unwrap_or_default();
     let reserve = reader.node("reserve").and_then(|n| reserve(reader.found, n)).unwrap_or_default();
     if let Some(max) = kind.as_ref().map(most) {
         if cost > max {
@@ -142,7 +146,7 @@ fn table(reader: Reader<'_>, node: &Node, unnamed: &str) -> Option<Limit> {
     }
     let found = reader.found;
     reader.finish();
-    let limit = Limit { name: name?, kind: kind?, scope, methods, cost, reserve };
+    let limit = Limit { name: name?, kind: kind?, scope, methods, cost, reserve, not_counted };
     (found.count() == before).then_some(limit)
 }
 
@@ -232,6 +236,15 @@ fn methods(node: &Node) -> Result<Vec<http::Method>, Unfit> {
         return Err(expected("methods that leave at least one", node));
     }
     Ok(meant.into_iter().map(|m| m.parse().expect("these are methods of HTTP")).collect())
+}
+
+/// `[304]`: statuses that cost nothing.
+fn statuses(node: &Node) -> Result<Vec<u16>, Unfit> {
+    let items = values::list(node)?;
+    if items.is_empty() || items.len() > STATUSES_MAX {
+        return Err(expected(format_args!("a list of 1 to {STATUSES_MAX} statuses, as [304]"), node));
+    }
+    items.iter().map(values::whole(200..=599)).collect()
 }
 
 fn reserve(found: &Found, node: &Node) -> Option<Reserve> {

@@ -12,7 +12,7 @@ use super::problem::{At, Found, Problem, Problems, Source};
 use super::reader::Reader;
 use super::tree::{self, Entry, Table, Value};
 use super::values;
-use super::{Address, Config, DEFAULT_TOML, DeclaredProvider, Limiter, Store, provider, server};
+use super::{Address, Config, DEFAULT_TOML, DeclaredProvider, Limiter, Store, provider, schedules, server};
 use crate::model::provider::{Auth, SecretRef};
 
 /// Variables that are settings begin so; the rest of the name are the keys, with two underlines between.
@@ -202,6 +202,7 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
         DeclaredProvider { provider: Arc::new(checked), source, origin: entry.key_at.to_string() }
     });
     let providers = providers.collect();
+    let schedules = reader.node("schedules").map(|node| schedules::read_all(found, node)).unwrap_or_default();
     reader.finish();
     Some(Config {
         server: server?,
@@ -214,6 +215,7 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
         log: log?,
         telemetry: telemetry?,
         providers,
+        schedules,
     })
 }
 

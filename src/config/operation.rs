@@ -13,7 +13,7 @@ use super::values::{self, expected};
 use crate::model::backoff::Backoff;
 use crate::model::job::Coalesce;
 use crate::model::name::OperationName;
-use crate::model::provider::{LaneSpec, Operation, Repeat, RequestTemplate};
+use crate::model::provider::{CacheRule, LaneSpec, Operation, Repeat, RequestTemplate};
 use crate::model::request::{BatchResult, BodyTemplate, Site, Template, Variable};
 
 /// Jobs in one batch at most.
@@ -33,6 +33,7 @@ pub fn read(
     name: &str,
     entry: &Entry,
     retry: Backoff,
+    cache: CacheRule,
     placed: &mut Vec<Placed>,
 ) -> Option<(OperationName, Arc<Operation>)> {
     let before = found.count();
@@ -78,6 +79,7 @@ pub fn read(
         retry_if: list("retry_if"),
         undo: reader.node("undo").and_then(|n| rules::undo(found, n)),
         keep_bytes: reader.get("keep_bytes", values::size(0..=KEEP_BYTES_MAX)).unwrap_or(KEEP_BYTES),
+        cache: reader.node("cache").and_then(|n| rules::cache(found, n)).unwrap_or(cache),
     };
     reader.finish();
     (found.count() == before).then_some((checked?, Arc::new(operation)))

@@ -79,12 +79,13 @@ fn read(found: &Found, name: &str, entry: &Entry) -> Option<Provider> {
     let base_url = reader.need("base_url", help, |n| base_url(n, allow_private));
     let retry = Backoff::default();
     let retry = reader.node("retry").and_then(|n| rules::retry(found, n, retry)).unwrap_or(retry);
+    let cache = reader.node("cache").and_then(|n| rules::cache(found, n)).unwrap_or_default();
     let mut placed: Vec<Placed> = reader.node("limits").map(|n| limits::read(found, n, "all")).unwrap_or_default();
     let shared: Vec<_> = placed.iter().map(|(limit, _)| limit.clone()).collect();
     let mut operations = BTreeMap::new();
     if let Some(table) = reader.node("operations").and_then(|n| Reader::of(found, n)) {
         for (name, entry) in table.entries() {
-            operations.extend(operation::read(found, name, entry, retry, &mut placed));
+            operations.extend(operation::read(found, name, entry, retry, cache, &mut placed));
         }
     }
     if let Some(table) = reader.node("operations").and_then(|n| Reader::of(found, n)) {

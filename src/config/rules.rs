@@ -1,4 +1,4 @@
-//! The smaller tables of a provider: auth, matches, timeouts, breaker, retry, idempotency.
+//! The smaller tables of a provider: auth, matches, timeouts, breaker, retry, idempotency, cache.
 //!
 //! Must never know: the values of secrets. Next: `operation.rs`.
 
@@ -11,7 +11,7 @@ use super::tree::{self, Node, Value};
 use super::values::{self, expected};
 use crate::model::backoff::Backoff;
 use crate::model::name::OperationName;
-use crate::model::provider::{Auth, BreakerPolicy, IdempotencyHeader, Match, SecretRef, Timeouts, Undo};
+use crate::model::provider::{Auth, BreakerPolicy, CacheRule, IdempotencyHeader, Match, SecretRef, Timeouts, Undo};
 use crate::model::request::RESERVED_HEADERS;
 
 const MS: Duration = Duration::from_millis(1);
@@ -264,4 +264,21 @@ pub fn undo(found: &Found, node: &Node) -> Option<Undo> {
     let with_result = reader.get("with_result", values::boolean).unwrap_or(false);
     reader.finish();
     Some(Undo { operation: operation?, with_result })
+}
+
+/// `"off"`, `"etag"`, `"rules"` or `{ ttl = "5m", stale = "1m" }`.
+pub fn cache(found: &Found, node: &Node) -> Option<CacheRule> {
+    let Value::Table(_) = &node.value else {
+        let words = [("off", CacheRule::Off), ("etag", CacheRule::Etag), ("rules", CacheRule::Rules)];
+        let help = "or how long an answer is good: cache = { ttl = \"5m\", stale = \"1m\" }";
+        return values::choice(&words)(node)
+            .map_err(|problem| found.add(if problem.help.is_some() { problem } else { problem.help(help) }))
+            .ok();
+    };
+    let reader = Reader::of(found, node)?;
+    let ttl =
+        reader.need("ttl", "how long an answer is good, as ttl = \"5m\"", values::time(1_000 * MS..=values::TIME_MAX));
+    let stale = reader.get("stale", values::time(Duration::ZERO..=values::TIME_MAX)).unwrap_or_default();
+    reader.finish();
+    Some(CacheRule::Ttl { ttl: ttl?, stale })
 }

@@ -148,8 +148,9 @@ pub fn engine(reader: &Reader<'_>) -> Option<Engine> {
 pub fn retention(reader: &Reader<'_>) -> Option<Retention> {
     section(reader, "retention", |r| {
         let kept = || values::time(60 * SECOND..=values::TIME_MAX);
-        let (finished, dead, events) = (r.get("finished", kept()), r.get("dead", kept()), r.get("events", kept()));
-        Some(Retention { finished: finished?, dead: dead?, events: events? })
+        let (finished, dead) = (r.get("finished", kept()), r.get("dead", kept()));
+        let (events, calls) = (r.get("events", kept()), r.get("calls", kept()));
+        Some(Retention { finished: finished?, dead: dead?, events: events?, calls: calls? })
     })
 }
 

@@ -11,7 +11,8 @@ use crate::model::provider::*;
 /// The manual's example with the leading `#` taken away.
 fn example() -> String {
     let setting = |l: &&str| l.starts_with('#') && !l.starts_with("# ") && l.len() > 1 && !l.starts_with("##");
-    DEFAULT_TOML.lines().filter(setting).map(|l| format!("{}\n", &l[1..])).collect()
+    let providers = &DEFAULT_TOML[DEFAULT_TOML.find("#[providers.crm]").expect("there is an example")..];
+    providers.lines().filter(setting).map(|l| format!("{}\n", &l[1..])).collect()
 }
 
 fn one(text: &str) -> Provider {
@@ -47,6 +48,69 @@ fn the_manuals_example_is_a_good_provider() {
     assert_eq!(batch.limits[0].name.as_str(), "sync_user-batch");
     assert_eq!(op.retry.attempts_max, 6);
     assert_eq!(op.single.as_ref().unwrap().request.query.len(), 2);
+}
+
+#[test]
+fn the_manuals_example_of_a_schedule_is_the_default_of_one() {
+    use crate::model::schedule::{Missed, Overlap, Target};
+    let from = DEFAULT_TOML.find("#[schedules.refresh]").expect("there is an example");
+    let lines = DEFAULT_TOML[from..].lines().take_while(|l| !l.starts_with("# ----"));
+    let text: String =
+        lines.filter(|l| l.starts_with('#') && !l.starts_with("# ")).map(|l| format!("{}\n", &l[1..])).collect();
+    let schedules = schedules_of(&text).unwrap();
+    let spec = &schedules[0].spec;
+    assert_eq!((spec.overlap, spec.missed, &*spec.zone), (Overlap::default(), Missed::default(), "Europe/Berlin"));
+    let Target::Jobs(jobs) = &spec.target else { panic!("expected jobs") };
+    assert_eq!((&*jobs[0].payload, jobs[0].labels.len()), (r#"{"name":"Ada"}"#, 1));
+}
+
+fn schedules_of(text: &str) -> Result<Vec<DeclaredSchedule>, Problems> {
+    let found = problem::Found::default();
+    let source = std::sync::Arc::new(problem::Source { name: "test.toml".into(), text: text.into() });
+    let table = tree::parse(&source, &found);
+    let schedules = schedules::read_all(&found, &table["schedules"].node);
+    found.or(schedules)
+}
+
+#[test]
+fn a_schedule_that_cannot_tick_says_which_part_is_wrong() {
+    let refused = |lines: &str| schedules_of(&format!("[schedules.x]\n{lines}\n")).unwrap_err().to_string();
+    let job = "job = { provider = \"crm\", operation = \"pull\" }";
+    for (lines, said) in [
+        (format!("cron = \"61 * * * *\"\n{job}"), "cron line"),
+        (format!("cron = \"@daily\"\nzone = \"Mars/Olympus\"\n{job}"), "time zone"),
+        (format!("cron = \"@daily\"\noverlap = \"skp\"\n{job}"), "did you mean \"skip\""),
+        (format!("cron = \"@daily\"\nmissed = {{ all = 0 }}\n{job}"), "from 1 to 1000"),
+        ("cron = \"@daily\"".to_owned(), "exactly one of"),
+        (job.to_owned(), "the key `cron`"),
+        (format!("cron = \"@daily\"\n{job}\ninvalidate = {{ namespace = \"crm\", prefix = \"\" }}"), "exactly one of"),
+        ("cron = \"@daily\"\ninvalidate = { namespace = \"crm\" }".to_owned(), "either `key` or `prefix`"),
+        ("cron = \"@daily\"\njobs = []".to_owned(), "1 to 1000 jobs"),
+        (format!("cron = \"@daily\"\njitter = \"2h\"\n{job}"), "up to 1h"),
+    ] {
+        let told = refused(&lines);
+        assert!(told.contains(said) || said == "up to 1h" && told.contains("1h"), "{lines}: {told}");
+    }
+}
+
+#[test]
+fn a_cache_rule_is_a_word_or_a_time_and_an_operation_has_its_own() {
+    let rule = |lines: &str| {
+        one(&operation(&format!("request = \"GET /x\"\n{lines}"))).operations.values().next().unwrap().cache
+    };
+    assert_eq!(rule(""), CacheRule::Off);
+    assert_eq!(rule("cache = \"etag\""), CacheRule::Etag);
+    let (ttl, stale) = (Duration::from_secs(300), Duration::from_secs(60));
+    assert_eq!(rule("cache = { ttl = \"5m\", stale = \"1m\" }"), CacheRule::Ttl { ttl, stale });
+    let both = with(
+        "cache = \"rules\"\nlimits = [{ max = 60, per = \"1h\", not_counted = [304] }]\n[providers.crm.operations.op]\nrequest = \"GET /x\"",
+    );
+    let provider = one(&both);
+    assert_eq!(provider.operations.values().next().unwrap().cache, CacheRule::Rules);
+    assert_eq!(provider.limits[0].not_counted, [304]);
+    assert!(refused(&operation("request = \"GET /x\"\ncache = \"etags\"")).contains("did you mean \"etag\""));
+    assert!(refused(&operation("request = \"GET /x\"\ncache = { stale = \"1m\" }")).contains("the key `ttl`"));
+    assert!(refused(&with("limits = [{ max = 60, per = \"1h\", not_counted = [99] }]")).contains("from 200 to 599"));
 }
 
 #[test]
@@ -183,7 +247,6 @@ fn every_mistake_is_said_with_what_to_do() {
         (with("limits = [{ max = 5, per = \"1h\", scope = \"acount\" }]"), &["did you mean \"account\"?"]),
         (with("limits = [{ bucket = 5 }]"), &["expected the key `refill`"]),
         (with("pagination = \"link\""), &["unknown key `pagination`"]),
-        (with("cache = \"etag\""), &["unknown key `cache`"]),
         (with("in_flight_max = 0"), &["expected a whole number from 1 to 4096, got 0"]),
         (with("spread = 0"), &["expected a whole number from 1 to 64, got 0"]),
         (with("spread = 65"), &["expected a whole number from 1 to 64, got 65"]),

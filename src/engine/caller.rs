@@ -25,7 +25,9 @@ use crate::store::{BegunCall, FinishCall, JobOutcome, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
 
+pub mod direct;
 mod stays;
+mod uncounted;
 
 use stays::Stays;
 
@@ -103,7 +105,7 @@ impl Caller {
     }
 
     async fn carry(&self, mut errand: Errand, completed: impl FnOnce(Completion)) {
-        let stays = self.hold_back(&mut errand).await;
+        let mut stays = self.hold_back(&mut errand).await;
         if errand.call.jobs.is_empty() {
             return self.nothing_left(errand, stays, completed).await;
         }
@@ -121,7 +123,7 @@ impl Caller {
         }
         let throttled_until = self.throttled_until(&judgement);
         // First: a 429 must slow the gate at once, before the outcome is written.
-        self.settle(&errand, &stays.permits, &answer, ended, throttled_until).await;
+        self.settle(&mut errand, &mut stays, &answer, ended, throttled_until).await;
         self.count(&errand, &answer, &judgement, ended.since(started));
         completed(completion(&errand, &judgement, &answer, throttled_until));
         let (operation, now) = (errand.operation.clone(), self.clock.now());
@@ -191,14 +193,25 @@ impl Caller {
 
     async fn settle(
         &self,
-        errand: &Errand,
-        keyed: &[Permit],
+        errand: &mut Errand,
+        stays: &mut Stays,
         answer: &Result<Answer, Failure>,
         now: Timestamp,
         blocked_until: Option<Timestamp>,
     ) {
+        let status = answer.as_ref().ok().map(|a| a.status);
+        let uncounted = self.uncounted(&errand.operation, errand.lane, &errand.account, None, status);
+        if let Some(counted) = self.settle_counted(&errand.permit, &uncounted, true, now, blocked_until).await {
+            // The journal is told too: a restart must not count what the provider does not.
+            errand.permit.spends = counted;
+            stays.unspent = true;
+            for permit in &stays.permits {
+                self.settle_with(permit, &[], true, now, blocked_until).await;
+            }
+            return;
+        }
         let sent = !matches!(answer, Err(Failure { sent: Sent::No, .. })) && !crate::mutant::on("settle-unsent");
-        self.settle_with(&errand.permit, keyed, sent, now, blocked_until).await;
+        self.settle_with(&errand.permit, &stays.permits, sent, now, blocked_until).await;
     }
 
     async fn settle_with(

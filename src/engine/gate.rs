@@ -36,6 +36,7 @@ use crate::telemetry::metrics::Metrics;
 
 mod actor;
 mod begins;
+pub mod direct;
 mod forecast;
 mod group;
 mod outside;
@@ -128,6 +129,7 @@ enum Question {
     DrainsAt { flow: FlowId, reply: oneshot::Sender<Option<Timestamp>> },
     Test { request: Box<Request>, reply: oneshot::Sender<Result<TestReport, EngineError>> },
     Permits { ask: Box<Ask>, reply: outside::Reply },
+    Direct { ask: Box<direct::Ask>, reply: direct::Reply },
     ResetBreaker(oneshot::Sender<()>),
 }
 
@@ -273,6 +275,12 @@ impl GateHandle {
         self.shared.returned.fetch_or(returned, Ordering::Relaxed);
         self.shared.settled.store(true, Ordering::Relaxed);
         self.wake();
+    }
+
+    /// One call whose answer somebody waits for. `None` when the gate has ended.
+    pub async fn direct(&self, ask: direct::Ask) -> Option<Result<direct::Said, EngineError>> {
+        let ask = Box::new(ask);
+        self.question(|reply| Question::Direct { ask, reply }).await
     }
 
     /// `None` when the gate has ended.

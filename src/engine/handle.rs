@@ -6,9 +6,11 @@ use std::sync::Arc;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::call::Calls;
 use super::cluster::standing::Standing;
 use super::gate::GateParts;
 use super::registry::{Entry, Registry};
+use super::scheduler::SchedulerHandle;
 use super::signal::Signals;
 use super::spread::Spread;
 use super::status::{ActorInfo, Explanation, ProviderStatus, TestReport, WaitingOn};
@@ -26,6 +28,7 @@ use crate::model::request::Request;
 use crate::model::run::RunWish;
 use crate::model::state::State;
 use crate::outbound::ConnectError;
+use crate::outbound::cache::Cache;
 use crate::store::{AppliedProvider, Change, Changed, Enqueued, PAGE_MAX, Refusal, Store};
 use crate::telemetry::Metrics;
 
@@ -61,6 +64,8 @@ pub(super) struct Inner {
     pub parts: GateParts,
     pub registry: Registry,
     pub sweeper: SweeperHandle,
+    pub scheduler: SchedulerHandle,
+    pub calls: Calls,
     pub spread: Spread,
     /// Cancelled when draining begins.
     pub draining: CancellationToken,
@@ -92,6 +97,28 @@ impl Handle {
         &self.0.parts.writer
     }
 
+    pub(super) fn scheduler(&self) -> &SchedulerHandle {
+        &self.0.scheduler
+    }
+
+    pub(super) fn calls(&self) -> &Calls {
+        &self.0.calls
+    }
+
+    /// Answers that are kept for callers who wait.
+    pub fn cache(&self) -> &Cache {
+        self.0.calls.cache()
+    }
+
+    /// A run that is to be called off: its jobs go in bounded steps.
+    pub(super) fn call_off(&self, run: RunId) {
+        self.0.sweeper.cancel_run(run);
+    }
+
+    pub(super) fn dice(&self) -> f64 {
+        self.0.parts.dice.roll()
+    }
+
     pub(super) fn signals(&self) -> &Arc<Signals> {
         &self.0.parts.signals
     }
@@ -120,7 +147,7 @@ impl Handle {
         };
         let changed = self.writer().change(change).await?;
         if let Some(run) = called_off {
-            self.0.sweeper.cancel_run(run);
+            self.call_off(run);
         }
         Ok(changed)
     }

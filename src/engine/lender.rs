@@ -93,6 +93,7 @@ impl Lender {
             bytes_max: 0,
             permit: Permit { spends: times(&permit.spends, count), ..permit.clone() },
             keyed: Arc::from([]),
+            bare: true,
             outside: count,
             lease_until: until,
         };

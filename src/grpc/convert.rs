@@ -13,11 +13,13 @@ use crate::model::flow::{Class, FlowCounts};
 use crate::model::run::RunState;
 use crate::model::state::State;
 
+pub mod calls;
 pub mod events;
 pub mod jobs;
 pub mod permits;
 pub mod providers;
 pub mod runs;
+pub mod schedules;
 
 /// Nanoseconds are cut off: the daemon counts in microseconds. Times that the daemon never has are not told.
 pub fn time(at: Timestamp) -> Option<prost_types::Timestamp> {

@@ -18,16 +18,20 @@ use tonic::{Response, Status};
 use tonic_health::server::HealthReporter;
 
 use super::admin_service::Admin;
+use super::call_service::Calls;
 use super::job_service::Jobs;
 use super::meter::Meter;
 use super::pb::admin_service_server::{AdminServiceServer, SERVICE_NAME as ADMIN};
+use super::pb::call_service_server::{CallServiceServer, SERVICE_NAME as CALLS};
 use super::pb::job_service_server::{JobServiceServer, SERVICE_NAME as JOBS};
 use super::pb::permit_service_server::{PermitServiceServer, SERVICE_NAME as PERMITS};
 use super::pb::provider_service_server::{ProviderServiceServer, SERVICE_NAME as PROVIDERS};
 use super::pb::run_service_server::{RunServiceServer, SERVICE_NAME as RUNS};
+use super::pb::schedule_service_server::{SERVICE_NAME as SCHEDULES, ScheduleServiceServer};
 use super::permit_service::Permits;
 use super::provider_service::Providers;
 use super::run_service::Runs;
+use super::schedule_service::Schedules;
 use super::{listener, pb};
 use crate::api::{Api, Code, Error, Result, enqueue};
 use crate::telemetry::trace;
@@ -112,7 +116,7 @@ pub async fn serve(
     let deadline = async {
         stop.cancelled().await;
         // Clients that watch our health go elsewhere while calls finish.
-        for service in ["", JOBS, RUNS, PROVIDERS, PERMITS, ADMIN] {
+        for service in ["", JOBS, RUNS, PROVIDERS, CALLS, PERMITS, SCHEDULES, ADMIN] {
             health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
         }
         api.clock().sleep_until(api.clock().steady() + limits.grace).await;
@@ -132,6 +136,8 @@ async fn routes(api: &Api, limits: &Limits, stop: &CancellationToken) -> Result<
     health.set_serving::<RunServiceServer<Runs>>().await;
     health.set_serving::<ProviderServiceServer<Providers>>().await;
     health.set_serving::<PermitServiceServer<Permits>>().await;
+    health.set_serving::<CallServiceServer<Calls>>().await;
+    health.set_serving::<ScheduleServiceServer<Schedules>>().await;
     health.set_serving::<AdminServiceServer<Admin>>().await;
     // Compressed requests are taken; answers are compressed for those who ask.
     macro_rules! bounded {
@@ -149,6 +155,8 @@ async fn routes(api: &Api, limits: &Limits, stop: &CancellationToken) -> Result<
         .add_service(bounded!(RunServiceServer::new(Runs { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(ProviderServiceServer::new(Providers { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(PermitServiceServer::new(Permits(api.clone()))))
+        .add_service(bounded!(CallServiceServer::new(Calls(api.clone()))))
+        .add_service(bounded!(ScheduleServiceServer::new(Schedules(api.clone()))))
         .add_service(bounded!(AdminServiceServer::new(Admin(api.clone()))))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)

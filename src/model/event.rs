@@ -4,6 +4,7 @@
 //! of the work it describes. Readers unpack and filter.
 
 use super::id::{CallId, FlowId, RunId};
+use super::invalidation::Which;
 use super::name::ProviderName;
 use super::run::RunState;
 use super::state::{Event as JobChange, State};
@@ -56,6 +57,18 @@ pub enum What {
         provider: String,
         kind: String,
         detail: String,
+        actor: String,
+    },
+    /// Something about a schedule: applied, deleted, paused, resumed, ticked.
+    Schedule {
+        schedule: String,
+        kind: String,
+        detail: String,
+        actor: String,
+    },
+    /// Cached answers were thrown away.
+    Invalidated {
+        which: Which,
         actor: String,
     },
     /// Something about the daemon itself: started, draining, an actor restarted.

@@ -35,7 +35,8 @@ impl FlowKey {
 }
 
 /// Priority class. Within a flow a more urgent class goes first; limits may keep a reserve for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[repr(u8)]
 pub enum Class {
     Urgent = 0,

@@ -77,6 +77,13 @@ macro_rules! name {
             }
         }
 
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let text = <String as serde::Deserialize>::deserialize(from)?;
+                Self::new(text).map_err(serde::de::Error::custom)
+            }
+        }
+
         impl std::borrow::Borrow<str> for $name {
             fn borrow(&self) -> &str {
                 &self.0
@@ -96,6 +103,14 @@ name!(
 name!(
     /// Name of a declared limit: a word of at most 63 bytes.
     LimitName, |s| check_word("a limit name", 63, s)
+);
+name!(
+    /// Name of a schedule: a word of at most 63 bytes.
+    ScheduleName, |s| check_word("a schedule name", 63, s)
+);
+name!(
+    /// A set of cached answers that are told apart from others: a word of at most 63 bytes. A provider's own is its name.
+    Namespace, |s| check_word("a namespace", 63, s)
 );
 name!(
     /// A credential or customer id under a provider; "" is the provider's only account. At most 256 bytes.

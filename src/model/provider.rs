@@ -63,6 +63,21 @@ pub struct Operation {
     pub keep_bytes: usize,
     /// What takes a delivered job back.
     pub undo: Option<Undo>,
+    /// How answers to callers who wait are cached. Jobs are never answered from a cache.
+    pub cache: CacheRule,
+}
+
+/// How long an answer is good for those who ask for the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheRule {
+    #[default]
+    Off,
+    /// As long as its headers say; then it is asked whether it still is, by its ETag or Last-Modified.
+    Etag,
+    /// RFC 9111: as before, and a tenth of its age where the headers say nothing; stale-while-revalidate is honoured.
+    Rules,
+    /// For `ttl` whatever its headers say, and for `stale` more while a fresh one is fetched.
+    Ttl { ttl: Duration, stale: Duration },
 }
 
 /// The inverse of an operation: another one of the same provider, for the same account and key.
@@ -222,6 +237,8 @@ pub struct Limit {
     pub cost: u32,
     /// Permits kept back for `urgent`, and for `urgent` and `normal` together.
     pub reserve: Reserve,
+    /// Statuses of answers that the provider does not count, as GitHub's 304.
+    pub not_counted: Vec<u16>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

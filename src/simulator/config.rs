@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::documents::Documents;
+
 mod rule;
 
 pub use rule::{LimitRule, Per, Rule, parse_duration, show_duration};
@@ -59,6 +61,8 @@ pub struct SimulatorConfig {
     pub latency: Latency,
     pub faults: Faults,
     pub records: Records,
+    /// Answers to GETs; absent: as to everything else.
+    pub documents: Option<Documents>,
     /// Arrivals as JSON lines go here.
     pub log: Option<PathBuf>,
     /// Newest arrivals kept in memory for tests.
@@ -77,6 +81,7 @@ impl Default for SimulatorConfig {
             latency: Latency::default(),
             faults: Faults::default(),
             records: Records::default(),
+            documents: None,
             log: None,
             keep_arrivals: 0,
         }

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 
 use super::config::{Faults, SimulatorConfig};
 use super::core::{self, Core, Reply, Seen, Ticket};
+use super::documents::Version;
 use super::log::{Arrival, Log, locked};
 use super::records::{Carried, Reader};
 use super::report::Report;
@@ -53,6 +54,7 @@ pub struct Shared {
     reader: Reader,
     log: Log,
     clock: Clock,
+    pub version: Version,
 }
 
 impl Shared {
@@ -61,7 +63,7 @@ impl Shared {
         let core = Core::new(config.clone(), clock.steady()).expect("the configuration was checked");
         let account_header = config.account_header.as_deref().and_then(|h| h.parse().ok());
         let reader = Reader::new(&config.records);
-        Shared { core: Mutex::new(core), config, account_header, reader, log, clock }
+        Shared { core: Mutex::new(core), config, account_header, reader, log, clock, version: Version::default() }
     }
 
     pub fn report(&self) -> Report {
@@ -215,6 +217,7 @@ impl<'a> Guest<'a> {
         };
         self.judged = true;
         let reply = core::reply(&shared.config, &self.ticket, &carried, &judged, headers);
+        let reply = documented(shared, head, reply);
         if let Some(line) = self.line.take() {
             let versions: Vec<Option<i64>> = carried.records.iter().map(|r| r.version).collect();
             let failed = judged.failed.iter().zip(0u32..).filter(|(f, _)| **f).map(|(_, i)| i).collect();
@@ -223,7 +226,10 @@ impl<'a> Guest<'a> {
                 records: carried.records.into_iter().map(|r| r.id).collect(),
                 failed,
                 body_hash: digest(body),
-                status: judged.status,
+                status: match &reply {
+                    Reply::Answer { status, .. } => *status,
+                    _ => judged.status,
+                },
                 withheld: match reply {
                     Reply::Answer { .. } => None,
                     Reply::Silence => Some("silence".to_owned()),
@@ -233,6 +239,19 @@ impl<'a> Guest<'a> {
             });
         }
         reply
+    }
+}
+
+/// A GET that went well is answered with the document, or with a 304.
+fn documented(shared: &Shared, head: &http::request::Parts, reply: Reply) -> Reply {
+    match (&shared.config.documents, reply) {
+        (Some(documents), Reply::Answer { status: 200, mut headers, .. }) if head.method == Method::GET => {
+            let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+            let told = documents.tell(&shared.version, path, &head.headers);
+            headers.extend(told.headers);
+            Reply::Answer { status: told.status, headers, body: told.body }
+        }
+        (_, reply) => reply,
     }
 }
 
@@ -272,7 +291,7 @@ fn digest(bytes: &[u8]) -> String {
     })
 }
 
-/// `GET report`, `GET records/{id}`, `GET config`, `POST reset`, `PUT faults` (JSON), `DELETE faults`.
+/// `GET report`, `GET records/{id}`, `GET config`, `POST reset`, `POST documents`, `PUT faults` (JSON), `DELETE faults`.
 async fn control(shared: &Shared, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().trim_start_matches("/__sim/").to_owned();
     match (request.method(), path.as_str()) {
@@ -290,6 +309,10 @@ async fn control(shared: &Shared, request: Request<Incoming>) -> Answer {
             shared.reset();
             plain(StatusCode::OK, "reset")
         }
+        (&Method::POST, "documents") => {
+            shared.version.bump();
+            plain(StatusCode::OK, "all documents changed")
+        }
         (&Method::DELETE, "faults") => {
             shared.set_faults(Faults::default());
             plain(StatusCode::OK, "no faults")
@@ -303,7 +326,7 @@ async fn control(shared: &Shared, request: Request<Incoming>) -> Answer {
         },
         _ => plain(
             StatusCode::NOT_FOUND,
-            "expected GET report, GET config, GET records/{id}, POST reset, PUT faults or DELETE faults",
+            "expected GET report, GET config, GET records/{id}, POST reset, POST documents, PUT faults or DELETE faults",
         ),
     }
 }

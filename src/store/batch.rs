@@ -80,6 +80,9 @@ pub struct Begin {
     pub account: Account,
     /// In the order of the turns; all of the same (operation, account).
     pub takes: Vec<Take>,
+    /// Journals `calls_max` calls that carry no job: somebody waits for their answers. Any daemon may begin them, so they
+    /// need no partition; `takes` is empty.
+    pub bare: bool,
     /// Single lane: calls to begin at most, one job each. Batch lane: 1.
     pub calls_max: u32,
     /// Batch lane: payload bytes of the call at most; at least one job is taken whatever its size.
@@ -91,8 +94,7 @@ pub struct Begin {
     pub keyed: Arc<[(Arc<str>, u32)]>,
     /// Steady time until which the calls belong to this daemon.
     pub lease_until: Timestamp,
-    /// Permits of each call that go to a program outside; see [`crate::model::call::Call::outside`]. With no takes, one
-    /// call without jobs is journaled: no partition is needed for it.
+    /// Permits of each call that go to a program outside; see [`crate::model::call::Call::outside`].
     pub outside: u32,
 }
 
@@ -123,11 +125,6 @@ pub struct FinishCall {
 }
 
 impl Begin {
-    /// Permits for a program outside, and no jobs.
-    pub(super) fn is_jobless(&self) -> bool {
-        self.outside > 0 && self.takes.is_empty()
-    }
-
     /// What a call of these jobs spends, as it is journaled.
     pub(super) fn spends(&self, jobs: &[ClaimedJob]) -> Arc<[(LimitKey, u32)]> {
         if self.keyed.is_empty() {

@@ -5,11 +5,13 @@ use crate::clock::Timestamp;
 use crate::model::event::What;
 use crate::model::flow::Class;
 use crate::model::id::{CallId, JobId, RunId};
+use crate::model::invalidation::Which;
 use crate::model::job::Payload;
 use crate::model::name::ProviderName;
 use crate::model::run::{NewRun, Run, RunWish};
+use crate::model::schedule::Schedule;
 use crate::model::state::State;
-use crate::store::Refusal;
+use crate::store::{Refusal, ScheduleChange};
 
 /// A change that a person, the sweeper or the gate asks for.
 #[derive(Clone, Debug)]
@@ -109,6 +111,13 @@ pub enum Change {
     Note {
         what: What,
     },
+    /// Declares, pauses, deletes or ticks a schedule.
+    Schedule(Box<ScheduleChange>),
+    /// Tells everybody to throw cached answers away, and writes it to the event log.
+    Invalidate {
+        which: Which,
+        actor: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +139,8 @@ pub enum Changed {
     Count(u64),
     Run(Run),
     Provider(AppliedProvider),
+    /// As it stands afterwards.
+    Schedule(Box<Schedule>),
     Done,
 }
 

@@ -2,6 +2,7 @@
 
 use crate::clock::Timestamp;
 use crate::model::id::{DaemonId, FlowId};
+use crate::model::invalidation::Which;
 use crate::model::name::ProviderName;
 #[cfg(doc)]
 use crate::store::Store;
@@ -58,6 +59,8 @@ pub struct Touched {
     pub declarations: bool,
     /// A job came to or left `Place::Later`.
     pub due: bool,
+    /// Cached answers that somebody threw away.
+    pub invalidated: Vec<Which>,
     /// Partitions were given back: there are some to claim ([`super::leases::Leases::claim`]).
     pub given_back: bool,
 }

@@ -20,8 +20,9 @@ use crate::model::filter::Filter;
 use crate::model::flow::{Class, Flow, FlowCounts, FlowKey};
 use crate::model::id::{CallId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job, Labels, Payload};
-use crate::model::name::{IdempotencyKey, Key, OperationName, ProviderName, Tenant};
+use crate::model::name::{IdempotencyKey, Key, OperationName, ProviderName, ScheduleName, Tenant};
 use crate::model::run::{Run, RunState};
+use crate::model::schedule::Schedule;
 
 mod begin;
 mod change;
@@ -29,6 +30,7 @@ mod enqueue;
 mod finish;
 mod prune;
 mod read;
+mod schedules;
 
 /// Store in memory. Clones share everything but [`Store::close`].
 #[derive(Debug, Default)]
@@ -94,6 +96,7 @@ struct World {
     checkpoints: BTreeMap<i64, (Timestamp, Payload)>,
     idempotency: BTreeMap<(Tenant, IdempotencyKey), ([u8; 32], JobId)>,
     providers: BTreeMap<ProviderName, AppliedProvider>,
+    schedules: BTreeMap<ScheduleName, Schedule>,
     events: VecDeque<Group>,
     steady: Option<(String, i64)>,
     epoch: i64,
@@ -386,6 +389,14 @@ impl Store for MemoryStore {
 
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error> {
         Ok(self.world()?.providers.values().cloned().collect())
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>, Error> {
+        Ok(self.world()?.schedules.values().cloned().collect())
+    }
+
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
+        Ok(self.world()?.schedules.get(name).cloned())
     }
 
     async fn events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {

@@ -27,7 +27,9 @@ use crate::model::filter::Filter;
 use crate::model::flow::Flow;
 use crate::model::id::{CallId, DaemonId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job};
+use crate::model::name::ScheduleName;
 use crate::model::run::Run;
+use crate::model::schedule::Schedule;
 
 mod arrays;
 mod begin;
@@ -45,6 +47,7 @@ mod notices;
 mod open;
 mod read;
 mod runs;
+mod schedules;
 mod sql;
 mod work;
 
@@ -248,6 +251,14 @@ impl Store for PgStore {
 
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error> {
         self.read_providers().await
+    }
+
+    async fn schedules(&self) -> Result<Vec<Schedule>, Error> {
+        self.read_schedules().await
+    }
+
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
+        self.read_schedule(name).await
     }
 
     async fn events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {

@@ -13,8 +13,9 @@ use crate::model::call::{Call, Ending, Lane, LimitKey, Permit};
 use crate::model::flow::{Class, Flow, FlowCounts, FlowKey};
 use crate::model::id::{CallId, FlowId, Id, JobId};
 use crate::model::job::{ClaimedJob, Job, Labels};
-use crate::model::name::{Account, Key, OperationName, ProviderName, Tenant};
+use crate::model::name::{Account, Key, OperationName, ProviderName, ScheduleName, Tenant};
 use crate::model::run::{Run, RunState};
+use crate::model::schedule::Schedule;
 use crate::store::rules::{Core, Stand, was_sent};
 use crate::store::{AppliedProvider, CALLS_KEPT, Error, JournalEntry, Tally};
 
@@ -429,4 +430,31 @@ pub(super) fn provider<R: Cells>(row: &R) -> Read<AppliedProvider> {
         actor: columns.str()?.to_owned(),
         memory: columns.opt_str()?.map(str::to_owned),
     })
+}
+
+pub(super) fn schedule<R: Cells>(row: &R) -> Read<Schedule> {
+    let mut columns = Columns::of(row);
+    let json = |what: &str, e: serde_json::Error| strange(what, e);
+    Ok(Schedule {
+        name: columns.name("a schedule name", ScheduleName::new)?,
+        spec: serde_json::from_str(columns.str()?).map_err(|e| json("a schedule", e))?,
+        from_file: columns.int()? != 0,
+        actor: columns.str()?.to_owned(),
+        revision: columns.int()?,
+        version: columns.int()?,
+        paused: columns.int()? != 0,
+        next_at: columns.time()?,
+        queued: serde_json::from_str(columns.str()?).map_err(|e| json("ticks", e))?,
+        last_tick_at: columns.opt_time()?,
+        last_run: columns.opt_str()?.map(|id| id.parse().map_err(|e| strange("a run id", e))).transpose()?,
+        last_outcome: columns.str()?.to_owned(),
+        created_at: columns.time()?,
+        updated_at: columns.time()?,
+    })
+}
+
+/// The columns of a schedule that hold JSON: what was declared, and the ticks that wait.
+pub(super) fn schedule_texts(schedule: &Schedule) -> (String, String) {
+    let json = "names and texts are JSON";
+    (serde_json::to_string(&schedule.spec).expect(json), serde_json::to_string(&schedule.queued).expect(json))
 }

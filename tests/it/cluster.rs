@@ -1,7 +1,9 @@
 //! Three daemons on one PostgreSQL and one Redis, all of them failing in turn: nothing acknowledged is lost, no window is
-//! exceeded whoever counts, order and unknown are honoured, and everything drains when the faults stop.
+//! exceeded whoever counts, order and unknown are honoured though accounts are spread, and everything drains when the
+//! faults stop.
 //!
-//! 20 rounds by default, `TIDEGATE_TORTURE_ROUNDS` in full; `TIDEGATE_TORTURE_SEED` replays the choice of faults.
+//! 22 rounds by default, `TIDEGATE_TORTURE_ROUNDS` in full; `TIDEGATE_TORTURE_SEED` replays the choice of faults, and
+//! `TIDEGATE_TORTURE_FAULT=RedisFailsOver` lets all rounds have the one that is named.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +15,7 @@ use crate::support::history::Entry;
 use crate::support::load::Load;
 use crate::support::process::{Daemon, Place};
 use crate::support::proxy::Proxy;
-use crate::support::redis::RedisServer;
+use crate::support::redis::Pair;
 use crate::support::servers::Postgres;
 use crate::torture::{between, conclude, declaration, judge, number, provider};
 use crate::torture_clock::{faked_clock, libfaketime, step};
@@ -25,6 +27,8 @@ const LOAD: f64 = 300.0;
 const CALM_MS: (u64, u64) = (300, 1_500);
 /// Longer than a daemon's lease: others take its accounts over, and it wakes up as a zombie.
 const FROZEN: Duration = Duration::from_secs(11);
+/// How far a replica is behind when it takes over: most of a window, so that its counts are worth nothing.
+const LAG_MS: (u64, u64) = (500, 1_500);
 /// Added to each way of Redis when it is slow.
 const SLOW: Duration = Duration::from_millis(60);
 /// Calls of a dead daemon are judged when their lease is over; then everything drains.
@@ -81,11 +85,15 @@ enum Fault {
     DatabaseBreaksOff,
     ProviderIsCut,
     RedisIsSlow,
+    /// The primary dies, its replica takes over, and the last writes are missing there.
+    RedisFailsOver,
+    /// Primary and replica change places, and for a moment the daemons still speak with the old primary.
+    RedisSwitches,
     ClockSteps,
 }
 
 /// In the order in which a short run meets them at least once; slow ones are rare.
-const FAULTS: [Fault; 20] = [
+const FAULTS: [Fault; 22] = [
     Fault::Kill,
     Fault::Flush,
     Fault::RedisForgets,
@@ -95,6 +103,7 @@ const FAULTS: [Fault; 20] = [
     Fault::ClockSteps,
     Fault::Freeze,
     Fault::DatabaseCrashes,
+    Fault::RedisFailsOver,
     Fault::RedisDies,
     Fault::RedisIsSilent,
     Fault::ProviderIsCut,
@@ -103,29 +112,40 @@ const FAULTS: [Fault; 20] = [
     Fault::Flush,
     Fault::ClockSteps,
     Fault::RedisIsSlow,
+    Fault::RedisSwitches,
     Fault::RedisForgets,
     Fault::DatabaseBreaksOff,
     Fault::Kill,
 ];
 
+fn faults() -> Vec<Fault> {
+    let Ok(name) = std::env::var("TIDEGATE_TORTURE_FAULT") else { return FAULTS.to_vec() };
+    let named = FAULTS.into_iter().filter(|fault| format!("{fault:?}") == name).take(1).collect::<Vec<_>>();
+    assert!(!named.is_empty(), "TIDEGATE_TORTURE_FAULT: expected one of {FAULTS:?}, got {name}");
+    named
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_repeated_or_overrun_when_daemons_and_their_servers_fail() {
-    let (rounds, seed) = (number("TIDEGATE_TORTURE_ROUNDS", 20), number("TIDEGATE_TORTURE_SEED", 1));
+    let (rounds, seed) = (number("TIDEGATE_TORTURE_ROUNDS", FAULTS.len() as u64), number("TIDEGATE_TORTURE_SEED", 1));
     let (folder, clock, mut dice) = (tempfile::tempdir().unwrap(), Clock::system(), Dice::new(seed));
-    let (database, mut redis) = (Postgres::start(), RedisServer::start().await);
-    let (proxy, to_database) = (Proxy::to(redis.port).await, Proxy::to(database.port()).await);
+    let (database, mut redis) = (Postgres::start(), Pair::start().await);
+    let (proxy, to_database) = (Proxy::to(redis.primary.port).await, Proxy::to(database.port()).await);
     let provider =
         provider(folder.path(), &["--errors", "0.02", "--resets", "0.01", "--record-failures", "0.01"]).await;
     let to_provider = Proxy::to(provider.port()).await;
     let database_url = database.url().replace(&database.port().to_string(), &to_database.port.to_string());
     let declaration = declaration(&format!("http://127.0.0.1:{}", to_provider.port));
+    // Each account is served by several daemons: keys keep their order and limits hold all the same.
+    let declaration = declaration.replace("allow_private = true", "allow_private = true\nspread = 3");
+    assert!(declaration.contains("spread = 3"));
     let mut fleet = Fleet::start(folder.path(), &database_url, &proxy.url(), &declaration).await;
-    let (load, mut entries) = (Load::with_accounts(seed, LOAD), Vec::new());
+    let (load, mut entries, faults) = (Load::with_accounts(seed, LOAD), Vec::new(), faults());
     for round in 0..rounds {
         let (victim, client) = (dice.below(DAEMONS as u64) as usize, dice.below(DAEMONS as u64) as usize);
         load.daemon(Some(fleet.one(client).channel()));
         tokio::time::sleep(between(CALM_MS, &mut dice)).await;
-        let fault = FAULTS[round as usize % FAULTS.len()];
+        let fault = faults[round as usize % faults.len()];
         eprintln!("round {round}: {fault:?} of d{}, clients at d{}", victim + 1, client + 1);
         match fault {
             Fault::Kill => {
@@ -148,9 +168,18 @@ async fn nothing_is_lost_repeated_or_overrun_when_daemons_and_their_servers_fail
                     fleet.restart(at).await;
                 }
             }
-            Fault::Flush => drop(redis.command(&["FLUSHALL"])),
-            Fault::RedisDies => redis.restart(false).await,
-            Fault::RedisForgets => redis.restart(true).await,
+            Fault::Flush => drop(redis.primary.command(&["FLUSHALL"])),
+            Fault::RedisDies => redis.primary.restart(false).await,
+            Fault::RedisForgets => redis.primary.restart(true).await,
+            Fault::RedisFailsOver => {
+                redis.fail_over(between(LAG_MS, &mut dice)).await;
+                proxy.point_at(redis.primary.port);
+            }
+            Fault::RedisSwitches => {
+                redis.switch(between(LAG_MS, &mut dice)).await;
+                tokio::time::sleep(between(CALM_MS, &mut dice)).await;
+                proxy.point_at(redis.primary.port);
+            }
             Fault::RedisIsCut => proxy.cut(),
             Fault::RedisIsSilent => {
                 proxy.swallow(true);

@@ -1,10 +1,12 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
 mod app;
+mod calls;
 mod checker;
 mod cli;
 mod cluster;
 mod config_files;
 mod engine;
+mod fairness;
 mod grpc;
 mod hostile;
 mod hostile_answers;
@@ -18,8 +20,10 @@ mod powercut;
 mod python;
 mod readme;
 mod saturation;
+mod schedules;
 mod simulation;
 mod simulator;
+mod soak;
 mod store;
 mod support;
 mod systemd;

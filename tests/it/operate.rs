@@ -21,6 +21,7 @@ use crate::support::servers::Database;
 
 mod refused;
 mod rolling;
+mod stage;
 
 const TIDEGATE: &str = env!("CARGO_BIN_EXE_tidegate");
 const PATIENCE: Duration = Duration::from_secs(40);

@@ -37,5 +37,6 @@ mod postgres;
 mod providers;
 mod retention;
 mod runs;
+mod schedules;
 mod sqlite;
 mod states;

@@ -38,6 +38,7 @@ async fn saturate(max: u32, window: Duration, span: Duration, seed: u64) -> Vec<
         methods: Vec::new(),
         cost: 1,
         reserve: Reserve::default(),
+        not_counted: Vec::new(),
     });
     let spends: Arc<[Spend]> = Arc::new([Spend::new(LimitKey("p/core".into()), limit)]);
     let (mut dice, mut limiter) = (Dice::new(seed), LocalLimiter::new(0));

@@ -20,6 +20,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 pub struct Daemon {
     child: Child,
     pub channel: Channel,
+    port: u16,
     /// Removed when the measurement is over.
     _folder: tempfile::TempDir,
     pub clock: Clock,
@@ -73,11 +74,17 @@ impl Daemon {
                 Err(_) => clock.sleep_until(clock.steady() + LOOK_AGAIN).await,
             }
         };
-        Ok(Daemon { child, channel, _folder: folder, clock })
+        Ok(Daemon { child, channel, port, _folder: folder, clock })
     }
 
     pub fn jobs(&self) -> Jobs {
         Jobs::new(self.channel.clone()).max_decoding_message_size(16 << 20)
+    }
+
+    /// A connection of its own.
+    pub async fn another_channel(&self) -> Result<Channel, Error> {
+        let endpoint = Channel::from_shared(format!("http://127.0.0.1:{}", self.port)).expect("a valid URL");
+        endpoint.connect().await.map_err(|e| Error::failed(format!("no daemon: {e}")))
     }
 
     pub async fn status(&self, provider: &str) -> Result<ProviderStatus, Error> {

@@ -25,7 +25,15 @@ const ALONE: usize = 3_000;
 
 fn limit(name: &str, kind: LimitKind) -> Arc<Limit> {
     let name = LimitName::new(name).expect("a word");
-    Arc::new(Limit { name, kind, scope: Scope::Account, methods: Vec::new(), cost: 1, reserve: Reserve::default() })
+    Arc::new(Limit {
+        name,
+        kind,
+        scope: Scope::Account,
+        methods: Vec::new(),
+        cost: 1,
+        reserve: Reserve::default(),
+        not_counted: Vec::new(),
+    })
 }
 
 fn requests() -> Vec<Acquire> {

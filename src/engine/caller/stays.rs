@@ -26,8 +26,8 @@ pub(super) struct Stays {
     pub outcomes: Vec<JobOutcome>,
     /// Of the limits by key, one per job that goes and has any.
     pub permits: Vec<Permit>,
-    /// Some of the journaled spends by key are not spent.
-    unspent: bool,
+    /// Some of the journaled spends are not spent.
+    pub unspent: bool,
 }
 
 impl Stays {

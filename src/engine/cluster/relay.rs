@@ -110,6 +110,9 @@ impl Relay {
                 flows.wake.notify_one();
             }
         }
+        for which in &touched.invalidated {
+            self.handle.hear_invalidated(which);
+        }
         touched.providers.iter().for_each(|name| self.reload(name));
         if touched.due {
             signals.set_next_due(self.handle.store().next_due().await?);
@@ -121,6 +124,7 @@ impl Relay {
     }
 
     async fn everything(&self, last_event: &mut i64) -> Result<(), Error> {
+        self.handle.cache().clear();
         self.declarations().await?;
         self.handle.registry().all().keys().for_each(|name| self.reload(name));
         self.handle.signals().set_next_due(self.handle.store().next_due().await?);
@@ -150,6 +154,7 @@ impl Relay {
 
     /// The store holds the revision in force; the last apply wins, whoever made it.
     async fn declarations(&self) -> Result<(), Error> {
+        self.handle.scheduler().changed();
         let stored = self.handle.store().providers().await?;
         for gone in self.handle.registry().all().keys().filter(|name| !stored.iter().any(|p| p.name == **name)) {
             self.handle.forget_provider(gone);
@@ -189,5 +194,6 @@ fn join(into: &mut Touched, more: Touched) {
     into.events |= more.events;
     into.declarations |= more.declarations;
     into.due |= more.due;
+    into.invalidated.extend(more.invalidated);
     into.given_back |= more.given_back;
 }

@@ -7,7 +7,7 @@
 //! scripts. Next: `limiter/redis.rs`, which refuses to guess.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -16,7 +16,7 @@ use super::standing::Standing;
 use crate::clock::Clock;
 use crate::engine::registry::{Registry, longest_window};
 use crate::engine::supervisor::{ActorResult, BEAT_EVERY, Beat, Supervisor};
-use crate::limiter::{self, Limiter, RedisLimiter, Seed};
+use crate::limiter::{self, RedisLimiter, Seed};
 use crate::model::id::CallId;
 use crate::model::provider::Provider;
 use crate::store::{JournalEntry, PAGE_MAX, Store};
@@ -26,29 +26,17 @@ pub const REBUILDING: &str = "rebuilding limits from the journal";
 /// Wait before the next try while Redis or the store is away.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Gates tell here what the limiter refused to answer.
+/// Gates tell here that the limiter refused to answer.
 #[derive(Clone, Debug, Default)]
-pub struct Doubts(Arc<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    asked: Notify,
-    /// Limits are missing under the present epoch.
-    lost: AtomicBool,
-}
+pub struct Doubts(Arc<Notify>);
 
 impl Doubts {
     /// The limiter could not answer. What it says about its counts is looked into; that it is away is not a doubt.
     pub fn raise(&self, error: &limiter::Error) {
         match error {
-            limiter::Error::Unavailable { .. } => return,
-            // A newer epoch means that another daemon has seen to it.
-            limiter::Error::Unseeded { epoch, found, .. } if found.is_none_or(|found| found < *epoch) => {
-                self.0.lost.store(true, Ordering::SeqCst);
-            }
-            limiter::Error::Unseeded { .. } | limiter::Error::Restarted { .. } => {}
+            limiter::Error::Unavailable { .. } => {}
+            limiter::Error::Unseeded { .. } | limiter::Error::Restarted { .. } => self.0.notify_one(),
         }
-        self.0.asked.notify_one();
     }
 }
 
@@ -62,6 +50,8 @@ pub struct Truth {
     pub standing: Arc<Standing>,
     /// That limits cannot be trusted has been said.
     pub said: AtomicBool,
+    /// The last epoch under which this process saw all limits in their place; 0: none yet, since the first is 1.
+    pub built: AtomicI64,
 }
 
 impl Truth {
@@ -97,7 +87,7 @@ impl Truth {
                 tokio::select! {
                     biased;
                     () = beat.stop.cancelled() => return Ok(()),
-                    () = self.doubts.0.asked.notified() => break,
+                    () = self.doubts.0.notified() => break,
                     () = self.clock.sleep_until(self.clock.steady() + AGAIN), if settled.is_err() => break,
                     connection = self.limiter.next_connection(seen), if settled.is_ok() => {
                         seen = connection.map_or(seen, |(number, _)| number);
@@ -123,16 +113,10 @@ impl Truth {
     async fn settle(&self) -> Result<(), String> {
         let run = self.limiter.run_id().await.map_err(|e| e.to_string())?;
         let info = self.store.info().await.map_err(|e| e.to_string())?;
-        let lost = self.doubts.0.lost.swap(false, Ordering::SeqCst);
-        // Somebody who raised the epoch meanwhile has seen the loss too, and rebuilds or has rebuilt.
-        let lost_now = lost && self.limiter.epoch() == info.epoch;
-        let mut epoch = info.epoch;
-        if info.limiter_run.as_deref() != Some(run.as_str()) || lost_now {
+        let (mut epoch, known) = (info.epoch, info.limiter_run.as_deref() == Some(run.as_str()));
+        if !known || self.has_lost(&run, epoch).await? {
             self.standing.limits_are_in_doubt(Some(REBUILDING.to_owned()));
-            epoch = self.store.bump_epoch(info.epoch, &run).await.map_err(|e| {
-                self.doubts.0.lost.store(lost, Ordering::SeqCst);
-                e.to_string()
-            })?;
+            epoch = self.store.bump_epoch(epoch, &run).await.map_err(|e| e.to_string())?;
             let info = self.store.info().await.map_err(|e| e.to_string())?;
             if info.limiter_run.as_deref() != Some(run.as_str()) {
                 return Err("another daemon speaks with another Redis process".to_owned());
@@ -144,11 +128,37 @@ impl Truth {
             self.rebuild(&entry.provider).await?;
             entry.gate.wake();
         }
+        self.built.store(epoch, Ordering::SeqCst);
         Ok(())
+    }
+
+    /// Are limits missing that were there under this epoch? Under one that is new to this process they are rebuilt by
+    /// whoever raised it: to raise it again would undo that work, and where there are many calls no rebuild would ever
+    /// end. A process that has just started cannot tell the two apart, and takes them for lost: a call that was granted
+    /// before the loss may not be in the journal yet.
+    async fn has_lost(&self, run: &str, epoch: i64) -> Result<bool, String> {
+        if ![0, epoch].contains(&self.built.load(Ordering::SeqCst)) {
+            return Ok(false);
+        }
+        self.limiter.trust(run, epoch);
+        for entry in self.registry.all().values() {
+            if !self.is_seeded(&entry.provider).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn is_seeded(&self, provider: &Provider) -> Result<bool, String> {
+        self.limiter.is_seeded(self.clock.steady(), provider.name.as_str()).await.map_err(|e| e.to_string())
     }
 
     /// What the journal says about a provider, for a limiter that has not heard it under this epoch.
     async fn rebuild(&self, provider: &Provider) -> Result<(), String> {
+        // Of all daemons one is the first, and the others need not read the journal.
+        if self.is_seeded(provider).await? {
+            return Ok(());
+        }
         let name = provider.name.as_str();
         let now = self.clock.steady();
         let since = now - longest_window(provider);

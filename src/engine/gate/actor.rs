@@ -51,6 +51,8 @@ pub(super) struct Gate {
     pub waits: super::waits::Waits,
     /// Programs that ask for permits.
     pub outside: super::outside::Outside,
+    /// Callers who wait for an answer.
+    pub line: super::direct::Line,
     /// Partitions that were held when flows were last read; `None`: this process owns everything.
     shards: Option<Arc<Shards>>,
     saved: String,
@@ -103,6 +105,7 @@ impl Gate {
             rates: Default::default(),
             waits: Default::default(),
             outside: Default::default(),
+            line: Default::default(),
             shards: None,
             saved: String::new(),
             save_at: Timestamp::ZERO,
@@ -126,6 +129,8 @@ impl Gate {
                 self.held_until = self.now() + AWAY_WAIT;
             }
             let turn = self.parts.open_calls.hold();
+            // First: somebody waits for them.
+            let line_at = self.serve_line().await;
             let released = self.release(turn).await;
             self.note_wait(matches!(released, Released::Calls));
             let wake_at = match released {
@@ -134,7 +139,7 @@ impl Gate {
             };
             self.save().await;
             // After a release the gate looks again at once, but not before it has answered who asks.
-            let wake_at = wake_at.min(self.now() + BEAT_EVERY);
+            let wake_at = wake_at.min(line_at).min(self.now() + BEAT_EVERY);
             tokio::select! {
                 biased;
                 () = beat.stop.cancelled() => {
@@ -184,6 +189,7 @@ impl Gate {
             self.turns.set_weights(self.current.provider.tenants.clone());
             self.turns.unpark_all();
             self.outside.unpark_all();
+            self.line.unpark();
         }
         let heard = self.shared.heard.lock().expect("no panic while held").take();
         if let Some(memory) = heard {
@@ -201,6 +207,7 @@ impl Gate {
         if !ended.is_empty() || self.shared.settled.swap(false, Ordering::Relaxed) {
             self.turns.unpark_soft();
             self.outside.unpark_soft();
+            self.line.unpark();
         }
         for (group, completion) in ended {
             self.call_ended(&group, completion);

@@ -5,6 +5,7 @@
 //! Must never know: which work goes next. Next: `release`, which plans; `caller`, which carries a call out.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use super::release::Planned;
 use crate::clock::Timestamp;
 use crate::limiter::Settle;
 use crate::model::id::FlowId;
-use crate::outbound::breaker;
+use crate::outbound::{Transport, breaker};
 use crate::store::{Begun, BegunCall};
 
 /// Begins under way at most: one in the commit that is being made, one in the next, and two that are answered.
@@ -129,8 +130,7 @@ impl Gate {
         let jobs = begun.calls.iter().map(|c| c.jobs.len()).sum();
         self.rates.left(self.parts.clock.steady(), &plan.group, plan.begin.lane, begun.calls.len(), jobs);
         if plan.probe && !begun.calls.is_empty() {
-            let now = self.now();
-            self.breakers.iter_mut().filter(|b| b.state() != breaker::State::Closed).for_each(|b| b.began(now));
+            self.probe_began();
         }
         for call in begun.calls {
             self.launch(&plan, call);
@@ -145,10 +145,13 @@ impl Gate {
         }
     }
 
-    fn launch(&self, plan: &Planned, call: BegunCall) {
-        let Ok(transport) = self.current.transport.clone() else { return };
-        self.shared.in_flight[plan.begin.lane as usize].fetch_add(1, Ordering::Relaxed);
-        let caller = Caller {
+    pub fn probe_began(&mut self) {
+        let now = self.now();
+        self.breakers.iter_mut().filter(|b| b.state() != breaker::State::Closed).for_each(|b| b.began(now));
+    }
+
+    pub fn caller(&self, transport: Arc<dyn Transport>) -> Caller {
+        Caller {
             clock: self.parts.clock.clone(),
             provider: self.current.provider.clone(),
             transport,
@@ -159,7 +162,13 @@ impl Gate {
             metrics: self.parts.metrics.clone(),
             throttles_in_a_row: self.shared.throttles_in_a_row.clone(),
             throttled_total: self.shared.throttled_total.clone(),
-        };
+        }
+    }
+
+    fn launch(&self, plan: &Planned, call: BegunCall) {
+        let Ok(transport) = self.current.transport.clone() else { return };
+        self.shared.in_flight[plan.begin.lane as usize].fetch_add(1, Ordering::Relaxed);
+        let caller = self.caller(transport);
         let tenant = call.jobs.first().and_then(|j| self.flows.get(&j.flow)).map(|f| f.key.tenant.clone());
         let errand = Errand {
             call,

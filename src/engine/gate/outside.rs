@@ -107,7 +107,7 @@ impl Outside {
 }
 
 impl Gate {
-    pub fn stand_in_line(&mut self, ask: Ask, reply: Reply) {
+    pub fn join_outside(&mut self, ask: Ask, reply: Reply) {
         let refused = if self.outside.line.len() >= ASKS_MAX {
             Some(EngineError::Busy { waiting: ASKS_MAX })
         } else if self.parts.lender.is_full() {

@@ -28,6 +28,9 @@ const BEGIN_CALLS_MAX: u32 = 256;
 /// Turns taken in one transaction.
 const TURNS_MAX: usize = 64;
 
+/// How often a limit is asked again that calls of other daemons may fill: their answers are not heard here.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
 /// Wait before the next turn when one released nothing.
 const TURN_AGAIN: Duration = Duration::from_millis(1);
 
@@ -96,6 +99,15 @@ impl Gate {
 
     /// How many calls may begin at all and whether they are probes, or when to look again.
     fn slots(&mut self, now: Timestamp) -> Result<(u32, bool), Timestamp> {
+        let wake_at = self.turns.wake_at();
+        if wake_at > now {
+            return Err(wake_at.max(self.held_until));
+        }
+        self.room(now)
+    }
+
+    /// The same, whoever asks.
+    pub fn room(&mut self, now: Timestamp) -> Result<(u32, bool), Timestamp> {
         let stopped = self.shared.held.load(Ordering::Relaxed) || self.shared.paused.load(Ordering::Relaxed);
         if stopped || self.current.transport.is_err() {
             return Err(Timestamp::NEVER);
@@ -107,10 +119,6 @@ impl Gate {
         if self.begins.under_way.len() >= BEGINS_MAX {
             // The journal's answer wakes the gate.
             return Err(Timestamp::NEVER);
-        }
-        let wake_at = self.turns.wake_at();
-        if wake_at > now {
-            return Err(wake_at);
         }
         // Begins under way have their slots.
         let in_flight = self.shared.in_flight() + self.begins.calls;
@@ -336,7 +344,10 @@ impl Gate {
                 }
                 Answer::Wait { earliest, binder, soft } => {
                     self.waits.bound(&binder);
-                    self.turns.park(key, earliest, soft);
+                    // Only an answer can free it, and another daemon may get that answer.
+                    let unheard = soft && self.parts.owned.is_shared();
+                    let until = if unheard { earliest.min(now + LOOK_EVERY) } else { earliest };
+                    self.turns.park(key, until, soft);
                     None
                 }
             },
@@ -373,6 +384,7 @@ impl Gate {
             lane,
             account: key.account.clone(),
             takes,
+            bare: false,
             calls_max,
             bytes_max: operation.lane(lane).map_or(usize::MAX, |l| l.bytes_max),
             permit,

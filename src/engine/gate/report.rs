@@ -66,7 +66,8 @@ impl Gate {
             }
             Question::DrainsAt { flow, reply } => drop(reply.send(self.drains_at(flow).await)),
             Question::Test { request, reply } => self.test(*request, reply).await,
-            Question::Permits { ask, reply } => self.stand_in_line(*ask, reply),
+            Question::Permits { ask, reply } => self.join_outside(*ask, reply),
+            Question::Direct { ask, reply } => self.stand_in_line(*ask, reply),
             Question::ResetBreaker(reply) => {
                 self.breakers.iter_mut().for_each(crate::outbound::breaker::Breaker::reset);
                 self.shared.wake().notify_one();

@@ -10,6 +10,7 @@ use crate::engine::status::{ActorInfo, ClusterView, HeldView, MemberView};
 use crate::grpc::pb;
 use crate::model::event::What;
 use crate::model::id::RunId;
+use crate::model::invalidation::Keys;
 use crate::model::state::State;
 
 pub fn events(events: Events) -> pb::ListEventsResponse {
@@ -49,6 +50,17 @@ fn event(view: EventView) -> pb::Event {
         }
         What::Provider { provider, kind, detail, actor } => {
             W::Provider(pb::ProviderChanged { provider, kind, detail, actor })
+        }
+        What::Schedule { schedule, kind, detail, actor } => {
+            W::Schedule(pb::ScheduleChanged { schedule, kind, detail, actor })
+        }
+        What::Invalidated { which, actor } => {
+            let namespace = which.namespace.to_string();
+            let (key, prefix) = match which.keys {
+                Keys::Exactly(key) => (key, String::new()),
+                Keys::Beginning(prefix) => (String::new(), prefix),
+            };
+            W::Cache(pb::CacheInvalidated { namespace, key, prefix, actor })
         }
         What::Daemon { kind, detail } => W::Daemon(pb::DaemonChanged { kind, detail }),
     };

@@ -2,7 +2,7 @@
 -- complete: nobody ever sees half of it, and of two daemons that rebuild one epoch the first wins.
 --
 -- ARGV[2]: 'stage' puts calls aside (ARGV[3] per limit '<I4' count and '<ddd' age of the grant, age of the anchor
--- (negative: still to come), permits; ARGV[4], ... the fields), 'commit' puts the hash in its place (ARGV[3] how many
+-- (negative: still to come), permits; ARGV[4], ... the fields), 'ask' tells whether there is anything to do, 'commit' puts the hash in its place (ARGV[3] how many
 -- frames were staged), 'merge' adds to what is counted, as a journal read by one process does. 'bury' notes that a
 -- daemon (ARGV[3]) is dead and when its last call has ended, as an age (ARGV[4]).
 local verb = ARGV[2]

@@ -20,6 +20,15 @@ static SEED: Script = Script::new("seed", concat!(include_str!("common.lua"), in
 const ENTRIES_MAX: usize = 500;
 
 impl RedisLimiter {
+    /// Are a provider's limits in their place under the current epoch?
+    pub async fn is_seeded(&self, now: Timestamp, name: &str) -> Result<bool, Error> {
+        match self.seed_verb(now, name, &[hash(name)], b"ask", vec![]).await {
+            Ok(()) => Ok(true),
+            Err(Error::Unseeded { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Rebuilds a provider's limits under the current epoch: `entries` are all calls of the journal that may still
     /// count; those of other providers are passed over. Of several daemons that rebuild under one epoch the first
     /// wins, and all are right: under the fence of the epoch they read the same journal. Does nothing when the provider

@@ -1,7 +1,8 @@
 //! Frames on their way: sent once, recognised when they come twice, taken back when their answer is lost.
 //!
-//! The server is believed only after its run id was compared: at first, after every new connection, and whenever it does
-//! not know a script, for scripts do not outlive the process that was sent them (Redis 7). Must never know: formats of
+//! The server is believed only after its run id was compared: at first, after every new connection, whenever it does not
+//! know a script, for scripts do not outlive the process that was sent them (Redis 7), and after it was found to be a
+//! replica. Must never know: formats of
 //! settings. Next: `frame.rs`, `desk.rs`.
 
 use std::sync::Arc;
@@ -105,10 +106,15 @@ impl RedisLimiter {
             Err(LinkError::NoScript) => {
                 self.recognised.store(0, Ordering::SeqCst);
                 generation = self.recognise().await?;
-                self.link.run(script, true, keys, args).await?
+                self.link.run(script, true, keys, args).await
             }
-            other => other?,
+            other => other,
         };
+        if matches!(&answer, Err(LinkError::Refused(reason)) if reason.contains("READONLY")) {
+            // A replica now: when it may be written again it holds what its primary knew, over this very connection.
+            self.recognised.store(0, Ordering::SeqCst);
+        }
+        let answer = answer?;
         if self.link.generation() != generation {
             // It may come from a server that nobody has looked at.
             return Err(LinkError::Lost("the connection changed meanwhile".to_owned()).into());
@@ -131,13 +137,20 @@ impl RedisLimiter {
         Ok(generation)
     }
 
+    /// The process, and the history of writes that its data follow: one that was a replica for a while has another.
     pub(super) async fn read_run_id(&self) -> Result<String, LinkError> {
-        let infos = self.link.info("server").await?;
-        let id = |info: &String| info.lines().find_map(|l| l.strip_prefix("run_id:")).map(|id| id.trim().to_owned());
+        let (processes, histories) =
+            (self.read_ids("server", "run_id:").await?, self.read_ids("replication", "master_replid:").await?);
+        Ok(format!("{processes}/{histories}"))
+    }
+
+    async fn read_ids(&self, section: &str, name: &str) -> Result<String, LinkError> {
+        let infos = self.link.info(section).await?;
+        let id = |info: &String| info.lines().find_map(|l| l.strip_prefix(name)).map(|id| id.trim().to_owned());
         let ids: Option<Vec<String>> = infos.iter().map(id).collect();
         match ids {
             Some(ids) if !ids.is_empty() => Ok(ids.join(",")),
-            _ => Err(LinkError::Refused("the server does not tell its run id".to_owned())),
+            _ => Err(LinkError::Refused(format!("expected `{name}` in INFO {section}, and it is not there"))),
         }
     }
 

@@ -12,8 +12,8 @@ impl Work<'_> {
         if begin.permit.epoch < self.world.epoch {
             return Begun::default();
         }
-        if begin.is_jobless() {
-            return Begun { calls: vec![self.begin_call(&begin, &[])] };
+        if begin.bare {
+            return Begun { calls: (0..begin.calls_max).map(|_| self.begin_call(&begin, &[])).collect() };
         }
         let jobs = match begin.lane {
             Lane::Single => self.pick(&begin, begin.calls_max as usize, None),

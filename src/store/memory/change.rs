@@ -62,6 +62,11 @@ impl Work<'_> {
                 self.packer.note(what);
                 Ok(Changed::Done)
             }
+            Change::Schedule(change) => self.schedule(*change),
+            Change::Invalidate { which, actor } => {
+                self.packer.note(What::Invalidated { which, actor });
+                Ok(Changed::Done)
+            }
         }
     }
 
@@ -118,7 +123,7 @@ impl Work<'_> {
         due.len() as u64
     }
 
-    fn create_run(&mut self, new: NewRun) -> Run {
+    pub(super) fn create_run(&mut self, new: NewRun) -> Run {
         let undoes = |run: &&Run| new.undo_of.is_some() && run.undo_of == new.undo_of;
         if let Some(known) = self.world.runs.values().find(undoes) {
             return known.clone();
@@ -144,7 +149,7 @@ impl Work<'_> {
         self.world.runs.get(&id.seq).filter(|run| run.id == id).ok_or(Refusal::NoRun(id))
     }
 
-    fn wish_run(&mut self, id: RunId, wish: RunWish) -> Result<Run, Refusal> {
+    pub(super) fn wish_run(&mut self, id: RunId, wish: RunWish) -> Result<Run, Refusal> {
         let old = self.find_run(id)?.state;
         let new = old.on(wish).ok_or(Refusal::WrongRunState { id, state: old.name() })?;
         if new != old {

@@ -28,24 +28,24 @@ impl Work<'_> {
         if begins.is_empty() {
             return Ok(Vec::new());
         }
-        let (epoch, allowed) = self.allowed(begins).await?;
+        let (allowed, epoch) = self.allowed(begins).await?;
         let flows = self.flows_to_take(&allowed).await?;
         let mut candidates = self.candidates(&allowed, &flows).await?;
         let mut picked: Vec<(&Begin, Vec<Vec<Ready>>)> = Vec::with_capacity(begins.len());
         for (begin, takes) in allowed {
-            let calls = if begin.is_jobless() && begin.permit.epoch >= epoch {
-                vec![Vec::new()]
-            } else {
-                per_call(begin, pick(begin, &takes, &flows, &mut candidates))
+            let calls = match begin.bare {
+                true if begin.permit.epoch < epoch => Vec::new(),
+                true => vec![Vec::new(); begin.calls_max as usize],
+                false => per_call(begin, pick(begin, &takes, &flows, &mut candidates)),
             };
             picked.push((begin, calls));
         }
         self.begin_calls(picked).await
     }
 
-    /// The present epoch, and what each begin may take: under it, and under the present fences of the partitions. Both hold until
-    /// the commit.
-    async fn allowed<'b>(&mut self, begins: &'b [Begin]) -> Step<(i64, Vec<Allowed<'b>>)> {
+    /// What each begin may take: under the present epoch, and under the present fences of the partitions. Both hold until
+    /// the commit. And the epoch.
+    async fn allowed<'b>(&mut self, begins: &'b [Begin]) -> Step<(Vec<Allowed<'b>>, i64)> {
         let epoch = sqlx::query(sql::EPOCH).fetch_one(&mut *self.conn).await?;
         let epoch = Columns::of(&epoch).int()?;
         let holds = || begins.iter().flat_map(|b| b.takes.iter().map(|take| (b.provider.as_str(), take.hold)));
@@ -65,7 +65,7 @@ impl Work<'_> {
             let current = begin.permit.epoch >= epoch;
             (begin, begin.takes.iter().filter(|_| current).filter(ours).copied().collect())
         });
-        Ok((epoch, allowed.collect()))
+        Ok((allowed.collect(), epoch))
     }
 
     /// By provider and shard.

@@ -69,6 +69,11 @@ impl Work<'_> {
                 self.packer.note(what.clone());
                 Ok(Ok(Changed::Done))
             }
+            Change::Schedule(change) => self.schedule(change).await,
+            Change::Invalidate { which, actor } => {
+                self.invalidate(which, actor);
+                Ok(Ok(Changed::Done))
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::model::flow::Flow;
 use crate::model::id::{DaemonId, FlowId};
+use crate::model::invalidation::Which;
 use crate::model::name::ProviderName;
 use crate::store::{Error, Notice, Touched};
 
@@ -38,13 +39,25 @@ struct Wire {
     c: bool,
     #[serde(default)]
     t: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    i: Vec<Which>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     g: bool,
 }
 
-pub(super) fn payload(daemon: DaemonId, flows: &[Flow], events: bool, declarations: bool, due: bool) -> String {
+/// What a commit tells beside its flows.
+#[derive(Clone, Default)]
+pub(super) struct Said {
+    pub events: bool,
+    pub declarations: bool,
+    pub due: bool,
+    pub invalidated: Vec<Which>,
+}
+
+pub(super) fn payload(daemon: DaemonId, flows: &[Flow], said: Said) -> String {
     let render = |f: Vec<i64>, p: Vec<String>| {
-        let wire = Wire { d: daemon.to_string(), f, p, e: events, c: declarations, t: due, g: false };
+        let Said { events, declarations, due, invalidated } = said.clone();
+        let wire = Wire { d: daemon.to_string(), f, p, e: events, c: declarations, t: due, i: invalidated, g: false };
         serde_json::to_string(&wire).expect("numbers and texts are JSON")
     };
     let whole = render(flows.iter().map(|flow| flow.id.0).collect(), Vec::new());
@@ -60,7 +73,7 @@ pub(super) fn payload(daemon: DaemonId, flows: &[Flow], events: bool, declaratio
 /// Says that `daemon` gave partitions back.
 pub(super) fn given_back(daemon: DaemonId) -> String {
     let (f, p) = (Vec::new(), Vec::new());
-    let wire = Wire { d: daemon.to_string(), f, p, e: false, c: false, t: false, g: true };
+    let wire = Wire { d: daemon.to_string(), f, p, e: false, c: false, t: false, i: Vec::new(), g: true };
     serde_json::to_string(&wire).expect("texts are JSON")
 }
 
@@ -73,8 +86,15 @@ fn read(payload: &str, daemon: DaemonId) -> Option<Notice> {
     let providers: Result<Vec<ProviderName>, _> = wire.p.iter().map(ProviderName::new).collect();
     let Ok(providers) = providers else { return Some(Notice::Everything) };
     let flows = wire.f.into_iter().map(FlowId).collect();
-    let (events, declarations, due, given_back) = (wire.e, wire.c, wire.t, wire.g);
-    Some(Notice::Changed(Touched { flows, providers, events, declarations, due, given_back }))
+    Some(Notice::Changed(Touched {
+        flows,
+        providers,
+        events: wire.e,
+        declarations: wire.c,
+        due: wire.t,
+        invalidated: wire.i,
+        given_back: wire.g,
+    }))
 }
 
 /// Connects, and returns the work of passing notices on until nobody reads them any more.
@@ -162,7 +182,7 @@ mod tests {
     #[test]
     fn many_flows_are_named_by_their_providers_and_too_many_of_those_by_nothing() {
         let said = |flows: &[Flow]| {
-            let payload = payload(daemon(1), flows, true, false, true);
+            let payload = payload(daemon(1), flows, Said { events: true, due: true, ..Said::default() });
             assert!(payload.len() <= PAYLOAD_BYTES_MAX);
             assert_eq!(read(&payload, daemon(1)).is_none(), payload != "{}");
             read(&payload, daemon(2))

@@ -13,12 +13,14 @@ use sqlx::{PgConnection, Row};
 use super::arrays::{Delta, bind_cores};
 use super::error::Trouble;
 use super::keys::Keys;
+use super::notices::{self, Said};
 use super::row::{self, Columns};
-use super::{notices, sql};
+use super::sql;
 use crate::clock::Timestamp;
 use crate::model::event::{Event, What};
 use crate::model::flow::{Class, Flow, FlowKey};
 use crate::model::id::{CallId, DaemonId, FlowId};
+use crate::model::invalidation::Which;
 use crate::model::run::Run;
 use crate::store::packer::Packer;
 use crate::store::rules::{Core, Stand};
@@ -46,6 +48,8 @@ pub(super) struct Work<'a> {
     pub due_changed: bool,
     /// A declaration of a provider changed.
     pub declarations: bool,
+    /// Cached answers that others must throw away too.
+    pub invalidated: Vec<Which>,
 }
 
 /// What a commit did, and what it takes to ask for its fate.
@@ -70,6 +74,7 @@ impl<'a> Work<'a> {
             next_due: None,
             due_changed: false,
             declarations: false,
+            invalidated: Vec::new(),
         }
     }
 
@@ -101,7 +106,16 @@ impl<'a> Work<'a> {
         if whats.is_empty() && done.flows.is_empty() && !moves_floor && !self.declarations {
             return Ok(Worked { done, transaction: None });
         }
-        let notice = notices::payload(self.daemon, &done.flows, !whats.is_empty(), self.declarations, self.due_changed);
+        let notice = notices::payload(
+            self.daemon,
+            &done.flows,
+            Said {
+                events: !whats.is_empty(),
+                declarations: self.declarations,
+                due: self.due_changed,
+                invalidated: std::mem::take(&mut self.invalidated),
+            },
+        );
         let (events, transaction) = self.log(whats, notice).await?;
         done.events = events;
         Ok(Worked { done, transaction: Some(transaction) })

@@ -19,10 +19,12 @@ impl Work<'_> {
         if begin.permit.epoch < self.desk.epoch {
             return Ok(Begun::default());
         }
-        if begin.is_jobless() {
-            self.packer.section();
-            let calls = vec![BegunCall { id: CallId(self.numbers.call), jobs: Vec::new() }];
-            self.numbers.call += 1;
+        if begin.bare {
+            let mut calls = Vec::new();
+            for _ in 0..begin.calls_max {
+                calls.push(BegunCall { id: CallId(self.numbers.call), jobs: Vec::new() });
+                self.numbers.call += 1;
+            }
             self.journal(&begin, &calls);
             return Ok(Begun { calls });
         }

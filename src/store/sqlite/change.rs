@@ -15,7 +15,7 @@ use crate::model::state::Event;
 use crate::store::rules::{self, Core};
 use crate::store::{AppliedProvider, Change, Changed, Error, JobNow, Refusal};
 
-type Answer<T> = Result<Result<T, Refusal>, Error>;
+pub(super) type Answer<T> = Result<Result<T, Refusal>, Error>;
 
 impl Work<'_> {
     pub(super) async fn change(&mut self, change: Change) -> Answer<Changed> {
@@ -67,6 +67,11 @@ impl Work<'_> {
             }
             Change::Note { what } => {
                 self.packer.note(what);
+                Ok(Ok(Changed::Done))
+            }
+            Change::Schedule(change) => self.schedule(*change).await,
+            Change::Invalidate { which, actor } => {
+                self.packer.note(What::Invalidated { which, actor });
                 Ok(Ok(Changed::Done))
             }
         }
@@ -177,7 +182,7 @@ impl Work<'_> {
         Ok(count)
     }
 
-    async fn create_run(&mut self, new: NewRun) -> Result<Run, Error> {
+    pub(super) async fn create_run(&mut self, new: NewRun) -> Result<Run, Error> {
         if let Some(undone) = new.undo_of {
             let known = self.runs.values().find(|run| run.undo_of == Some(undone)).map(|run| run.id.seq);
             let found = match known {
@@ -217,7 +222,7 @@ impl Work<'_> {
         Ok(self.runs.get(&id.seq).filter(|run| run.id == id).cloned().ok_or(Refusal::NoRun(id)))
     }
 
-    async fn wish_run(&mut self, id: RunId, wish: RunWish) -> Answer<Run> {
+    pub(super) async fn wish_run(&mut self, id: RunId, wish: RunWish) -> Answer<Run> {
         let old = match self.find_run(id).await? {
             Ok(run) => run.state,
             Err(refusal) => return Ok(Err(refusal)),

@@ -16,7 +16,9 @@ use crate::model::filter::Filter;
 use crate::model::flow::{Class, Flow, Place};
 use crate::model::id::{CallId, FlowId, RunId};
 use crate::model::job::{ClaimedJob, Job};
+use crate::model::name::ScheduleName;
 use crate::model::run::Run;
+use crate::model::schedule::Schedule;
 use crate::store::filter::{Bind, condition, number_parameters};
 use crate::store::{AppliedProvider, Error, JobPage, JournalEntry, LIST_SCAN_MAX, PAGE_MAX, Tally, page};
 
@@ -200,6 +202,14 @@ impl SqliteStore {
 
     pub(super) async fn read_providers(&self) -> Result<Vec<AppliedProvider>, Error> {
         self.rows(sqlx::query(sql::PROVIDERS), row::provider).await
+    }
+
+    pub(super) async fn read_schedules(&self) -> Result<Vec<Schedule>, Error> {
+        self.rows(sqlx::query(sql::SCHEDULES), row::schedule).await
+    }
+
+    pub(super) async fn read_schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
+        self.row(sqlx::query(sql::SCHEDULE).bind(name.as_str()), row::schedule).await
     }
 
     pub(super) async fn read_events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {

@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
+use tidegate::clock::Clock;
 use tidegate::model::job::NewJob;
 use tidegate::model::name::Account;
+use tidegate::store::Store;
 
 use super::stand::{Stand, job, of_tenant};
 use crate::torture::number;
@@ -67,18 +69,36 @@ async fn small_tenants(hog: u64) -> Duration {
     }
     let small = |n: u32| of_tenant(keyless(&format!("small-{n}")), &format!("tenant-{}", n % 99));
     stand.enqueue((0..990).map(small).collect()).await;
+    let tallies = stand.store.tallies().await.unwrap();
+    let waiting: u64 = tallies.iter().flat_map(|tally| tally.counts.ready).sum();
+    assert_eq!(waiting, hog + 990, "the whole backlog is there");
     paused(&stand, false).await;
     until_arrived(&stand, "small", 990).await
 }
 
 #[tokio::test(start_paused = true)]
 async fn ninety_nine_small_tenants_hardly_notice_a_huge_one() {
-    let (alone, beside) = (small_tenants(0).await, small_tenants(number("TIDEGATE_FAIRNESS_JOBS", 100_000)).await);
-    eprintln!("990 calls of 99 tenants: {alone:?} alone, {beside:?} beside a huge tenant");
+    let (hog, clock) = (number("TIDEGATE_FAIRNESS_JOBS", 100_000), Clock::system());
+    let began_at = clock.steady();
+    let (alone, beside) = (small_tenants(0).await, small_tenants(hog).await);
+    let took = clock.steady().since(began_at);
+    eprintln!("990 calls of 99 tenants: {alone:?} alone, {beside:?} beside one of {hog} jobs ({took:?} of real time)");
     assert!(beside <= alone.mul_f64(1.2), "{beside:?} beside a huge tenant, {alone:?} alone");
 }
 
-async fn others(stopped: usize) -> Duration {
+/// Who is stopped while others work.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Stopped {
+    Nobody,
+    /// An account that has used its own limit up.
+    Account,
+    /// A tenant of 100 accounts that all have.
+    Tenant,
+}
+
+/// Calls of others in ten seconds of virtual time, in which they have more to do than they can.
+async fn others(stopped: Stopped) -> usize {
+    const FOR: Duration = Duration::from_secs(10);
     let declaration = UNLIMITED.to_owned()
         + r#"[providers.crm.operations.rare]
 request = "POST /rare"
@@ -87,22 +107,42 @@ limits = [{ name = "own", max = 1, per = "1h", scope = "account" }]
 "#;
     let stand = Stand::new(&declaration, DELAY).await;
     let rare = |n: usize| {
-        let mut job = of_account(&format!("rare-{n}"), "stopped");
+        let account = if stopped == Stopped::Account { "stopped".to_owned() } else { format!("stopped-{}", n % 100) };
+        let mut job = of_tenant(of_account(&format!("rare-{n}"), &account), "stopped");
         job.operation = tidegate::model::name::OperationName::new("rare").unwrap();
         job
     };
-    stand.enqueue((0..stopped).map(rare).collect()).await;
-    stand
-        .enqueue((0..2_000).map(|n| of_account(&format!("other-{n}"), &format!("account-{}", n % 20))).collect())
-        .await;
-    until_arrived(&stand, "other", 2_000).await
+    let (jobs, gone) = match stopped {
+        Stopped::Nobody => (0, 0),
+        Stopped::Account => (5_000, 1),
+        Stopped::Tenant => (5_000, 100),
+    };
+    stand.enqueue((0..jobs).map(rare).collect()).await;
+    // What the stopped ones may still send is not what they cost.
+    if gone > 0 {
+        until_arrived(&stand, "rare", gone).await;
+    }
+    let from = stand.clock.steady();
+    for round in 0..3 {
+        let other = |n| of_account(&format!("other-{round}-{n}"), &format!("account-{}", n % 20));
+        stand.enqueue((0..4_000).map(other).collect()).await;
+    }
+    tokio::time::sleep_until(tokio::time::Instant::now() + (from + FOR).since(stand.clock.steady())).await;
+    let arrivals = stand.arrivals();
+    let within = arrivals.iter().filter(|a| a.at >= from && a.at < from + FOR);
+    let (others, rare): (Vec<_>, Vec<_>) = within.partition(|a| a.ids[0].starts_with("other"));
+    assert_eq!(rare.len(), 0, "the stopped ones are stopped");
+    others.len()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_account_stopped_by_its_own_limit_costs_the_others_nothing() {
-    let (alone, beside) = (others(0).await, others(5_000).await);
-    eprintln!("2,000 calls of others: {alone:?} alone, {beside:?} beside a stopped account");
-    assert!(beside <= alone.mul_f64(1.02), "{beside:?} beside a stopped account, {alone:?} alone");
+async fn who_is_stopped_by_an_own_limit_costs_the_others_nothing() {
+    let alone = others(Stopped::Nobody).await;
+    for stopped in [Stopped::Account, Stopped::Tenant] {
+        let beside = others(stopped).await;
+        eprintln!("calls of others in 10 s: {alone} alone, {beside} beside one stopped {stopped:?}");
+        assert!(beside as f64 >= alone as f64 * 0.98, "{beside} beside one stopped {stopped:?}, {alone} alone");
+    }
 }
 
 #[tokio::test(start_paused = true)]

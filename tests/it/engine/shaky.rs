@@ -11,7 +11,9 @@ use tidegate::model::filter::Filter;
 use tidegate::model::flow::Flow;
 use tidegate::model::id::{CallId, FlowId, JobId, RunId};
 use tidegate::model::job::{ClaimedJob, Job};
+use tidegate::model::name::ScheduleName;
 use tidegate::model::run::Run;
+use tidegate::model::schedule::Schedule;
 use tidegate::store::memory::MemoryStore;
 use tidegate::store::{
     AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose,
@@ -98,6 +100,12 @@ impl Store for Shaky {
     }
     async fn run_flows(&self, run: RunId, limit: usize) -> Result<Vec<Flow>, Error> {
         self.inner.run_flows(run, limit).await
+    }
+    async fn schedules(&self) -> Result<Vec<Schedule>, Error> {
+        self.inner.schedules().await
+    }
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
+        self.inner.schedule(name).await
     }
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error> {
         self.inner.providers().await

@@ -14,8 +14,14 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use super::house::{Says, house, house_with, ping};
 
-const SERVICES: [&str; 4] =
-    ["tidegate.v1.AdminService", "tidegate.v1.JobService", "tidegate.v1.ProviderService", "tidegate.v1.RunService"];
+const SERVICES: [&str; 6] = [
+    "tidegate.v1.AdminService",
+    "tidegate.v1.CallService",
+    "tidegate.v1.JobService",
+    "tidegate.v1.ProviderService",
+    "tidegate.v1.RunService",
+    "tidegate.v1.ScheduleService",
+];
 
 #[tokio::test]
 async fn health_is_told_per_service_and_for_all() {

@@ -40,6 +40,7 @@ pub fn limit() -> impl Strategy<Value = Limit> {
         methods: Vec::new(),
         cost,
         reserve: Reserve { urgent, normal },
+        not_counted: Vec::new(),
     })
 }
 

@@ -24,6 +24,7 @@ pub fn spend(name: &str, kind: LimitKind) -> Spend {
         methods: Vec::new(),
         cost: 1,
         reserve: Reserve::default(),
+        not_counted: Vec::new(),
     };
     Spend::new(LimitKey(Arc::from(format!("p/{name}"))), Arc::new(limit))
 }

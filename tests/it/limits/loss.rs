@@ -11,7 +11,7 @@ use tidegate::model::call::Permit;
 use super::factory::{ask, ended, granted, trust, window, wire};
 use crate::support::process::until;
 use crate::support::proxy::Proxy;
-use crate::support::redis::RedisServer;
+use crate::support::redis::{Pair, RedisServer};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -171,6 +171,27 @@ async fn a_replica_grants_nothing_and_is_refused_by_the_check() {
     assert!(matches!(&e, Error::Unavailable { reason } if reason.contains("READONLY")), "{e}");
     let findings = limiter.check().await.unwrap();
     assert!(findings.iter().any(|f| f.level == Level::Refused && f.about == "role"), "{findings:?}");
+}
+
+#[tokio::test]
+async fn a_primary_that_was_a_replica_for_a_while_is_not_believed() {
+    let mut servers = Pair::start().await;
+    let limiter = seeded(&servers.primary.url(), 1).await;
+    let (w, before) = (window("w", 3, HOUR), limiter.run_id().await.unwrap());
+    // Everybody has the provider, and only the primary hears of the calls.
+    let there = async || (servers.of_replica(&["HGET", "tg:{p}", "e"])? == "1").then_some(());
+    until(HOUR, there).await.unwrap();
+    servers.keep_back(Duration::ZERO).await;
+    granted(&acquire(&limiter, std::slice::from_ref(&w), 3).await.unwrap(), 3);
+    servers.switch(Duration::ZERO).await;
+    servers.in_step().await;
+    let e = acquire(&limiter, std::slice::from_ref(&w), 1).await.unwrap_err();
+    assert!(matches!(&e, Error::Unavailable { reason } if reason.contains("READONLY")), "{e}");
+    // Back again, over the same connection: the calls are forgotten there too, and the epoch is as it was.
+    servers.switch(Duration::ZERO).await;
+    assert_eq!(servers.primary.command(&["HGET", "tg:{p}", "e"]), "1");
+    let e = acquire(&limiter, std::slice::from_ref(&w), 1).await.unwrap_err();
+    assert!(matches!(&e, Error::Restarted { run_id } if *run_id != before), "{e}");
 }
 
 #[tokio::test]

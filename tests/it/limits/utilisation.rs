@@ -21,6 +21,7 @@ fn window(max: u32, per: Duration) -> Limit {
         methods: Vec::new(),
         cost: 1,
         reserve: Reserve::default(),
+        not_counted: Vec::new(),
     }
 }
 

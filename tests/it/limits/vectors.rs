@@ -167,6 +167,7 @@ fn spend(name: &str, d: &Declared) -> Spend {
         methods: Vec::new(),
         cost: d.cost,
         reserve: Reserve { urgent: d.reserve.urgent, normal: d.reserve.normal },
+        not_counted: Vec::new(),
     };
     Spend::new(LimitKey(Arc::from(format!("p/{name}"))), Arc::new(limit))
 }

@@ -177,6 +177,7 @@ pub fn reserved(name: &str, max: u32, per: Duration, urgent: u32) -> Spend {
         methods: Vec::new(),
         cost: 1,
         reserve: Reserve { urgent, normal: 0 },
+        not_counted: Vec::new(),
     };
     Spend::new(LimitKey(Arc::from(format!("crm/{name}:{}s", per.as_secs()))), Arc::new(limit))
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection};
-use tidegate::model::call::Lane;
+use tidegate::model::call::{Ending, Lane};
 use tidegate::model::flow::Class;
 use tidegate::model::id::{CallId, FlowId, JobId};
 use tidegate::model::job::{Coalesce, NewJob};
@@ -246,6 +246,20 @@ async fn a_slow_reader_of_news_is_told_to_look_at_everything() {
     assert!((200..300).contains(&heard), "{heard}");
 }
 
+/// A store that does not wait at all would be waited for in vain.
+const WAITS_MAX: Duration = Duration::from_secs(20);
+
+async fn somebody_waits_for_a_lock(conn: &mut PgConnection) {
+    let asks = async {
+        let waits = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+        while sqlx::query(waits).fetch_optional(&mut *conn).await.unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = tokio::time::timeout(WAITS_MAX, asks).await;
+    assert!(waited.is_ok(), "expected the store to wait for the lock that this test holds; it went past it");
+}
+
 #[tokio::test]
 async fn a_begin_waits_for_an_epoch_that_is_moving() {
     let database = Database::new().await;
@@ -257,17 +271,15 @@ async fn a_begin_waits_for_an_epoch_that_is_moving() {
     let mut moving = conn.begin().await.unwrap();
     sqlx::query("update meta set epoch = epoch + 1").execute(&mut *moving).await.unwrap();
     let begin = bench.begin(bench.take(flow, Class::Normal, 1));
-    let (begun, ()) = tokio::join!(begin, async {
-        // The begin cannot have been journaled under the old epoch: it is asked for while the new one is not there yet.
-        loop {
-            let waits = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-            if sqlx::query(waits).fetch_optional(&mut *moving).await.unwrap().is_some() {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        moving.commit().await.unwrap();
-    });
+    let both = async {
+        tokio::join!(begin, async {
+            // The begin cannot have been journaled under the old epoch: it is asked for while the new one is not there
+            // yet.
+            somebody_waits_for_a_lock(&mut moving).await;
+            moving.commit().await.unwrap();
+        })
+    };
+    let (begun, ()) = tokio::time::timeout(WAITS_MAX * 2, both).await.expect("a begin ends when the epoch has moved");
     assert!(begun.is_empty());
 }
 
@@ -281,17 +293,97 @@ async fn an_idempotency_key_that_another_daemon_is_taking_is_waited_for() {
     let take = "insert into idempotency values ('', 'x', decode(repeat('00', 32), 'hex'), $1, $2)";
     sqlx::query(take).bind(first.seq).bind(first.created_at.0).execute(&mut *taking).await.unwrap();
     let mine = NewJob { idempotency_key: Some(IdempotencyKey::new("x").unwrap()), ..job("2") };
-    let (answers, ()) = tokio::join!(bench.enqueue(vec![job("3"), mine]), async {
-        loop {
-            let waits = "select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
-            if sqlx::query(waits).fetch_optional(&mut *taking).await.unwrap().is_some() {
-                break;
-            }
-            tokio::task::yield_now().await;
-        }
-        taking.commit().await.unwrap();
-    });
+    let both = async {
+        tokio::join!(bench.enqueue(vec![job("3"), mine]), async {
+            somebody_waits_for_a_lock(&mut taking).await;
+            taking.commit().await.unwrap();
+        })
+    };
+    let (answers, ()) = tokio::time::timeout(WAITS_MAX * 2, both).await.expect("an enqueue ends when the key is free");
     // The whole batch began anew and saw what the other had done.
     assert!(answers[0].is_ok());
     assert_eq!(answers[1], Err(Refusal::KeyReused { first }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sweepers_of_three_daemons_at_once_do_nothing_twice() {
+    let database = Database::new().await;
+    let stores = [database.open().await, database.open().await, database.open().await].map(Arc::new);
+    let mut bench = Bench::over_shared(stores[0].clone());
+    // Left behind: calls of a daemon that died, jobs that are due, jobs that were delivered long ago.
+    let sent: Vec<NewJob> = (0..60).map(|n| keyed(&format!("sent-{n}"), "1")).collect();
+    let first = bench.enqueue(sent).await.remove(0).unwrap().id;
+    let calls = bench.begin(bench.take(bench.job(first).await.flow, Class::Normal, 60)).await;
+    assert_eq!(calls.len(), 60);
+    let (old, crashed) = calls.split_at(20);
+    let ended = |call: &BegunCall, next| bench.end(call.id, vec![(call.jobs[0].id.seq, next)]);
+    let finishes = old.iter().map(|call| ended(call, Next::Delivered)).collect();
+    bench.commit(Batch { finishes, ..bench.batch() }).await;
+    let due = |n: usize| NewJob { due_at: Some(START + Duration::from_secs(1)), ..keyed(&format!("due-{n}"), "1") };
+    bench.enqueue((0..200).map(due).collect()).await;
+    bench.pass(Duration::from_secs(100));
+    let wait = Next::Wait { due_at: bench.now, why: Again::Crashed };
+    let finishes: Vec<FinishCall> =
+        crashed.iter().map(|call| bench.end(call.id, vec![(call.jobs[0].id.seq, wait)])).collect();
+    let finishes: Vec<FinishCall> =
+        finishes.into_iter().map(|call| FinishCall { ending: Ending::Crashed, ..call }).collect();
+    let before = bench.now - Duration::from_secs(50);
+    let (promote, prune) = (Change::PromoteDue { limit: 70 }, |limit| Change::Prune {
+        finished_before: before,
+        dead_before: before,
+        calls_before: before,
+        events_before: before,
+        limit,
+    });
+    let mut sweeps = tokio::task::JoinSet::new();
+    for store in stores.clone() {
+        let (now, finishes, promote, prune) = (bench.now, finishes.clone(), promote.clone(), prune(7));
+        sweeps.spawn(async move {
+            let (mut applied, mut promoted) = (0, 0);
+            // As a sweeper does: call by call, and in bounded steps until nothing is left.
+            for call in finishes {
+                let batch = Batch { now, steady: now, finishes: vec![call], ..Batch::default() };
+                applied += usize::from(store.commit(batch).await.unwrap().finishes[0].applied);
+            }
+            for _ in 0..10 {
+                let changes = vec![promote.clone(), prune.clone()];
+                let done = store.commit(Batch { now, steady: now, changes, ..Batch::default() }).await.unwrap();
+                let Ok(Changed::Count(moved)) = done.changes[0] else { panic!("{:?}", done.changes) };
+                promoted += moved;
+            }
+            (applied, promoted)
+        });
+    }
+    let (mut applied, mut promoted) = (0, 0);
+    while let Some(done) = sweeps.join_next().await {
+        let (calls, jobs) = done.unwrap();
+        (applied, promoted) = (applied + calls, promoted + jobs);
+    }
+    assert_eq!((applied, promoted), (40, 200));
+    audit(&*stores[1]).await;
+    let jobs = all_jobs(&*stores[2]).await;
+    assert_eq!(jobs.len(), 240, "the delivered ones are gone, and nothing else");
+    assert!(jobs.iter().all(|job| job.state == State::Waiting));
+    // Judged once: a second judgement would count another crash.
+    let crashes: u32 = jobs.iter().map(|job| job.crashes).sum();
+    assert_eq!((crashes, jobs.iter().map(|job| job.crashes).max()), (40, Some(1)));
+}
+
+#[tokio::test]
+async fn partitions_that_are_given_back_are_news() {
+    let database = Database::new().await;
+    let (a, b) = (Arc::new(database.open().await), Arc::new(database.open().await));
+    a.beat(a.daemon(), "a", Duration::from_secs(60)).await.unwrap();
+    let shards: Vec<u16> = a.claim(a.daemon(), &crm(), 9).await.unwrap().into_iter().map(|(shard, _)| shard).collect();
+    let (mut news, mut own) = (b.notices().await.unwrap().unwrap(), a.notices().await.unwrap().unwrap());
+    a.release(a.daemon(), &crm(), &shards).await.unwrap();
+    assert_eq!(news.recv().await, Some(Notice::Changed(Touched { given_back: true, ..Touched::default() })));
+    // What was nobody's is no news: the next thing heard is the job.
+    a.release(a.daemon(), &crm(), &shards).await.unwrap();
+    Bench::over_shared(b.clone()).add(job("1")).await;
+    Bench::over_shared(a.clone()).add(job("2")).await;
+    for news in [&mut own, &mut news] {
+        let Some(Notice::Changed(heard)) = news.recv().await else { panic!("expected news") };
+        assert!(heard.events && !heard.given_back, "{heard:?}");
+    }
 }

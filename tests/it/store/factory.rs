@@ -116,6 +116,7 @@ impl Bench {
             lane: Lane::Single,
             account: Account::default(),
             takes: vec![Take { flow, class, count, hold: Hold::ALONE }],
+            bare: false,
             calls_max: count,
             bytes_max: usize::MAX,
             permit: permit(),

@@ -137,6 +137,7 @@ impl Known {
                     lane: if lane { Lane::Batch } else { Lane::Single },
                     account: Account::default(),
                     takes: takes.into_iter().skip(usize::from(class)).collect(),
+                    bare: false,
                     calls_max: u32::from(count),
                     bytes_max: 20,
                     permit: Permit { spends, granted_at: batch.steady, epoch: 0 },

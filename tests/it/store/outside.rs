@@ -26,6 +26,7 @@ fn loan(bench: &Bench, count: u32) -> Begin {
         takes: Vec::new(),
         calls_max: 1,
         permit: Permit { spends, ..permit() },
+        bare: true,
         outside: count,
         ..bench.take(tidegate::model::id::FlowId(0), Class::Normal, 0)
     }

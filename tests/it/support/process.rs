@@ -174,6 +174,14 @@ impl Daemon {
         self.channel.clone()
     }
 
+    /// Memory that it holds now.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = self.child.id().and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/status")).ok());
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+        line.trim().trim_end_matches(" kB").parse().map_or(0, |kib: u64| kib << 10)
+    }
+
     /// SIGKILL. Returns a time just before it.
     pub async fn kill(mut self, clock: &Clock) -> Timestamp {
         let at = clock.steady();

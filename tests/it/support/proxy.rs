@@ -16,6 +16,8 @@ pub struct Proxy {
 
 #[derive(Clone, Copy, Default)]
 struct State {
+    /// Where new connections lead.
+    to: u16,
     /// Answers are thrown away.
     swallow: bool,
     /// Nothing passes, either way, and nobody is told: a partition.
@@ -34,13 +36,13 @@ impl Proxy {
     pub async fn to(port: u16) -> Proxy {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let here = listener.local_addr().unwrap().port();
-        let state = Arc::new(watch::Sender::new(State::default()));
+        let state = Arc::new(watch::Sender::new(State { to: port, ..State::default() }));
         let shared = state.clone();
         let task = tokio::spawn(async move {
             let mut links = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 if !shared.borrow().refuse {
-                    links.spawn(link(client, port, shared.subscribe()));
+                    links.spawn(link(client, shared.subscribe()));
                 }
             }
         });
@@ -69,6 +71,11 @@ impl Proxy {
         self.state.send_modify(|s| s.bytes_max = bytes);
     }
 
+    /// Cuts all connections; new ones lead to this port.
+    pub fn point_at(&self, port: u16) {
+        self.state.send_modify(|s| (s.to, s.number) = (port, s.number + 1));
+    }
+
     pub fn cut(&self) {
         self.state.send_modify(|s| s.number += 1);
     }
@@ -79,10 +86,11 @@ impl Proxy {
     }
 }
 
-async fn link(mut client: tokio::net::TcpStream, port: u16, mut cuts: watch::Receiver<State>) {
-    let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await else { return };
+async fn link(mut client: tokio::net::TcpStream, mut cuts: watch::Receiver<State>) {
     let state = cuts.clone();
-    let number = state.borrow().number;
+    // Before the connection is made: one that is made while all are cut is cut too.
+    let State { to, number, .. } = *state.borrow();
+    let Ok(mut server) = tokio::net::TcpStream::connect(("127.0.0.1", to)).await else { return };
     let (mut up, mut down, mut carried) = (vec![0; 65_536], vec![0; 65_536], 0u64);
     loop {
         let now = *state.borrow();

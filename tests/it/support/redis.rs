@@ -1,4 +1,4 @@
-//! Redis servers of a test's own: a free port, a temporary folder, gone with the value.
+//! Redis servers of a test's own: a free port, a temporary folder, gone with the value. Alone, or with a replica.
 //!
 //! `TIDEGATE_REDIS_SERVER` names another binary, as Valkey's; its `-cli` is not needed.
 
@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use super::process::{free_port, until};
+use super::proxy::Proxy;
 
 pub struct RedisServer {
     child: Child,
@@ -58,6 +59,17 @@ impl RedisServer {
         self.try_command(words).expect("the server answers")
     }
 
+    /// A number that the server tells of itself.
+    pub fn number(&self, section: &str, name: &str) -> u64 {
+        let said = self.command(&["INFO", section]);
+        let number = said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')?.trim().parse().ok());
+        number.unwrap_or_else(|| panic!("expected {name} in INFO {section}, got {said}"))
+    }
+
+    fn follow(&self, port: u16) {
+        self.command(&["REPLICAOF", "127.0.0.1", &port.to_string()]);
+    }
+
     /// A number, a text or an error as text; of a list its parts in lines.
     fn try_command(&self, words: &[&str]) -> Option<String> {
         let address = SocketAddr::from(([127, 0, 0, 1], self.port));
@@ -66,6 +78,71 @@ impl RedisServer {
         words.iter().for_each(|w| text.push_str(&format!("${}\r\n{w}\r\n", w.len())));
         stream.write_all(text.as_bytes()).ok()?;
         answer(&mut BufReader::new(stream))
+    }
+}
+
+/// A primary and its replica. The replica follows over a link of its own, so that the last writes can be kept from it.
+pub struct Pair {
+    pub primary: RedisServer,
+    replica: RedisServer,
+    link: Proxy,
+}
+
+/// A first copy is sent at once, not five seconds after it was asked for.
+const PAIRED: [&str; 6] = ["--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0"];
+
+impl Pair {
+    pub async fn start() -> Pair {
+        let (primary, replica) = (RedisServer::with(&PAIRED).await, RedisServer::with(&PAIRED).await);
+        let link = Proxy::to(primary.port).await;
+        replica.follow(link.port);
+        Pair { primary, replica, link }
+    }
+
+    /// What the replica answers, where it answers.
+    pub fn of_replica(&self, words: &[&str]) -> Option<String> {
+        self.replica.try_command(words)
+    }
+
+    /// Waits until the replica has what the primary has, or will have it in a moment.
+    pub async fn in_step(&self) {
+        let up = async || {
+            let said = self.replica.try_command(&["INFO", "replication"])?;
+            said.contains("master_link_status:up").then_some(())
+        };
+        until(Duration::from_secs(60), up).await.expect("the replica finds its primary");
+    }
+
+    /// The primary dies, and with it all that it wrote in the last `lag`: the replica takes over without. It gets an
+    /// empty replica of its own.
+    pub async fn fail_over(&mut self, lag: Duration) {
+        self.keep_back(lag).await;
+        self.primary.kill();
+        self.promote();
+        self.replica = RedisServer::with(&PAIRED).await;
+        self.replica.follow(self.link.port);
+    }
+
+    /// The two change places, again without the last writes. The old primary goes on as a replica: who still speaks with
+    /// it may only read.
+    pub async fn switch(&mut self, lag: Duration) {
+        self.keep_back(lag).await;
+        self.promote();
+        self.replica.follow(self.link.port);
+    }
+
+    /// From now on the replica learns nothing new, until one of the two above.
+    pub async fn keep_back(&self, lag: Duration) {
+        self.in_step().await;
+        self.link.silent(true);
+        tokio::time::sleep(lag).await;
+    }
+
+    fn promote(&mut self) {
+        self.replica.command(&["REPLICAOF", "NO", "ONE"]);
+        std::mem::swap(&mut self.primary, &mut self.replica);
+        self.link.point_at(self.primary.port);
+        self.link.silent(false);
     }
 }
 

@@ -9,6 +9,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tidegate::store::Store;
 use tidegate::store::postgres::{PgOptions, PgStore};
 
+use crate::torture_clock::faked_clock;
+
 /// A number of ours, so that one test process makes the template and the others wait for it.
 const TEMPLATE_LOCK: i64 = 7_598_263_422_144_913_003;
 
@@ -19,8 +21,9 @@ pub struct Database {
 }
 
 /// `scripts/servers.sh VERB`, for the servers of this checkout or of a folder of their own.
-fn script(verb: &str, folder: Option<&Path>) -> String {
+fn script(verb: &str, folder: Option<&Path>, env: &[(String, String)]) -> String {
     let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/servers.sh"));
+    script.envs(env.iter().map(|(name, value)| (name, value)));
     script.envs(folder.map(|folder| ("TIDEGATE_SERVERS", folder)));
     let done = script.arg(verb).output().expect("bash is there");
     let said = String::from_utf8_lossy(&done.stderr);
@@ -30,7 +33,7 @@ fn script(verb: &str, folder: Option<&Path>) -> String {
 
 /// URL of the server, started if need be.
 fn server() -> String {
-    script("postgres", None)
+    script("postgres", None, &[])
 }
 
 /// A PostgreSQL of one test alone, so that it may be mistreated. With one empty database.
@@ -41,10 +44,29 @@ pub struct Postgres {
 
 impl Postgres {
     pub fn start() -> Postgres {
-        // Not below a folder of the test's: the server runs as another user.
-        let folder = std::env::temp_dir().join(format!("tidegate-postgres-{}", std::process::id()));
-        let url = script("postgres", Some(&folder));
+        let folder = Postgres::folder();
+        let url = script("postgres", Some(&folder), &[]);
         Postgres { folder, url }
+    }
+
+    /// Not below a folder of the test's: the server runs as another user.
+    fn folder() -> PathBuf {
+        std::env::temp_dir().join(format!("tidegate-postgres-{}", std::process::id()))
+    }
+
+    /// One whose clock is set by [`Postgres::clock`]; it looks there once a second.
+    pub fn with_a_clock(library: &str) -> Postgres {
+        let (folder, clock) = (Postgres::folder(), Postgres::folder().join("clock"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut env = faked_clock(library, &clock);
+        env.retain(|(name, _)| name != "FAKETIME_NO_CACHE");
+        env.push(("FAKETIME_CACHE_DURATION".to_owned(), "1".to_owned()));
+        let url = script("postgres", Some(&folder), &env);
+        Postgres { folder, url }
+    }
+
+    pub fn clock(&self) -> PathBuf {
+        self.folder.join("clock")
     }
 
     pub fn url(&self) -> &str {
@@ -57,7 +79,7 @@ impl Postgres {
 
     /// As after a crash of the machine: killed, and started again from its log.
     pub fn crash(&self) {
-        script("restart", Some(&self.folder));
+        script("restart", Some(&self.folder), &[]);
     }
 
     pub async fn connect(&self) -> PgConnection {
@@ -67,7 +89,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        script("stop", Some(&self.folder));
+        script("stop", Some(&self.folder), &[]);
         std::fs::remove_dir_all(&self.folder).ok();
     }
 }

@@ -1,0 +1,142 @@
+//! One call that carries no job, from its journal entry to its recorded end. What it is told goes to whoever waits.
+//!
+//! The same five steps as for jobs: journal, send, judge, settle, record. Must never know: who waits, caches. Next:
+//! `super::Caller`.
+
+use std::sync::Arc;
+
+use super::super::gate::direct::{Ask, Reply, Said};
+use super::super::handle::EngineError;
+use super::super::open_calls;
+use super::{Caller, Completion};
+use crate::clock::Timestamp;
+use crate::model::call::{Ending, Lane, Permit};
+use crate::model::verdict::{Answer, Failure, Health, Sent, judge};
+use crate::store::{Begin, FinishCall};
+
+/// A caller for one call that somebody waits for.
+#[derive(Debug)]
+pub struct Direct {
+    pub caller: Caller,
+    /// Until the outcome is recorded.
+    pub open: open_calls::Held,
+}
+
+/// What it is about, with leave to send it.
+#[derive(Debug)]
+pub struct Errand {
+    pub ask: Ask,
+    pub permit: Permit,
+    pub lease_until: Timestamp,
+    pub probe: bool,
+    pub reply: Reply,
+}
+
+impl Direct {
+    pub async fn carry(self, errand: Errand, completed: impl FnOnce(Completion)) {
+        let Direct { caller, open: _open } = self;
+        let Errand { ask, permit, lease_until, probe, reply } = errand;
+        let ended = |health, throttled_until, error| Completion {
+            lane: Lane::Single,
+            health,
+            probe,
+            throttled_until,
+            jobs: 0,
+            error,
+        };
+        let silent = || ended(Health::Silent, None, None);
+        let call = match caller.journal(&ask, &permit, lease_until).await {
+            Ok(Some(call)) => call,
+            other => {
+                // Of an error it is not known whether the journal has it; if so, its end counts it when the lease is over.
+                caller.settle_with(&permit, &[], false, caller.clock.steady(), None).await;
+                completed(silent());
+                let rebuilt = || EngineError::Unavailable("the limits are being rebuilt; ask again".to_owned());
+                let _ = reply.send(Err(other.err().unwrap_or_else(rebuilt)));
+                return;
+            }
+        };
+        let started = caller.clock.steady();
+        let too_late = if reply.is_closed() {
+            Some("whoever waited for it is gone")
+        } else if started + caller.provider.timeouts.total > lease_until {
+            Some("the journal was too slow: the lease no longer covers the call")
+        } else {
+            None
+        };
+        let not_sent = |reason: &str| Err(Failure { sent: Sent::No, provider_fault: false, reason: reason.into() });
+        let request = ask.request.clone();
+        let answer = match too_late {
+            Some(reason) => not_sent(reason),
+            None => caller.exchange(request).await,
+        };
+        let settled_at = caller.clock.steady();
+        let jobs = std::slice::from_ref(&ask.job);
+        let judgement = judge(&caller.provider, &ask.operation, Lane::Single, jobs, &answer, caller.clock.now());
+        let throttled_until = caller.throttled_until(&judgement);
+        let (ending, status, error) = ending(&answer);
+        let sent = ending != Ending::NotSent;
+        // First: a 429 must slow the gate at once, before anything is written.
+        let key = ask.job.key.as_ref();
+        let uncounted = caller.uncounted(&ask.operation, Lane::Single, &ask.account, key, status);
+        let spends = caller.settle_counted(&permit, &uncounted, sent, settled_at, throttled_until).await;
+        if spends.is_none() {
+            caller.settle_with(&permit, &[], sent, settled_at, throttled_until).await;
+        }
+        let method = &ask.request.method;
+        caller.metrics.attempt(caller.provider.name.as_str(), Lane::Single.name(), status);
+        let took = settled_at.since(started);
+        caller.metrics.http_call(caller.provider.name.as_str(), method.as_str(), status, took);
+        if throttled_until.is_some() {
+            caller.metrics.throttled(caller.provider.name.as_str(), "");
+        }
+        let blame = match judgement.health {
+            Health::Good => None,
+            _ => error.clone().or_else(|| status.map(|s| format!("status {s}").into())),
+        };
+        completed(ended(judgement.health, throttled_until, blame));
+        let said = match (answer, throttled_until) {
+            (Ok(answer), Some(until)) => Said::NotNow { until, answer },
+            (Ok(answer), None) => Said::Answered(answer),
+            (Err(failure), _) => Said::Failed(failure),
+        };
+        // Told before it is written: an answer that is known is of use, and a crash in between counts too much only.
+        let _ = reply.send(Ok(said));
+        let finish = FinishCall { call, ending, settled_at, status, error, outcomes: Vec::new(), spends };
+        caller.writer.finish(finish).await;
+    }
+}
+
+fn ending(answer: &Result<Answer, Failure>) -> (Ending, Option<u16>, Option<Arc<str>>) {
+    match answer {
+        Ok(answer) => (Ending::Answered, Some(answer.status), None),
+        Err(f) if f.sent == Sent::No => (Ending::NotSent, None, Some(f.reason.clone())),
+        Err(f) => (Ending::Lost, None, Some(f.reason.clone())),
+    }
+}
+
+impl Caller {
+    /// Durable when it returns. `None`: the limits are of an older epoch.
+    async fn journal(
+        &self,
+        ask: &Ask,
+        permit: &Permit,
+        lease_until: Timestamp,
+    ) -> Result<Option<crate::model::id::CallId>, EngineError> {
+        let begin = Begin {
+            provider: self.provider.name.clone(),
+            operation: ask.operation.name.clone(),
+            lane: Lane::Single,
+            account: ask.account.clone(),
+            takes: Vec::new(),
+            bare: true,
+            calls_max: 1,
+            bytes_max: 0,
+            permit: permit.clone(),
+            keyed: Arc::from([]),
+            lease_until,
+        };
+        let begun = self.writer.begin(vec![begin]).await?;
+        Ok(begun.into_iter().flat_map(|begun| begun.calls).next().map(|call| call.id))
+    }
+}

@@ -1,0 +1,6 @@
+-- All schedules, by name.
+select
+  name, spec, from_file, actor, revision, version, paused, next_at, queued, last_tick_at, last_run, last_outcome,
+  created_at, updated_at
+from schedule
+order by name

@@ -1,0 +1,3 @@
+-- Forgets schedule ?1. By primary key.
+delete from schedule
+where name = ?1
