@@ -1,4 +1,4 @@
-//! Compiles `proto/` without protoc and keeps the descriptor set for reflection and JSON.
+//! Compiles `proto/` without protoc and keeps the descriptor set for reflection, JSON and the REST face.
 
 use std::path::PathBuf;
 
@@ -11,12 +11,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .filter(|path| path.extension().is_some_and(|e| e == "proto"))
         .collect();
     files.sort();
-    let descriptors = protox::compile(&files, ["proto"])?;
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files(&files)?;
     let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
-    std::fs::write(out.join("tidegate.v1.bin"), prost::Message::encode_to_vec(&descriptors))?;
+    // As protox encodes it: prost's own types would lose the options of the methods, which say where REST has them.
+    std::fs::write(out.join("tidegate.v1.bin"), compiler.encode_file_descriptor_set())?;
     if !files.is_empty() {
         // Maps are sorted, so that labels move into the model as they are.
-        tonic_prost_build::configure().btree_map(".").compile_fds(descriptors)?;
+        tonic_prost_build::configure().btree_map(".").compile_fds(compiler.file_descriptor_set())?;
     }
     Ok(())
 }

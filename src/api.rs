@@ -24,6 +24,7 @@ mod names;
 pub mod page;
 pub mod permits;
 pub mod providers;
+pub mod records;
 pub mod reload;
 mod repeat;
 pub mod runs;

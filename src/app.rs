@@ -42,6 +42,8 @@ pub enum StartError {
     Store(#[from] store::Error),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error(transparent)]
+    Grpc(#[from] grpc::server::ServeError),
     #[error("cannot listen on {what}: {source}")]
     Listen { what: String, source: std::io::Error },
     /// The servers that daemons share: where they are, or what is wrong with them.
@@ -92,6 +94,7 @@ impl App {
                 events: config.retention.events,
                 calls: config.retention.calls,
             },
+            collections: engine::collections::Collections::new(config.collections.iter().cloned()),
             cluster,
         };
         // Addresses first: a port that is taken should be known before calls leave.
@@ -123,7 +126,8 @@ impl App {
         };
         app.reload.answer_from(reloads);
         app.edge("grpc", grpc::server::serve(api.clone(), Some(tcp), unix, limits, app.edges.clone()));
-        let router = crate::http::router(api, Metrics::clone(&metrics));
+        let methods = grpc::transcode::Transcoder::new(&api, &limits, &app.edges).await?;
+        let router = crate::http::router(api, Metrics::clone(&metrics), methods);
         let stop = app.edges.clone();
         app.edge("http", async move {
             crate::http::serve(router, web, Default::default(), stop).await;

@@ -28,6 +28,7 @@ pub mod jobs;
 pub mod limits;
 pub mod output;
 pub mod providers;
+pub mod records;
 pub mod runs;
 pub mod schedules;
 pub mod serve;
@@ -75,6 +76,9 @@ pub enum Ask {
     /// Sets of jobs with shared progress, forecast, pause and cancel.
     #[command(subcommand)]
     Runs(runs::Verb),
+    /// JSON records of collections, and the pulls and pushes behind them.
+    #[command(subcommand)]
+    Records(records::Verb),
     /// Make one call now and print its answer: limited like all others, and cached where the operation says so.
     ///
     /// Example: `tidegate call github/list_repos --key acme`
@@ -213,6 +217,7 @@ fn client(ask: Ask, global: &Global, output: &Output) -> Result<Exit, Error> {
             Ask::Enqueue(enqueue) => enqueue.run(daemon, output).await,
             Ask::Jobs(verb) => jobs::run(verb, daemon, output).await,
             Ask::Runs(verb) => runs::run(verb, daemon, output).await,
+            Ask::Records(verb) => records::run(verb, daemon, output).await,
             Ask::Call(call) => call.run(daemon, output).await,
             Ask::Cache(verb) => call::cache(verb, daemon, output).await,
             Ask::Schedules(verb) => schedules::run(verb, daemon, output).await,

@@ -9,15 +9,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::collection::Collection;
 use crate::model::name::ScheduleName;
 use crate::model::provider::{Provider, SecretRef};
 use crate::model::schedule::Spec;
 
+mod collection;
 mod explain;
 mod file;
 mod limits;
 mod load;
 mod operation;
+mod pages;
 mod problem;
 pub mod provider;
 mod reader;
@@ -48,6 +51,7 @@ pub struct Config {
     pub log: Log,
     pub telemetry: Telemetry,
     pub providers: Vec<DeclaredProvider>,
+    pub collections: Vec<Collection>,
     pub schedules: Vec<DeclaredSchedule>,
 }
 

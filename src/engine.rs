@@ -23,6 +23,7 @@ use crate::telemetry::metrics::Metrics;
 pub mod call;
 pub mod caller;
 pub mod cluster;
+pub mod collections;
 pub mod dice;
 pub mod gate;
 pub mod handle;
@@ -44,6 +45,7 @@ pub use handle::{EngineError, Handle};
 
 use cluster::standing::Standing;
 use cluster::{Cluster, Owned};
+use collections::Collections;
 use dice::Dice;
 use gate::GateParts;
 use lender::Lender;
@@ -82,6 +84,7 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub dice: Dice,
     pub retention: Retention,
+    pub collections: Collections,
     /// What an engine among many has beside; `None`: this process is alone and owns everything.
     pub cluster: Option<Cluster>,
 }
@@ -116,7 +119,7 @@ pub(crate) fn open_until(entry: &JournalEntry, now: Timestamp, total_timeout: Du
 /// Brings the engine up: takes the steady line up again, rebuilds the limits from the journal, judges what a dead
 /// process left open, applies declarations that changed, and opens the gates. When it returns, jobs leave.
 pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, EngineError> {
-    let Parts { clock, store, limiter, connect, metrics, dice, retention, cluster } = parts;
+    let Parts { clock, store, limiter, connect, metrics, dice, retention, collections, cluster } = parts;
     let info = store.info().await?;
     match info.db_now {
         Some(shared) => clock.align(shared),
@@ -160,6 +163,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         standing: standing.clone(),
         open_calls: Arc::default(),
         lender,
+        collections,
     };
 
     if cluster.is_none() && !crate::mutant::on("forgotten-seed") {
@@ -207,6 +211,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
             0
         }
     };
+    collections::chores::start(&handle);
     let what = What::Daemon { kind: "started".to_owned(), detail: format!("{crashed} calls were left open") };
     handle.change(Change::Note { what }).await?;
     handle.0.registry.all().values().for_each(|e| e.gate.open());

@@ -14,10 +14,12 @@ pub mod listener;
 mod meter;
 mod permit_service;
 mod provider_service;
+mod record_service;
 mod run_service;
 mod schedule_service;
 pub mod server;
 pub mod status;
 mod streams;
+pub mod transcode;
 
 pub use server::{Limits, serve};

@@ -1,7 +1,7 @@
-//! The HTTP face: health, readiness, metrics. Plain HTTP/1 on its own listener.
+//! The HTTP face: REST, health, readiness, metrics. Plain HTTP/1 on its own listener.
 //!
 //! `/healthz` says that the process runs, `/readyz` that it can do its work, `/metrics` how it does it. Must never
-//! know: the engine's inside, SQL, proto types. Next: `http/metrics.rs`, `http/server.rs`.
+//! know: the engine's inside, SQL, proto types. Next: `http/rest.rs`, `http/metrics.rs`, `http/server.rs`.
 
 use axum::Router;
 use axum::extract::State;
@@ -11,9 +11,11 @@ use axum::routing::get;
 
 use crate::api::Api;
 use crate::api::health::Health;
+use crate::grpc::transcode::Transcoder;
 use crate::telemetry::Metrics;
 
 mod metrics;
+mod rest;
 mod server;
 
 pub use server::{Bounds, serve};
@@ -26,12 +28,13 @@ struct Shared {
 }
 
 /// All routes. Other paths are 404, other methods 405.
-pub fn router(api: Api, metrics: Metrics) -> Router {
+pub fn router(api: Api, metrics: Metrics, methods: Transcoder) -> Router {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::scrape))
         .with_state(Shared { api, metrics })
+        .merge(rest::router(methods))
 }
 
 /// The process runs and its runtime turns. Asks nobody: a store that is away must not get the process killed.

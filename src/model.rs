@@ -6,6 +6,7 @@
 pub mod address;
 pub mod backoff;
 pub mod call;
+pub mod collection;
 pub mod event;
 pub mod filter;
 pub mod flow;
@@ -13,7 +14,9 @@ pub mod id;
 pub mod invalidation;
 pub mod job;
 pub mod name;
+pub mod pages;
 pub mod provider;
+pub mod record;
 pub mod request;
 pub mod run;
 pub mod schedule;

@@ -19,6 +19,7 @@ pub mod core;
 pub mod dice;
 pub mod documents;
 pub mod limit;
+pub mod lists;
 pub mod log;
 pub mod records;
 pub mod report;
@@ -28,6 +29,7 @@ pub mod watch;
 pub use config::{Faults, HeaderStyle, Latency, LimitRule, Records, Rule, SimulatorConfig};
 pub use core::{Core, Reply};
 pub use documents::Documents;
+pub use lists::ListRule;
 pub use log::Arrival;
 pub use report::Report;
 
@@ -105,6 +107,16 @@ impl SimulatorHandle {
     /// The newest version that was accepted of each record, and how often it was; needs `records.keep`.
     pub fn records(&self) -> Vec<(String, core::Seen)> {
         self.shared.records()
+    }
+
+    /// Puts an item into a list: `fields` is the inside of its JSON object but for `id` and `updated`.
+    pub fn put_item(&self, path: &str, id: &str, fields: &str) -> bool {
+        self.shared.lists().put(path, id, fields)
+    }
+
+    /// Deletes an item of a list.
+    pub fn delete_item(&self, path: &str, id: &str) -> bool {
+        self.shared.lists().delete(path, id)
     }
 
     /// From now on the provider misbehaves like this.

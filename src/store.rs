@@ -9,8 +9,6 @@
 //! Must never know: providers' rules, limits, HTTP. It does know the transition table ([`crate::model::state`]) and
 //! refuses what the table refuses. Next: `engine/writer`, its only caller for writes.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
@@ -20,7 +18,7 @@ use crate::model::filter::Filter;
 use crate::model::flow::{Flow, FlowCounts};
 use crate::model::id::{CallId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job, Labels};
-use crate::model::name::{OperationName, ProviderName, ScheduleName};
+use crate::model::name::{CollectionName, Key, OperationName, ProviderName, ScheduleName};
 use crate::model::run::Run;
 use crate::model::schedule::Schedule;
 use crate::model::state::State;
@@ -34,6 +32,7 @@ pub mod memory;
 mod packed;
 mod packer;
 pub mod postgres;
+mod records;
 mod row;
 mod rules;
 mod schedules;
@@ -44,6 +43,7 @@ pub use batch::{
 };
 pub use change::{AppliedProvider, Change, Changed, Decision, JobNow};
 pub use info::{Notice, StoreInfo, Touched, Whose};
+pub use records::{PageEnd, PageWhat, RecordDone, RecordOp, RecordPage, RecordWrite, Records, StartPull, Written};
 pub use schedules::{Apply, ScheduleChange, Start, Tick};
 
 /// Calls kept in [`Job::calls`].
@@ -82,6 +82,10 @@ pub enum Refusal {
     StaleRevision { name: ProviderName, current: i64, expected: i64 },
     #[error("provider {name} still has {jobs} jobs to do")]
     ProviderBusy { name: ProviderName, jobs: u64 },
+    #[error("collection {collection} has no record {id}")]
+    NoRecord { collection: CollectionName, id: Key },
+    #[error("record {id} of {collection} is at version {current}, not {expected}")]
+    StaleRecord { collection: CollectionName, id: Key, current: i64, expected: i64 },
     #[error("no schedule {0}")]
     NoSchedule(ScheduleName),
     #[error("schedule {name} is at revision {current}, not {expected}")]
@@ -135,7 +139,7 @@ pub struct Tally {
 
 /// See the module documentation for what all methods promise.
 #[async_trait]
-pub trait Store: Send + Sync + std::fmt::Debug {
+pub trait Store: Records + Send + Sync + std::fmt::Debug {
     /// The only write. All or nothing, durable on `Ok`.
     async fn commit(&self, batch: Batch) -> Result<Committed, Error>;
 
@@ -180,9 +184,6 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn flow(&self, id: FlowId) -> Result<Option<Flow>, Error>;
     async fn tallies(&self) -> Result<Vec<Tally>, Error>;
     async fn next_due(&self) -> Result<Timestamp, Error>;
-
-    /// What a worker saved last with [`Change::SaveCheckpoint`].
-    async fn checkpoint(&self, job: i64) -> Result<Option<Arc<str>>, Error>;
 
     async fn run(&self, id: RunId) -> Result<Option<Run>, Error>;
     /// Newest first, below `before` when given.

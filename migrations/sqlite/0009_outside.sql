@@ -6,12 +6,3 @@ alter table call add column outside integer not null default 0;
 -- Number of the run that this one undoes. One at most, whoever asks how often.
 alter table run add column undo_of integer;
 create unique index run_undo on run (undo_of) where undo_of is not null;
-
--- How far a worker got with a job, for the next attempt.
-create table checkpoint (
-  job integer primary key,
-  saved_at integer not null,
-  body text not null
-) strict;
-
-create index checkpoint_saved on checkpoint (saved_at);

@@ -227,6 +227,10 @@ impl From<Refusal> for Error {
             Refusal::StaleRevision { name, current, .. } => Error::new(Code::Aborted, "STALE_ETAG", message)
                 .about("provider", name)
                 .with("revision", current.to_string()),
+            Refusal::NoRecord { collection, id } => Error::not_found("record", format_args!("{collection}/{id}")),
+            Refusal::StaleRecord { collection, id, current, .. } => Error::new(Code::Aborted, "STALE_VERSION", message)
+                .about("record", format_args!("{collection}/{id}"))
+                .with("version", current.to_string()),
             Refusal::NoSchedule(name) => Error::not_found("schedule", name),
             Refusal::StaleSchedule { name, current, .. } => Error::new(Code::Aborted, "STALE_ETAG", message)
                 .about("schedule", name)

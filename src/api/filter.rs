@@ -21,7 +21,7 @@ use crate::model::flow::Class;
 use crate::model::id::Id;
 use crate::model::state::State;
 
-mod read;
+pub(super) mod read;
 
 use read::{Reader, Token};
 

@@ -13,6 +13,7 @@ use crate::store::PAGE_MAX;
 pub const PAGE_DEFAULT: usize = 50;
 /// Form of the token; another one is refused.
 const FORM: u8 = 1;
+const FORM_TEXT: u8 = 2;
 const TOKEN_BYTES: usize = 1 + 8 + 8;
 
 /// The page size to use: 0 means the default, more than the most is taken as the most.
@@ -62,6 +63,31 @@ pub fn position(list: [u8; 8], token: &str) -> Result<Option<i64>> {
     }
     let position: [u8; 8] = bytes[9..].try_into().map_err(|_| bad())?;
     Ok(Some(i64::from_be_bytes(position)))
+}
+
+/// A token that goes on behind a text, for lists in the order of texts.
+pub fn text_token(list: [u8; 8], text: &str) -> String {
+    URL_SAFE_NO_PAD.encode([&[FORM_TEXT][..], &list, text.as_bytes()].concat())
+}
+
+/// The text in a token; `None` for the empty one, which is the first page.
+pub fn text_position(list: [u8; 8], token: &str) -> Result<Option<String>> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let bad = || Error::field("page_token", "BAD_PAGE_TOKEN", "expected the next_page_token of an answer, unchanged");
+    if token.len() > 1_024 {
+        return Err(bad());
+    }
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad())?;
+    if bytes.len() < 9 || bytes[0] != FORM_TEXT {
+        return Err(bad());
+    }
+    if bytes[1..9] != list {
+        let said = "expected a token that was made for this list and filter; begin again without one";
+        return Err(Error::field("page_token", "PAGE_TOKEN_OF_OTHER_FILTER", said));
+    }
+    String::from_utf8(bytes[9..].to_vec()).map(Some).map_err(|_| bad())
 }
 
 #[cfg(test)]

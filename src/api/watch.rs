@@ -19,7 +19,7 @@ use crate::model::job::Job;
 use crate::model::state::{self, State};
 
 pub mod run;
-mod token;
+pub(super) mod token;
 
 /// A bookmark comes at least this often.
 pub const BOOKMARK_EVERY: Duration = Duration::from_secs(10);
@@ -191,6 +191,8 @@ impl JobWatch {
                 What::DuplicateObserved { jobs, .. } => (None, jobs),
                 What::Run { .. }
                 | What::Provider { .. }
+                | What::Records { .. }
+                | What::Pull { .. }
                 | What::Schedule { .. }
                 | What::Invalidated { .. }
                 | What::Daemon { .. } => continue,

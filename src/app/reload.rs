@@ -107,6 +107,11 @@ impl Reload {
                 Err(e) => return Err(e.into()),
             });
         }
+        let text = |config: &Config| config.collections.iter().map(|c| format!("{c:?}")).collect::<Vec<_>>();
+        if text(&current) != text(&fresh) {
+            handle.collections().replace(fresh.collections.iter().cloned());
+            done.changes.push(format!("{} collections are declared", fresh.collections.len()));
+        }
         for schedule in fresh.schedules.iter().filter(|s| !current.schedules.contains(s)) {
             if super::declare_schedule(handle, schedule).await? {
                 done.changes.push(format!("schedule {} is in force", schedule.name));

@@ -212,6 +212,13 @@ fn sentence(event: &pb::Event) -> String {
             let detail = if p.detail.is_empty() { String::new() } else { format!(": {}", p.detail) };
             format!("provider {} {}{by}{detail}", p.provider, p.kind)
         }
+        Some(What::Records(r)) => {
+            format!("records {} changes {} to {}", r.collection, r.first_change, r.last_change)
+        }
+        Some(What::Pull(p)) => {
+            let detail = if p.detail.is_empty() { String::new() } else { format!(": {}", p.detail) };
+            format!("pull {} of {} {}{detail}", p.pull_id, p.collection, super::records::pull_state(p.state))
+        }
         Some(What::Schedule(s)) => {
             let detail = if s.detail.is_empty() { String::new() } else { format!(": {}", s.detail) };
             format!("schedule {} {} by {}{detail}", s.schedule, s.kind, s.actor)

@@ -12,6 +12,7 @@ use crate::grpc::pb::admin_service_client::AdminServiceClient;
 use crate::grpc::pb::call_service_client::CallServiceClient;
 use crate::grpc::pb::job_service_client::JobServiceClient;
 use crate::grpc::pb::provider_service_client::ProviderServiceClient;
+use crate::grpc::pb::record_service_client::RecordServiceClient;
 use crate::grpc::pb::run_service_client::RunServiceClient;
 use crate::grpc::pb::schedule_service_client::ScheduleServiceClient;
 
@@ -76,6 +77,10 @@ impl Daemon {
 
     pub fn runs(&self) -> RunServiceClient<Channel> {
         RunServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub fn records(&self) -> RecordServiceClient<Channel> {
+        RecordServiceClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
     }
 
     pub fn providers(&self) -> ProviderServiceClient<Channel> {

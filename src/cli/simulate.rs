@@ -74,6 +74,10 @@ pub struct SimulateArgs {
     /// Refuse a call as a whole when the id of one of its records contains this. May be given many times.
     #[arg(long, value_name = "TEXT")]
     pub poison: Vec<String>,
+    /// Serve a list page by page: PATH=WAY:ITEMS/PAGE, as /users=link:5000/100. WAY is link, cursor, page or offset. May
+    /// be given many times.
+    #[arg(long = "list", value_name = "LIST")]
+    pub lists: Vec<crate::simulator::ListRule>,
     /// Append every arrival to this file as a JSON line.
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,
@@ -115,6 +119,7 @@ impl SimulateArgs {
         set(&mut config.faults.reset_share, self.resets);
         set(&mut config.faults.record_failure_share, self.record_failures);
         config.faults.poison.extend(self.poison);
+        config.lists.extend(self.lists);
         config.log = self.log.or(config.log);
         config.check().map_err(|e| Error::usage(e.to_string()))?;
         Ok(config)

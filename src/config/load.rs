@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::collection;
 use super::explain;
 use super::file;
 use super::problem::{At, Found, Problem, Problems, Source};
@@ -202,6 +203,7 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
         DeclaredProvider { provider: Arc::new(checked), source, origin: entry.key_at.to_string() }
     });
     let providers = providers.collect();
+    let collections = reader.node("collections").map(|node| collection::read_all(found, node)).unwrap_or_default();
     let schedules = reader.node("schedules").map(|node| schedules::read_all(found, node)).unwrap_or_default();
     reader.finish();
     Some(Config {
@@ -215,6 +217,7 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
         log: log?,
         telemetry: telemetry?,
         providers,
+        collections,
         schedules,
     })
 }

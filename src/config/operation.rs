@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::limits::{self, Placed};
+use super::pages;
 use super::problem::{Found, Problem};
 use super::reader::{Reader, Unfit};
 use super::rules;
@@ -79,8 +80,12 @@ pub fn read(
         retry_if: list("retry_if"),
         undo: reader.node("undo").and_then(|n| rules::undo(found, n)),
         keep_bytes: reader.get("keep_bytes", values::size(0..=KEEP_BYTES_MAX)).unwrap_or(KEEP_BYTES),
+        pages: reader.node("pages").and_then(|n| pages::read(found, n)).map(Arc::new),
         cache: reader.node("cache").and_then(|n| rules::cache(found, n)).unwrap_or(cache),
     };
+    if operation.pages.is_some() && operation.single.is_none() {
+        found.add(Problem::new("expected `pages` at an operation with a single lane").at(&entry.node.at));
+    }
     reader.finish();
     (found.count() == before).then_some((checked?, Arc::new(operation)))
 }

@@ -12,6 +12,7 @@ use crate::model::provider::*;
 fn example() -> String {
     let setting = |l: &&str| l.starts_with('#') && !l.starts_with("# ") && l.len() > 1 && !l.starts_with("##");
     let providers = &DEFAULT_TOML[DEFAULT_TOML.find("#[providers.crm]").expect("there is an example")..];
+    let providers = &providers[..providers.find("#[collections.orders]").expect("collections come next")];
     providers.lines().filter(setting).map(|l| format!("{}\n", &l[1..])).collect()
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tracing::Instrument;
 
+use super::collections::Collections;
 use super::dice::Dice;
 use super::outcome::{Spent, outcome};
 use super::writer::Writer;
@@ -26,6 +27,7 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
 
 pub mod direct;
+mod pages;
 mod stays;
 mod uncounted;
 
@@ -46,6 +48,8 @@ pub struct Caller {
     pub writer: Writer,
     pub dice: Dice,
     pub metrics: Arc<Metrics>,
+    /// What pages are kept in.
+    pub collections: Collections,
     /// "Not now" answers in a row.
     pub throttles_in_a_row: Arc<AtomicU32>,
     pub throttled_total: Arc<AtomicU64>,
@@ -121,6 +125,7 @@ impl Caller {
         if errand.lane == Lane::Batch {
             search(&errand, &answer, &mut judgement);
         }
+        let page = self.page(&errand, &answer, &mut judgement);
         let throttled_until = self.throttled_until(&judgement);
         // First: a 429 must slow the gate at once, before the outcome is written.
         self.settle(&mut errand, &mut stays, &answer, ended, throttled_until).await;
@@ -130,7 +135,14 @@ impl Caller {
         let over = |v: &&Verdict| matches!(v, Verdict::Delivered { .. } | Verdict::Rejected { .. });
         let jobs = errand.call.jobs.iter().zip(&judgement.verdicts).filter(|(_, v)| over(v));
         let times: Vec<Duration> = jobs.map(|(job, _)| now.since(job.id.created_at)).collect();
-        self.writer.finish(self.finish(errand, stays, answer, judgement, ended)).await;
+        let finish = self.finish(errand, stays, answer, judgement, ended);
+        let page = page.and_then(|page| page.end(&finish));
+        let is_last = page.as_ref().is_some_and(|page| page.is_last());
+        self.writer.finish_page(finish, page).await;
+        if is_last {
+            // What no page had is to be swept away.
+            self.collections.wake();
+        }
         self.metrics.jobs_done(self.provider.name.as_str(), operation.name.as_str(), &times);
     }
 
@@ -156,7 +168,10 @@ impl Caller {
         }
         let Errand { operation, lane, account, tenant, call, .. } = errand;
         match render(&self.provider, operation, *lane, account, tenant, &call.jobs) {
-            Ok(request) => {
+            Ok(mut request) => {
+                if let Err(reason) = pages::prepare(errand, &mut request) {
+                    return (not_sent("the page cannot be asked for"), Some(RenderError { job: 0, reason }));
+                }
                 let mut answer = self.exchange(request.clone()).await;
                 if crate::mutant::on("library-retry") && answer.is_err() {
                     answer = self.transport.send(request).await;

@@ -14,6 +14,7 @@ use super::caller::{self, Completion};
 use super::cluster::Owned;
 use super::cluster::standing::Standing;
 use super::cluster::truth::Doubts;
+use super::collections::Collections;
 use super::dice::Dice;
 use super::handle::EngineError;
 use super::lender::Lender;
@@ -67,6 +68,8 @@ pub struct GateParts {
     pub open_calls: Arc<OpenCalls>,
     /// Permits of programs outside.
     pub lender: Arc<Lender>,
+    /// What pages are kept in.
+    pub collections: Collections,
 }
 
 /// Questions that wait for the gate. More callers than this wait their turn.

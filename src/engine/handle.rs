@@ -93,7 +93,7 @@ impl Handle {
         &self.0.parts.metrics
     }
 
-    fn writer(&self) -> &Writer {
+    pub(super) fn writer(&self) -> &Writer {
         &self.0.parts.writer
     }
 

@@ -20,7 +20,8 @@ use crate::model::flow::Flow;
 use crate::model::id::FlowId;
 use crate::model::job::NewJob;
 use crate::store::{
-    self, Batch, Begin, Begun, Change, Changed, Committed, Enqueued, FinishCall, Finished, Refusal, Store,
+    self, Batch, Begin, Begun, Change, Changed, Committed, Enqueued, FinishCall, Finished, PageEnd, PageWhat,
+    RecordDone, RecordOp, Refusal, Store,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -36,6 +37,9 @@ const ROOM_WAIT_MAX: Duration = Duration::from_secs(5);
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
+/// The end of a call, and the page that it fetched.
+type Ended = (FinishCall, Option<PageEnd>);
+type RecordResults = Vec<Result<RecordDone, Refusal>>;
 type EnqueueResults = Vec<Result<Enqueued, Refusal>>;
 type Reply<T> = oneshot::Sender<Result<T, EngineError>>;
 
@@ -44,7 +48,8 @@ enum Request {
     Enqueue { jobs: Vec<NewJob>, reply: Reply<EnqueueResults>, _room: tokio::sync::OwnedSemaphorePermit },
     Change { change: Box<Change>, reply: Reply<Result<Changed, Refusal>> },
     Begin { begins: Vec<Begin>, reply: Reply<Vec<Begun>> },
-    Finish { finish: FinishCall, reply: oneshot::Sender<Finished> },
+    Records { ops: Vec<RecordOp>, reply: Reply<RecordResults>, _room: tokio::sync::OwnedSemaphorePermit },
+    Finish { ended: Ended, reply: oneshot::Sender<Finished> },
 }
 
 #[derive(Clone, Debug)]
@@ -85,13 +90,27 @@ impl Writer {
     /// Durable when it returns.
     pub async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<EnqueueResults, EngineError> {
         let bytes: usize = jobs.iter().map(|j| j.payload.len() + 256).sum();
+        let room = self.room(bytes).await?;
+        self.ask(|reply| Request::Enqueue { jobs, reply, _room: room }).await
+    }
+
+    async fn room(&self, bytes: usize) -> Result<tokio::sync::OwnedSemaphorePermit, EngineError> {
         let kib = (bytes / 1_024 + 1).min(INBOX_KIB_MAX) as u32;
         let room = self.room.clone().acquire_many_owned(kib);
         let Ok(room) = tokio::time::timeout(ROOM_WAIT_MAX, room).await else {
             return Err(EngineError::Busy { waiting: INBOX_MAX - self.inbox.capacity() });
         };
-        let room = room.map_err(|_| EngineError::Draining)?;
-        self.ask(|reply| Request::Enqueue { jobs, reply, _room: room }).await
+        room.map_err(|_| EngineError::Draining)
+    }
+
+    /// Durable when it returns. One result per thing to do, in order.
+    pub async fn records(&self, ops: Vec<RecordOp>) -> Result<RecordResults, EngineError> {
+        let bytes = |op: &RecordOp| match op {
+            RecordOp::Write(write) => write.document.as_ref().map_or(0, |d| d.data.len()) + 512,
+            _ => 512,
+        };
+        let room = self.room(ops.iter().map(bytes).sum()).await?;
+        self.ask(|reply| Request::Records { ops, reply, _room: room }).await
     }
 
     pub async fn change(&self, change: Change) -> Result<Changed, EngineError> {
@@ -105,8 +124,14 @@ impl Writer {
     /// Returns when the outcome is durable, however long the store is away. `None`: the daemon ends, and the next one
     /// judges the call.
     pub async fn finish(&self, finish: FinishCall) -> Option<Finished> {
+        self.finish_page(finish, None).await
+    }
+
+    /// The same; what the call fetched is stored by the transaction that ends it.
+    pub async fn finish_page(&self, finish: FinishCall, page: Option<PageEnd>) -> Option<Finished> {
         let (reply, done) = oneshot::channel();
-        self.inbox.send(Request::Finish { finish, reply }).await.ok()?;
+        let ended = (finish, page);
+        self.inbox.send(Request::Finish { ended, reply }).await.ok()?;
         done.await.ok()
     }
 
@@ -126,7 +151,7 @@ struct Actor {
     metrics: Arc<Metrics>,
     supervisor: Supervisor,
     /// Outcomes that the store could not take yet.
-    unsettled: Vec<(FinishCall, oneshot::Sender<Finished>)>,
+    unsettled: Vec<(Ended, oneshot::Sender<Finished>)>,
 }
 
 /// One commit's requests, taken apart into a batch and the replies that wait for it.
@@ -135,8 +160,24 @@ struct Group {
     batch: Batch,
     enqueues: Vec<(usize, Reply<EnqueueResults>)>,
     changes: Vec<Reply<Result<Changed, Refusal>>>,
+    records: Vec<(usize, Reply<RecordResults>)>,
     begins: Vec<(usize, Reply<Vec<Begun>>)>,
     finishes: Vec<oneshot::Sender<Finished>>,
+}
+
+impl Group {
+    /// Returns how much it adds to the commit.
+    fn end(&mut self, (finish, page): Ended, reply: oneshot::Sender<Finished>) -> usize {
+        let records = page.as_ref().map_or(0, |page| match &page.what {
+            PageWhat::Stored { writes, .. } => writes.len(),
+            PageWhat::Failed { .. } => 0,
+        });
+        let weight = finish.outcomes.len() + records;
+        self.batch.finishes.push(finish);
+        self.batch.pages.extend(page);
+        self.finishes.push(reply);
+        weight
+    }
 }
 
 impl Actor {
@@ -182,9 +223,8 @@ impl Actor {
     /// Takes requests until the commit is big enough. What is left goes with the next one.
     fn gather(&mut self, waiting: &mut std::collections::VecDeque<Request>) -> Group {
         let mut group = Group::default();
-        for (finish, reply) in self.unsettled.drain(..) {
-            group.batch.finishes.push(finish);
-            group.finishes.push(reply);
+        for (ended, reply) in self.unsettled.drain(..) {
+            group.end(ended, reply);
         }
         let mut jobs_in_group = 0;
         while jobs_in_group < GROUP_JOBS_MAX {
@@ -205,11 +245,12 @@ impl Actor {
                     group.begins.push((begins.len(), reply));
                     group.batch.begins.extend(begins);
                 }
-                Request::Finish { finish, reply } => {
-                    jobs_in_group += finish.outcomes.len();
-                    group.batch.finishes.push(finish);
-                    group.finishes.push(reply);
+                Request::Records { ops, reply, _room } => {
+                    jobs_in_group += ops.len();
+                    group.records.push((ops.len(), reply));
+                    group.batch.records.extend(ops);
                 }
+                Request::Finish { ended, reply } => jobs_in_group += group.end(ended, reply),
             }
         }
         group
@@ -220,7 +261,8 @@ impl Actor {
         let started = self.clock.steady();
         group.batch.steady = started;
         // Kept because an outcome must survive a failed commit; small beside the transaction itself.
-        let finishes = group.batch.finishes.clone();
+        let page_of = |finish: &FinishCall| group.batch.pages.iter().find(|page| page.call == finish.call).cloned();
+        let finishes: Vec<Ended> = group.batch.finishes.iter().map(|f| (f.clone(), page_of(f))).collect();
         if crate::mutant::on("ack-before-commit") {
             for (n, reply) in group.enqueues.drain(..) {
                 let guess = |i| {
@@ -236,13 +278,23 @@ impl Actor {
             Ok(committed) => {
                 self.metrics.store_commit(self.clock.steady().since(started));
                 count(&self.metrics, &committed);
-                group_reply(group.enqueues, group.changes, group.begins, group.finishes, &self.signals, committed);
+                let records = std::mem::take(&mut group.records);
+                group_reply(
+                    group.enqueues,
+                    group.changes,
+                    records,
+                    group.begins,
+                    group.finishes,
+                    &self.signals,
+                    committed,
+                );
                 Ok(())
             }
             Err(e) => {
                 let away = || EngineError::Unavailable(e.to_string());
                 group.enqueues.into_iter().for_each(|(_, r)| drop(r.send(Err(away()))));
                 group.changes.into_iter().for_each(|r| drop(r.send(Err(away()))));
+                group.records.into_iter().for_each(|(_, r)| drop(r.send(Err(away()))));
                 group.begins.into_iter().for_each(|(_, r)| drop(r.send(Err(away()))));
                 self.unsettled.extend(finishes.into_iter().zip(group.finishes));
                 Err(e)
@@ -277,6 +329,7 @@ fn count(metrics: &Metrics, committed: &Committed) {
 fn group_reply(
     enqueues: Vec<(usize, Reply<EnqueueResults>)>,
     changes: Vec<Reply<Result<Changed, Refusal>>>,
+    records: Vec<(usize, Reply<RecordResults>)>,
     begins: Vec<(usize, Reply<Vec<Begun>>)>,
     finishes: Vec<oneshot::Sender<Finished>>,
     signals: &Signals,
@@ -291,6 +344,10 @@ fn group_reply(
     let mut enqueued = committed.enqueues.into_iter();
     for (n, reply) in enqueues {
         let _ = reply.send(Ok(enqueued.by_ref().take(n).collect()));
+    }
+    let mut written = committed.records.into_iter();
+    for (n, reply) in records {
+        let _ = reply.send(Ok(written.by_ref().take(n).collect()));
     }
     for (changed, reply) in committed.changes.into_iter().zip(changes) {
         let _ = reply.send(Ok(changed));

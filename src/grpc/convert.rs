@@ -18,6 +18,7 @@ pub mod events;
 pub mod jobs;
 pub mod permits;
 pub mod providers;
+pub mod records;
 pub mod runs;
 pub mod schedules;
 

@@ -26,10 +26,12 @@ use super::pb::call_service_server::{CallServiceServer, SERVICE_NAME as CALLS};
 use super::pb::job_service_server::{JobServiceServer, SERVICE_NAME as JOBS};
 use super::pb::permit_service_server::{PermitServiceServer, SERVICE_NAME as PERMITS};
 use super::pb::provider_service_server::{ProviderServiceServer, SERVICE_NAME as PROVIDERS};
+use super::pb::record_service_server::{RecordServiceServer, SERVICE_NAME as RECORDS};
 use super::pb::run_service_server::{RunServiceServer, SERVICE_NAME as RUNS};
 use super::pb::schedule_service_server::{SERVICE_NAME as SCHEDULES, ScheduleServiceServer};
 use super::permit_service::Permits;
 use super::provider_service::Providers;
+use super::record_service::Records;
 use super::run_service::Runs;
 use super::schedule_service::Schedules;
 use super::{listener, pb};
@@ -116,7 +118,7 @@ pub async fn serve(
     let deadline = async {
         stop.cancelled().await;
         // Clients that watch our health go elsewhere while calls finish.
-        for service in ["", JOBS, RUNS, PROVIDERS, CALLS, PERMITS, SCHEDULES, ADMIN] {
+        for service in ["", JOBS, RUNS, PROVIDERS, CALLS, PERMITS, RECORDS, SCHEDULES, ADMIN] {
             health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
         }
         api.clock().sleep_until(api.clock().steady() + limits.grace).await;
@@ -130,12 +132,17 @@ pub async fn serve(
     }
 }
 
-async fn routes(api: &Api, limits: &Limits, stop: &CancellationToken) -> Result<(HealthReporter, Routes), ServeError> {
+pub(super) async fn routes(
+    api: &Api,
+    limits: &Limits,
+    stop: &CancellationToken,
+) -> Result<(HealthReporter, Routes), ServeError> {
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<JobServiceServer<Jobs>>().await;
     health.set_serving::<RunServiceServer<Runs>>().await;
     health.set_serving::<ProviderServiceServer<Providers>>().await;
     health.set_serving::<PermitServiceServer<Permits>>().await;
+    health.set_serving::<RecordServiceServer<Records>>().await;
     health.set_serving::<CallServiceServer<Calls>>().await;
     health.set_serving::<ScheduleServiceServer<Schedules>>().await;
     health.set_serving::<AdminServiceServer<Admin>>().await;
@@ -155,6 +162,7 @@ async fn routes(api: &Api, limits: &Limits, stop: &CancellationToken) -> Result<
         .add_service(bounded!(RunServiceServer::new(Runs { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(ProviderServiceServer::new(Providers { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(PermitServiceServer::new(Permits(api.clone()))))
+        .add_service(bounded!(RecordServiceServer::new(Records { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(CallServiceServer::new(Calls(api.clone()))))
         .add_service(bounded!(ScheduleServiceServer::new(Schedules(api.clone()))))
         .add_service(bounded!(AdminServiceServer::new(Admin(api.clone()))))

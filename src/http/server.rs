@@ -4,10 +4,11 @@
 
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Bounds {
-            connections_max: 256,
+            connections_max: 1_024,
             head_timeout: Duration::from_secs(10),
             head_bytes_max: 16 << 10,
             grace: Duration::from_secs(5),
@@ -49,8 +50,8 @@ pub async fn serve(router: Router, listener: TcpListener, bounds: Bounds, stop: 
             // Ended connections make room.
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept(), if !full => match accepted {
-                Ok((socket, _)) => {
-                    connections.spawn(connection(socket, router.clone(), bounds, stop.clone()));
+                Ok((socket, from)) => {
+                    connections.spawn(connection(socket, from, router.clone(), bounds, stop.clone()));
                 }
                 Err(e) => {
                     tracing::warn!(error = %e, "an HTTP connection could not be accepted");
@@ -66,7 +67,9 @@ pub async fn serve(router: Router, listener: TcpListener, bounds: Bounds, stop: 
     }
 }
 
-async fn connection(socket: TcpStream, router: Router, bounds: Bounds, stop: CancellationToken) {
+async fn connection(socket: TcpStream, from: SocketAddr, router: Router, bounds: Bounds, stop: CancellationToken) {
+    // Who asks, for the record of what was done.
+    let router = router.layer(Extension(from));
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(bounds.head_timeout)

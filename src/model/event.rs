@@ -59,6 +59,20 @@ pub enum What {
         detail: String,
         actor: String,
     },
+    /// Records of a collection changed: numbers of the first and last change of the commit.
+    Records {
+        collection: String,
+        first: i64,
+        last: i64,
+    },
+    /// A pull began, got through its pages, ended.
+    Pull {
+        collection: String,
+        pull: i64,
+        state: super::record::PullState,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    },
     /// Something about a schedule: applied, deleted, paused, resumed, ticked.
     Schedule {
         schedule: String,

@@ -101,6 +101,10 @@ name!(
     OperationName, |s| check_word("an operation name", 63, s)
 );
 name!(
+    /// Name of a collection: a word of at most 63 bytes.
+    CollectionName, |s| check_word("a collection name", 63, s)
+);
+name!(
     /// Name of a declared limit: a word of at most 63 bytes.
     LimitName, |s| check_word("a limit name", 63, s)
 );

@@ -63,6 +63,8 @@ pub struct Operation {
     pub keep_bytes: usize,
     /// What takes a delivered job back.
     pub undo: Option<Undo>,
+    /// It lists things page by page, so a collection can be pulled by it.
+    pub pages: Option<Arc<super::pages::Pages>>,
     /// How answers to callers who wait are cached. Jobs are never answered from a cache.
     pub cache: CacheRule,
 }

@@ -282,6 +282,8 @@ impl Judged<'_> {
                 Some(rule) => self.by_results(rule, answer, oddities),
                 None => self.all(Verdict::Delivered { result: self.keep(&answer.body) }),
             },
+            // An answer to If-None-Match, which only pages send.
+            304 if self.operation.pages.is_some() => self.all(Verdict::Delivered { result: None }),
             300..=399 => {
                 let to = answer.headers.get(http::header::LOCATION).map(|v| String::from_utf8_lossy(v.as_bytes()));
                 let to = excerpt(to.as_deref().unwrap_or("nowhere"));

@@ -61,6 +61,8 @@ pub struct SimulatorConfig {
     pub latency: Latency,
     pub faults: Faults,
     pub records: Records,
+    /// Lists that are read page by page.
+    pub lists: Vec<super::lists::ListRule>,
     /// Answers to GETs; absent: as to everything else.
     pub documents: Option<Documents>,
     /// Arrivals as JSON lines go here.
@@ -81,6 +83,7 @@ impl Default for SimulatorConfig {
             latency: Latency::default(),
             faults: Faults::default(),
             records: Records::default(),
+            lists: Vec::new(),
             documents: None,
             log: None,
             keep_arrivals: 0,

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use super::config::{Faults, SimulatorConfig};
 use super::core::{self, Core, Reply, Seen, Ticket};
 use super::documents::Version;
+use super::lists::Lists;
 use super::log::{Arrival, Log, locked};
 use super::records::{Carried, Reader};
 use super::report::Report;
@@ -52,6 +53,7 @@ pub struct Shared {
     config: SimulatorConfig,
     account_header: Option<HeaderName>,
     reader: Reader,
+    lists: Mutex<Lists>,
     log: Log,
     clock: Clock,
     pub version: Version,
@@ -63,7 +65,21 @@ impl Shared {
         let core = Core::new(config.clone(), clock.steady()).expect("the configuration was checked");
         let account_header = config.account_header.as_deref().and_then(|h| h.parse().ok());
         let reader = Reader::new(&config.records);
-        Shared { core: Mutex::new(core), config, account_header, reader, log, clock, version: Version::default() }
+        let lists = Mutex::new(Lists::new(&config.lists));
+        Shared {
+            core: Mutex::new(core),
+            config,
+            account_header,
+            reader,
+            lists,
+            log,
+            clock,
+            version: Version::default(),
+        }
+    }
+
+    pub fn lists(&self) -> MutexGuard<'_, Lists> {
+        locked(&self.lists)
     }
 
     pub fn report(&self) -> Report {
@@ -216,7 +232,13 @@ impl<'a> Guest<'a> {
             (judged, core.headers(&self.ticket, &self.account, now, shared.clock.now()))
         };
         self.judged = true;
-        let reply = core::reply(&shared.config, &self.ticket, &carried, &judged, headers);
+        let mut reply = core::reply(&shared.config, &self.ticket, &carried, &judged, headers);
+        if let Reply::Answer { status: status @ 200, headers, body } = &mut reply
+            && let Some(list) = shared.lists().answer(&head.method, &head.uri, &head.headers)
+        {
+            (*status, *body) = (list.status, list.body);
+            headers.extend(list.headers);
+        }
         let reply = documented(shared, head, reply);
         if let Some(line) = self.line.take() {
             let versions: Vec<Option<i64>> = carried.records.iter().map(|r| r.version).collect();

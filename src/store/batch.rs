@@ -11,7 +11,7 @@ use crate::model::id::{CallId, FlowId, JobId};
 use crate::model::job::{ClaimedJob, NewJob};
 use crate::model::name::{Account, Key, OperationName, ProviderName};
 use crate::model::shard::Hold;
-use crate::store::{Change, Changed, Refusal};
+use crate::store::{Change, Changed, PageEnd, RecordDone, RecordOp, Refusal};
 
 /// Everything that one transaction does. The parts are applied in the order of the fields: outcomes first, because
 /// they free keys and decide what a cancel may still reach; begins last, because they may take what came before.
@@ -23,6 +23,10 @@ pub struct Batch {
     pub steady: Timestamp,
     pub finishes: Vec<FinishCall>,
     pub changes: Vec<Change>,
+    /// Pages that ended calls fetched. Each counts if the end of its call does.
+    pub pages: Vec<PageEnd>,
+    /// After the pages. What they enqueue comes after `enqueues`.
+    pub records: Vec<RecordOp>,
     pub enqueues: Vec<NewJob>,
     pub begins: Vec<Begin>,
 }
@@ -33,6 +37,7 @@ pub struct Committed {
     pub finishes: Vec<Finished>,
     pub changes: Vec<Result<Changed, Refusal>>,
     pub enqueues: Vec<Result<Enqueued, Refusal>>,
+    pub records: Vec<Result<RecordDone, Refusal>>,
     pub begins: Vec<Begun>,
     /// Every flow that the commit touched, as it stands after it.
     pub flows: Vec<Flow>,

@@ -4,7 +4,7 @@
 use crate::clock::Timestamp;
 use crate::model::event::What;
 use crate::model::flow::Class;
-use crate::model::id::{CallId, JobId, RunId};
+use crate::model::id::{JobId, RunId};
 use crate::model::invalidation::Which;
 use crate::model::job::Payload;
 use crate::model::name::ProviderName;
@@ -48,12 +48,6 @@ pub enum Change {
     PromoteDue {
         limit: u32,
     },
-    /// How far a worker got with a job, for its next attempt. Left out when the call does not have the job any more.
-    SaveCheckpoint {
-        job: i64,
-        call: CallId,
-        body: Payload,
-    },
     CreateRun {
         run: NewRun,
     },
@@ -91,8 +85,7 @@ pub enum Change {
         memory: String,
         news: bool,
     },
-    /// Removes up to `limit` checkpoints from before `dead_before`, and finished jobs, ended calls, events and idempotency
-    /// records older than the bounds.
+    /// Removes up to `limit` finished jobs, ended calls, events and idempotency records older than the bounds.
     /// Calls that a limiter may still need (`calls_before` is steady time) and dead jobs younger than
     /// `dead_before` stay. The limit holds for each kind by itself; an idempotency record goes with its job.
     ///

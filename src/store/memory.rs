@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use async_trait::async_trait;
 
 use super::packer::Packer;
+use super::records::rules::counting;
 use super::rules::{self, Core, Stand};
 use super::{AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose};
 use crate::clock::Timestamp;
@@ -30,6 +31,7 @@ mod enqueue;
 mod finish;
 mod prune;
 mod read;
+mod records;
 mod schedules;
 
 /// Store in memory. Clones share everything but [`Store::close`].
@@ -92,8 +94,6 @@ struct World {
     touched_at: BTreeMap<FlowId, Timestamp>,
     runs: BTreeMap<i64, Run>,
     calls: BTreeMap<CallId, Call>,
-    /// By job: when saved, and what.
-    checkpoints: BTreeMap<i64, (Timestamp, Payload)>,
     idempotency: BTreeMap<(Tenant, IdempotencyKey), ([u8; 32], JobId)>,
     providers: BTreeMap<ProviderName, AppliedProvider>,
     schedules: BTreeMap<ScheduleName, Schedule>,
@@ -102,6 +102,7 @@ struct World {
     epoch: i64,
     limiter_run: Option<String>,
     steady_floor: Timestamp,
+    records: records::Book,
     last_seq: i64,
     last_flow: i64,
     last_run: i64,
@@ -118,20 +119,28 @@ struct Work<'a> {
 }
 
 impl World {
-    fn commit(&mut self, batch: Batch) -> Committed {
+    fn commit(&mut self, mut batch: Batch) -> Committed {
         self.steady_floor = self.steady_floor.max(batch.steady);
         let mut work = Work { now: batch.now, world: self, packer: Packer::default(), touched: BTreeSet::new() };
         let mut done = Committed::default();
-        for call in batch.finishes {
-            done.finishes.push(work.finish(&call));
+        for call in &batch.finishes {
+            done.finishes.push(work.finish(call));
         }
         for change in batch.changes {
             work.packer.section();
             done.changes.push(work.change(change));
         }
         work.packer.section();
+        let asked = batch.enqueues.len();
+        let pages = counting(batch.pages, &batch.finishes, &done.finishes);
+        let sheet = work.records(pages, batch.records, &mut batch.enqueues);
         for job in batch.enqueues {
             done.enqueues.push(work.enqueue(job));
+        }
+        if let Some(mut sheet) = sheet {
+            sheet.enqueued(done.enqueues.split_off(asked));
+            work.save_collections(&sheet);
+            done.records = sheet.answers;
         }
         for begin in batch.begins {
             done.begins.push(work.begin(begin));
@@ -367,10 +376,6 @@ impl Store for MemoryStore {
 
     async fn next_due(&self) -> Result<Timestamp, Error> {
         Ok(self.world()?.next_due())
-    }
-
-    async fn checkpoint(&self, job: i64) -> Result<Option<Arc<str>>, Error> {
-        Ok(self.world()?.checkpoints.get(&job).map(|(_, body)| body.clone()))
     }
 
     async fn run(&self, id: RunId) -> Result<Option<Run>, Error> {

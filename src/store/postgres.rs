@@ -46,6 +46,8 @@ mod leases;
 mod notices;
 mod open;
 mod read;
+mod read_records;
+mod records;
 mod runs;
 mod schedules;
 mod sql;
@@ -231,10 +233,6 @@ impl Store for PgStore {
 
     async fn next_due(&self) -> Result<Timestamp, Error> {
         self.read_next_due().await
-    }
-
-    async fn checkpoint(&self, job: i64) -> Result<Option<std::sync::Arc<str>>, Error> {
-        self.read_checkpoint(job).await
     }
 
     async fn run(&self, id: RunId) -> Result<Option<Run>, Error> {

@@ -1,11 +1,15 @@
 //! Rows of either database to words of the model. Columns are read in the order in which the queries list them, and
 //! both databases list them alike. Must never know: SQL, connections. Next: `sqlite`, `postgres`.
 
+mod records;
+
 use std::sync::Arc;
 
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Error as SqlError, Row};
+
+pub(super) use records::{collection, extremes, forgotten, group, pull_text, record, record_row};
 
 use super::packed;
 use crate::clock::Timestamp;

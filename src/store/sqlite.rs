@@ -40,6 +40,8 @@ mod error;
 mod finish;
 mod open;
 mod read;
+mod read_records;
+mod records;
 mod schedules;
 mod sql;
 mod trip;
@@ -266,10 +268,6 @@ impl Store for SqliteStore {
 
     async fn next_due(&self) -> Result<Timestamp, Error> {
         self.read_next_due().await
-    }
-
-    async fn checkpoint(&self, job: i64) -> Result<Option<std::sync::Arc<str>>, Error> {
-        self.read_checkpoint(job).await
     }
 
     async fn run(&self, id: RunId) -> Result<Option<Run>, Error> {

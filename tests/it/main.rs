@@ -19,6 +19,8 @@ mod outside;
 mod powercut;
 mod python;
 mod readme;
+mod records;
+mod rest;
 mod saturation;
 mod schedules;
 mod simulation;

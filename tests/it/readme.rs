@@ -1,4 +1,4 @@
-//! The documents are run: every ```sh test block of README.md and docs/quickstart.md, one script per document.
+//! The documents are run: every ```sh test block of README.md, docs/quickstart.md and docs/rest.md, one script per document.
 //!
 //! Each runs in a folder of its own, on ports of its own: the well-known ones are replaced in the blocks, and in what
 //! `init` writes. Blocks marked `buf` need that tool and are left out, with a word, where it is missing.
@@ -85,6 +85,14 @@ fn run(document: &str) -> String {
 fn the_readme_does_what_it_says() {
     let said = run("README.md");
     assert!(said.contains("200 of 200 jobs are final (200 delivered)"), "{said}");
+}
+
+#[test]
+fn rest_does_what_its_page_says() {
+    let said = run("docs/rest.md");
+    assert!(said.contains("\"jobId\"") && said.contains("\"payload\":{\"id\":\"user:7\""), "{said}");
+    assert!(said.contains("data:{") || said.contains("data: {"), "{said}");
+    assert!(said.contains("BAD_ID"), "{said}");
 }
 
 #[test]

@@ -177,6 +177,7 @@ async fn start(clock: &Clock, store: &MemoryStore, world: &Arc<World>, seed: u64
         metrics: Arc::new(tidegate::telemetry::metrics::Metrics::new()),
         dice: Dice::seeded(seed.wrapping_mul(1_000).wrapping_add(u64::from(life))),
         retention: Default::default(),
+        collections: Default::default(),
         cluster: None,
     };
     engine::start(parts, declared.collect()).await.expect("the engine starts")

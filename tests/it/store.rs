@@ -35,6 +35,7 @@ mod model;
 mod outside;
 mod postgres;
 mod providers;
+mod records;
 mod retention;
 mod runs;
 mod schedules;

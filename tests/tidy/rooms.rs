@@ -29,7 +29,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     // Edges. Wires see `api` and plain data, never the inside of the engine, never SQL.
     ("api", &["clock", "model", "limiter", "store", "outbound", "config", "engine", "telemetry"]),
     ("grpc", &["clock", "model", "api", "engine::status", "limiter::LimitView", "telemetry"]),
-    ("http", &["clock", "model", "api", "engine::status", "telemetry"]),
+    ("http", &["clock", "model", "api", "grpc::transcode", "engine::status", "telemetry"]),
     // A provider must judge the limits by its own book, so it shares no limit code with the daemon.
     ("simulator", &["clock", "model"]),
     // Frame: the only file that knows every room.

@@ -8,7 +8,7 @@ use super::BadFilter;
 use crate::model::filter::Comparison;
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Token {
+pub(in crate::api) enum Token {
     /// Letters, digits and `_ - . : +`, unquoted.
     Word(String),
     /// Between double quotes.
@@ -50,25 +50,25 @@ pub(super) fn sign(comparison: Comparison) -> &'static str {
 }
 
 /// Reads tokens with one of look-ahead.
-pub(super) struct Reader<'a> {
+pub(in crate::api) struct Reader<'a> {
     text: &'a str,
     at: usize,
     peeked: Option<(usize, Token)>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    pub(in crate::api) fn new(text: &'a str) -> Self {
         Reader { text, at: 0, peeked: None }
     }
 
-    pub(super) fn peek(&mut self) -> Result<(usize, Token), BadFilter> {
+    pub(in crate::api) fn peek(&mut self) -> Result<(usize, Token), BadFilter> {
         let token = self.next()?;
         self.peeked = Some(token.clone());
         Ok(token)
     }
 
     /// Takes the next token if it is this one.
-    pub(super) fn takes(&mut self, token: &Token) -> Result<bool, BadFilter> {
+    pub(in crate::api) fn takes(&mut self, token: &Token) -> Result<bool, BadFilter> {
         let found = self.peek()?.1 == *token;
         if found {
             self.peeked = None;
@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
         Ok(found)
     }
 
-    pub(super) fn takes_word(&mut self, word: &str) -> Result<bool, BadFilter> {
+    pub(in crate::api) fn takes_word(&mut self, word: &str) -> Result<bool, BadFilter> {
         let found = matches!(self.peek()?.1, Token::Word(w) if w == word);
         if found {
             self.peeked = None;
@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
         Ok(found)
     }
 
-    pub(super) fn next(&mut self) -> Result<(usize, Token), BadFilter> {
+    pub(in crate::api) fn next(&mut self) -> Result<(usize, Token), BadFilter> {
         if let Some(token) = self.peeked.take() {
             return Ok(token);
         }

@@ -13,7 +13,7 @@ const TOKEN_BYTES: usize = 1 + 8 + 8 + 8;
 
 /// What all tokens of a watch share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
+pub(in crate::api) struct Stamp {
     /// Stands for the kind of watch and its filter.
     pub list: [u8; 8],
     /// Changes when the store may have forgotten what it had acknowledged, as after a restore.
@@ -22,7 +22,7 @@ pub(super) struct Stamp {
 
 impl Stamp {
     /// A token that goes on after `sequence`.
-    pub(super) fn token(&self, sequence: i64) -> String {
+    pub(in crate::api) fn token(&self, sequence: i64) -> String {
         let mut bytes = Vec::with_capacity(TOKEN_BYTES);
         bytes.push(FORM);
         bytes.extend(self.list);
@@ -32,7 +32,7 @@ impl Stamp {
     }
 
     /// The position in a token; `None` for the empty one.
-    pub(super) fn read(&self, token: &str) -> Result<Option<i64>> {
+    pub(in crate::api) fn read(&self, token: &str) -> Result<Option<i64>> {
         if token.is_empty() {
             return Ok(None);
         }
@@ -65,7 +65,7 @@ impl Stamp {
     }
 
     /// Adds the earliest usable token to an error that says which event is the first.
-    pub(super) fn with_earliest(&self, error: Error) -> Error {
+    pub(in crate::api) fn with_earliest(&self, error: Error) -> Error {
         let first = error.more.metadata.iter().find(|(key, _)| *key == "earliest_sequence");
         match first.and_then(|(_, value)| value.parse::<i64>().ok()) {
             Some(first) => error.with("earliest_resume_token", self.token((first - 1).max(0))),

@@ -160,6 +160,7 @@ impl Gate {
             writer: self.parts.writer.clone(),
             dice: self.parts.dice.clone(),
             metrics: self.parts.metrics.clone(),
+            collections: self.parts.collections.clone(),
             throttles_in_a_row: self.shared.throttles_in_a_row.clone(),
             throttled_total: self.shared.throttled_total.clone(),
         }

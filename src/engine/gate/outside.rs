@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::super::handle::EngineError;
 use super::super::lender::{GRANTS_MAX, Loan, Purpose};
 use super::actor::{AWAY_WAIT, Gate};
+use super::direct::{ASK_AGAIN, ASK_AT_ONCE};
 use crate::clock::Timestamp;
 use crate::limiter::{Acquire, Answer, Spend};
 use crate::model::call::Permit;
@@ -23,12 +24,8 @@ use crate::model::flow::Class;
 
 /// Programs that stand in line at one provider.
 const ASKS_MAX: usize = 1_000;
-/// Asks put to the limiter at a time.
-const ASK_AT_ONCE: usize = 64;
 /// How far one side may be ahead of the other: a burst of long ago must not lock anybody out for long.
 const LEAD_MAX: i64 = 1_000;
-/// An ask that was denied is not put again in the same instant.
-const ASK_AGAIN: Duration = Duration::from_millis(1);
 
 /// What a program asks for.
 #[derive(Debug)]
@@ -138,7 +135,7 @@ impl Gate {
                 (waiting.again_at, waiting.why) = (Timestamp::NEVER, Arc::from("the provider is paused"));
             }
         }
-        self.put_to_limiter(now).await;
+        self.put_outside_to_limiter(now).await;
         let line = std::mem::take(&mut self.outside.line).into_iter();
         let (over, line): (VecDeque<Waiting>, _) = line.partition(|w| w.ask.wait_until <= now);
         self.outside.line = line;
@@ -151,7 +148,7 @@ impl Gate {
         }
     }
 
-    async fn put_to_limiter(&mut self, now: Timestamp) {
+    async fn put_outside_to_limiter(&mut self, now: Timestamp) {
         let due = self.outside.line.iter().enumerate().filter(|(_, w)| w.again_at <= now).map(|(at, _)| at);
         let due: Vec<usize> = due.take(ASK_AT_ONCE).collect();
         if due.is_empty() {
@@ -162,11 +159,9 @@ impl Gate {
             Acquire { spends: spends.clone(), min: *min, max: *max, class: *class, request: 0 }
         };
         let requests: Vec<Acquire> = due.iter().map(request).collect();
-        let answers = match self.parts.limiter.acquire(now, &requests).await {
+        let answers = match self.ask_limiter(now, &requests).await {
             Ok(answers) => answers,
-            Err(e) => {
-                tracing::warn!(provider = %self.current.provider.name, error = %e, "holding programs outside");
-                self.parts.doubts.raise(&e);
+            Err(_) => {
                 for at in due {
                     let waiting = &mut self.outside.line[at];
                     (waiting.again_at, waiting.why) = (now + AWAY_WAIT, Arc::from("the limiter is not available"));

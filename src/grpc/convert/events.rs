@@ -63,6 +63,15 @@ fn event(view: EventView) -> pb::Event {
             W::Cache(pb::CacheInvalidated { namespace, key, prefix, actor })
         }
         What::Daemon { kind, detail } => W::Daemon(pb::DaemonChanged { kind, detail }),
+        What::Records { collection, first, last } => {
+            W::Records(pb::RecordsChanged { collection, first_change: first, last_change: last })
+        }
+        What::Pull { collection, pull, state, detail } => W::Pull(pb::PullChanged {
+            collection,
+            pull_id: pull,
+            state: super::records::pull_state(state) as i32,
+            detail: detail.unwrap_or_default(),
+        }),
     };
     pb::Event { sequence: event.seq, time: time(event.at), what: Some(what) }
 }

@@ -68,6 +68,7 @@ fn operation(method: &str) -> Operation {
         retry_if: Vec::new(),
         keep_bytes: 100,
         undo: None,
+        pages: None,
         cache: Default::default(),
     }
 }

@@ -31,13 +31,6 @@ impl Work<'_> {
                 Ok(edited)
             }
             Change::PromoteDue { limit } => Ok(Changed::Count(self.promote_due(limit))),
-            Change::SaveCheckpoint { job, call, body } => {
-                let has = |core: &Core| core.stand == Stand::Calling && core.call == Some(call);
-                if self.core(job).is_some_and(has) {
-                    self.world.checkpoints.insert(job, (self.now, body));
-                }
-                Ok(Changed::Done)
-            }
             Change::CreateRun { run } => Ok(Changed::Run(self.create_run(run))),
             Change::WishRun { run, wish } => self.wish_run(run, wish).map(Changed::Run),
             Change::CancelRunJobs { run, limit } => self.cancel_run_jobs(run, limit).map(Changed::Count),
@@ -55,8 +48,7 @@ impl Work<'_> {
                 let events = self.prune_events(events_before, limit);
                 let before = finished_before.min(dead_before);
                 let ended = if no_more { self.prune_flows(before, limit) + self.prune_runs(before, limit) } else { 0 };
-                let checkpoints = self.prune_checkpoints(dead_before, limit);
-                Ok(Changed::Count(jobs + calls + events + ended + checkpoints))
+                Ok(Changed::Count(jobs + calls + events + ended))
             }
             Change::Note { what } => {
                 self.packer.note(what);

@@ -26,17 +26,6 @@ impl Work<'_> {
         ((dead.len() + done.len()) as u64, dead.len() < limit && done.len() < limit)
     }
 
-    pub(super) fn prune_checkpoints(&mut self, before: Timestamp, limit: usize) -> u64 {
-        let old = self.world.checkpoints.iter().filter(|(_, (at, _))| *at < before);
-        let mut old: Vec<(Timestamp, i64)> = old.map(|(job, (at, _))| (*at, *job)).collect();
-        old.sort_unstable();
-        old.truncate(limit);
-        for (_, job) in &old {
-            self.world.checkpoints.remove(job);
-        }
-        old.len() as u64
-    }
-
     /// Flows that nothing can name any more: their jobs are gone, and so are the events about them.
     pub(super) fn prune_flows(&mut self, before: Timestamp, limit: usize) -> u64 {
         let before = self.before_events(before);

@@ -39,11 +39,6 @@ impl Work<'_> {
                 Ok(Ok(edited))
             }
             Change::PromoteDue { limit } => self.promote_due(*limit).await.map(|n| Ok(Changed::Count(n))),
-            Change::SaveCheckpoint { job, call, body } => {
-                let save = sqlx::query(sql::SAVE_CHECKPOINT).bind(*job).bind(call.0).bind(text(body)).bind(self.now.0);
-                save.execute(&mut *self.conn).await?;
-                Ok(Ok(Changed::Done))
-            }
             Change::CreateRun { run } => self.create_run(run).await.map(|run| Ok(Changed::Run(run))),
             Change::WishRun { run, wish } => Ok(self.wish_run(*run, *wish).await?.map(Changed::Run)),
             Change::CancelRunJobs { run, limit } => Ok(self.cancel_run_jobs(*run, *limit).await?.map(Changed::Count)),
@@ -58,11 +53,7 @@ impl Work<'_> {
             }
             Change::Prune { finished_before, dead_before, calls_before, events_before, limit } => {
                 let jobs = [(sql::OLD_DEAD, *dead_before), (sql::OLD_DONE, *finished_before)];
-                let log = [
-                    (sql::PRUNE_CALLS, *calls_before),
-                    (sql::PRUNE_EVENTS, *events_before),
-                    (sql::PRUNE_CHECKPOINTS, *dead_before),
-                ];
+                let log = [(sql::PRUNE_CALLS, *calls_before), (sql::PRUNE_EVENTS, *events_before)];
                 Ok(Ok(Changed::Count(self.prune(jobs, log, *limit).await?)))
             }
             Change::Note { what } => {

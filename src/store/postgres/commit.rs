@@ -68,7 +68,8 @@ impl PgStore {
     /// would meet again and again.
     async fn attempt(&self, batch: &Batch, alone: bool) -> Result<Committed, Attempt> {
         // Taken with the begin: one way to the server less.
-        let locks = !batch.finishes.is_empty() || !batch.changes.is_empty() || !batch.enqueues.is_empty();
+        let jobs = !batch.finishes.is_empty() || !batch.changes.is_empty() || !batch.enqueues.is_empty();
+        let locks = jobs || !batch.records.is_empty();
         let begun = match (locks, alone) {
             (false, _) => self.pool.begin().await,
             (true, false) => self.pool.begin_with(concat!("begin;\n", include_str!("share_keys.sql"))).await,

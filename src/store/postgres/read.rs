@@ -31,12 +31,20 @@ const FIRST_WINDOW: usize = 256;
 const LABEL: &str = "((j.labels::json ->> ?) collate \"C\")";
 
 impl PgStore {
-    async fn rows<T>(&self, query: Query<'_>, read: impl Fn(&PgRow) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+    pub(super) async fn rows<T>(
+        &self,
+        query: Query<'_>,
+        read: impl Fn(&PgRow) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
         let rows = query.fetch_all(self.pool()?).await.map_err(error::of)?;
         rows.iter().map(read).collect()
     }
 
-    async fn row<T>(&self, query: Query<'_>, read: impl Fn(&PgRow) -> Result<T, Error>) -> Result<Option<T>, Error> {
+    pub(super) async fn row<T>(
+        &self,
+        query: Query<'_>,
+        read: impl Fn(&PgRow) -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
         let row = query.fetch_optional(self.pool()?).await.map_err(error::of)?;
         row.as_ref().map(read).transpose()
     }
@@ -171,10 +179,6 @@ impl PgStore {
 
     pub(super) async fn read_busy_flows(&self, after: FlowId, limit: usize) -> Result<Vec<Flow>, Error> {
         self.rows(sqlx::query(sql::BUSY_FLOWS).bind(after.0).bind(page(limit) as i64), row::flow).await
-    }
-
-    pub(super) async fn read_checkpoint(&self, job: i64) -> Result<Option<std::sync::Arc<str>>, Error> {
-        self.row(sqlx::query(sql::CHECKPOINT).bind(job), |row| Columns::of(row).str().map(Into::into)).await
     }
 
     pub(super) async fn read_tallies(&self) -> Result<Vec<Tally>, Error> {

@@ -23,6 +23,8 @@ use crate::model::id::{CallId, DaemonId, FlowId};
 use crate::model::invalidation::Which;
 use crate::model::run::Run;
 use crate::store::packer::Packer;
+use crate::store::records::rules::counting;
+use crate::store::records::shelf::{Shelf, names};
 use crate::store::rules::{Core, Stand};
 use crate::store::{Batch, Committed};
 
@@ -85,13 +87,26 @@ impl<'a> Work<'a> {
     }
 
     async fn apply_parts(mut self, batch: &Batch) -> Step<Worked> {
+        // First: whoever holds jobs must not wait for a collection.
+        let names = names(&batch.pages, &batch.records);
+        let sets = if names.is_empty() { Vec::new() } else { self.sets(&names).await? };
         let mut done = Committed { finishes: self.finish_all(&batch.finishes).await?, ..Committed::default() };
         for change in &batch.changes {
             self.packer.section();
             done.changes.push(self.change(change).await?);
         }
         self.packer.section();
-        done.enqueues = self.enqueue_all(&batch.enqueues).await?;
+        let pages = counting(batch.pages.clone(), &batch.finishes, &done.finishes);
+        match self.records(sets, pages, batch.records.clone()).await? {
+            None => done.enqueues = self.enqueue_all(&batch.enqueues).await?,
+            Some(mut sheet) => {
+                let enqueues = [batch.enqueues.clone(), sheet.take_jobs()].concat();
+                done.enqueues = self.enqueue_all(&enqueues).await?;
+                sheet.enqueued(done.enqueues.split_off(batch.enqueues.len()));
+                self.save_collections(&sheet).await?;
+                done.records = sheet.answers;
+            }
+        }
         done.begins = self.begin_all(&batch.begins).await?;
         self.flush().await?;
         self.end_runs().await?;
@@ -103,7 +118,8 @@ impl<'a> Work<'a> {
         let whats = std::mem::take(&mut self.packer).finish();
         // What began or was settled moves the floor of the steady line; the rest need not pay for writing it down.
         let moves_floor = !batch.begins.is_empty() || !batch.finishes.is_empty();
-        if whats.is_empty() && done.flows.is_empty() && !moves_floor && !self.declarations {
+        let wrote = moves_floor || self.declarations || !names.is_empty();
+        if whats.is_empty() && done.flows.is_empty() && !wrote {
             return Ok(Worked { done, transaction: None });
         }
         let notice = notices::payload(

@@ -73,6 +73,10 @@ impl Cells<'_> {
         self.0.add(n).expect("a number can always be bound");
     }
 
+    pub(super) fn real(&mut self, n: f64) {
+        self.0.add(n).expect("a number can always be bound");
+    }
+
     pub(super) fn opt_int(&mut self, n: Option<i64>) {
         self.0.add(n).expect("a number can always be bound");
     }

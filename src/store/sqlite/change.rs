@@ -40,11 +40,6 @@ impl Work<'_> {
                 Ok(Ok(edited))
             }
             Change::PromoteDue { limit } => self.promote_due(limit).await.map(|n| Ok(Changed::Count(n))),
-            Change::SaveCheckpoint { job, call, body } => {
-                let values = [job.into(), call.0.into(), (&*body).into(), self.now.0.into()];
-                self.trip.write(sql::SAVE_CHECKPOINT, &values);
-                Ok(Ok(Changed::Done))
-            }
             Change::CreateRun { run } => self.create_run(run).await.map(|run| Ok(Changed::Run(run))),
             Change::WishRun { run, wish } => Ok(self.wish_run(run, wish).await?.map(Changed::Run)),
             Change::CancelRunJobs { run, limit } => Ok(self.cancel_run_jobs(run, limit).await?.map(Changed::Count)),
@@ -367,12 +362,7 @@ impl Work<'_> {
                 self.trip.write(query, &[old.as_str().into()]);
             }
         }
-        let log = [
-            (sql::PRUNE_CALLS, calls_before),
-            (sql::PRUNE_EVENTS, events_before),
-            (sql::PRUNE_CHECKPOINTS, dead_before),
-        ];
-        for (query, before) in log {
+        for (query, before) in [(sql::PRUNE_CALLS, calls_before), (sql::PRUNE_EVENTS, events_before)] {
             self.trip.write(query, &[before.0.into(), limit.into()]);
             pruned += self.trip.flush().await?;
         }

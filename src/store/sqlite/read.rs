@@ -34,12 +34,16 @@ const LABEL: &str = "(select value from json_each(j.labels) where key = ?)";
 type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
 impl SqliteStore {
-    async fn rows<T>(&self, query: Query<'_>, read: impl Fn(&SqliteRow) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+    pub(super) async fn rows<T>(
+        &self,
+        query: Query<'_>,
+        read: impl Fn(&SqliteRow) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
         let rows = query.fetch_all(self.readers()?).await.map_err(error::of)?;
         rows.iter().map(read).collect()
     }
 
-    async fn row<T>(
+    pub(super) async fn row<T>(
         &self,
         query: Query<'_>,
         read: impl Fn(&SqliteRow) -> Result<T, Error>,
@@ -170,10 +174,6 @@ impl SqliteStore {
 
     pub(super) async fn read_busy_flows(&self, after: FlowId, limit: usize) -> Result<Vec<Flow>, Error> {
         self.rows(sqlx::query(sql::BUSY_FLOWS).bind(after.0).bind(page(limit) as i64), row::flow).await
-    }
-
-    pub(super) async fn read_checkpoint(&self, job: i64) -> Result<Option<std::sync::Arc<str>>, Error> {
-        self.row(sqlx::query(sql::CHECKPOINT).bind(job), |row| Columns::of(row).str().map(Into::into)).await
     }
 
     pub(super) async fn read_tallies(&self) -> Result<Vec<Tally>, Error> {

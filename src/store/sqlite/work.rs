@@ -18,6 +18,7 @@ use crate::model::id::{CallId, FlowId};
 use crate::model::name::{OperationName, ProviderName};
 use crate::model::run::{Run, RunState};
 use crate::store::packer::Packer;
+use crate::store::records::rules::{Sheet, counting};
 use crate::store::rules::{self, Core, Stand};
 use crate::store::{Batch, Committed, Error, Tally};
 
@@ -118,7 +119,17 @@ impl<'a> Work<'a> {
             done.changes.push(self.change(change).await?);
         }
         self.packer.section();
-        done.enqueues = self.enqueue_all(batch.enqueues).await?;
+        let pages = counting(batch.pages, &batch.finishes, &done.finishes);
+        let sheet = self.records(pages, batch.records).await?;
+        let mut enqueues = batch.enqueues;
+        let asked = enqueues.len();
+        enqueues.extend(sheet.as_ref().map(Sheet::take_jobs).unwrap_or_default());
+        done.enqueues = self.enqueue_all(enqueues).await?;
+        if let Some(mut sheet) = sheet {
+            sheet.enqueued(done.enqueues.split_off(asked));
+            self.save_collections(&sheet).await?;
+            done.records = sheet.answers;
+        }
         for begin in batch.begins {
             done.begins.push(self.begin(begin).await?);
         }

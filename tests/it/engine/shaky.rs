@@ -12,11 +12,14 @@ use tidegate::model::flow::Flow;
 use tidegate::model::id::{CallId, FlowId, JobId, RunId};
 use tidegate::model::job::{ClaimedJob, Job};
 use tidegate::model::name::ScheduleName;
+use tidegate::model::name::{CollectionName, Key};
+use tidegate::model::record::{CollectionInfo, Group, Record};
 use tidegate::model::run::Run;
 use tidegate::model::schedule::Schedule;
 use tidegate::store::memory::MemoryStore;
 use tidegate::store::{
-    AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose,
+    AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, RecordPage, Records, Store, StoreInfo, Tally,
+    Whose,
 };
 
 #[derive(Debug)]
@@ -24,6 +27,44 @@ pub struct Shaky {
     pub inner: MemoryStore,
     /// Commits with calls to journal that are still refused.
     pub refusals: AtomicU32,
+}
+
+#[async_trait]
+impl Records for Shaky {
+    async fn collection(&self, name: &CollectionName) -> Result<Option<CollectionInfo>, Error> {
+        self.inner.collection(name).await
+    }
+    async fn collections(&self) -> Result<Vec<CollectionInfo>, Error> {
+        self.inner.collections().await
+    }
+    async fn record(&self, collection: &CollectionName, id: &Key) -> Result<Option<Record>, Error> {
+        self.inner.record(collection, id).await
+    }
+    async fn list_records(
+        &self,
+        collection: &CollectionName,
+        index: Option<(&str, &str)>,
+        after: &str,
+        limit: usize,
+    ) -> Result<RecordPage, Error> {
+        self.inner.list_records(collection, index, after, limit).await
+    }
+    async fn record_changes(&self, of: &CollectionName, after: i64, limit: usize) -> Result<Vec<Record>, Error> {
+        self.inner.record_changes(of, after, limit).await
+    }
+    async fn top_groups(&self, of: &CollectionName, aggregate: &str, limit: usize) -> Result<Vec<Group>, Error> {
+        self.inner.top_groups(of, aggregate, limit).await
+    }
+    async fn groups_between(
+        &self,
+        of: &CollectionName,
+        aggregate: &str,
+        from: i64,
+        to: i64,
+        limit: usize,
+    ) -> Result<Vec<Group>, Error> {
+        self.inner.groups_between(of, aggregate, from, to, limit).await
+    }
 }
 
 #[async_trait]
@@ -88,9 +129,6 @@ impl Store for Shaky {
     }
     async fn next_due(&self) -> Result<Timestamp, Error> {
         self.inner.next_due().await
-    }
-    async fn checkpoint(&self, job: i64) -> Result<Option<std::sync::Arc<str>>, Error> {
-        self.inner.checkpoint(job).await
     }
     async fn run(&self, id: RunId) -> Result<Option<Run>, Error> {
         self.inner.run(id).await

@@ -261,6 +261,7 @@ async fn start(
         metrics: Arc::default(),
         dice: Dice::seeded(life + 1),
         retention: Retention::default(),
+        collections: Default::default(),
         cluster: None,
     };
     engine::start(parts, declared.collect()).await.unwrap()

@@ -65,6 +65,7 @@ pub async fn house_with(limits: Limits, store: Arc<MemoryStore>) -> House {
         metrics: Arc::new(Metrics::new()),
         dice: Dice::seeded(7),
         retention: Retention::default(),
+        collections: Default::default(),
         cluster: None,
     };
     let declared = ["crm", "shop"].map(|name| Declared {

@@ -1,7 +1,6 @@
-//! What programs outside leave in a store: permits without jobs, runs that undo runs, checkpoints of workers.
+//! What programs outside leave in a store: permits without jobs, and runs that undo runs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tidegate::clock::Timestamp;
 use tidegate::model::call::{Ending, LimitKey, Permit};
@@ -17,7 +16,6 @@ suite!(
     permits_without_jobs_are_journaled_with_their_lease,
     permits_of_an_old_epoch_are_not_journaled,
     a_run_is_undone_by_one_run_however_often_it_is_asked_for,
-    a_checkpoint_is_kept_only_while_the_call_has_the_job,
 );
 
 fn loan(bench: &Bench, count: u32) -> Begin {
@@ -88,32 +86,4 @@ async fn a_run_is_undone_by_one_run_however_often_it_is_asked_for(bench: Bench) 
     assert_eq!(listed, [Some(first.id.seq), None]);
     let third = made(bench.change(run(Some(both[0].id.seq))).await);
     assert!(third.id.seq > both[0].id.seq);
-}
-
-async fn a_checkpoint_is_kept_only_while_the_call_has_the_job(mut bench: Bench) {
-    let id = bench.add(job("1")).await;
-    let flow = bench.job(id).await.flow;
-    let call = bench.begin(bench.take(flow, Class::Normal, 1)).await.remove(0).id;
-    let save = |call, body: &str| Change::SaveCheckpoint { job: id.seq, call, body: body.into() };
-    bench.change(save(CallId(call.0 + 1), "0")).await.unwrap();
-    assert_eq!(bench.store.checkpoint(id.seq).await.unwrap(), None);
-    bench.change(save(call, "{\"at\":1}")).await.unwrap();
-    bench.change(save(call, "{\"at\":2}")).await.unwrap();
-    assert_eq!(bench.store.checkpoint(id.seq).await.unwrap().as_deref(), Some("{\"at\":2}"));
-    let retry = Next::Wait { due_at: bench.now, why: Again::Retry };
-    bench.commit(Batch { finishes: vec![bench.end(call, vec![(id.seq, retry)])], ..bench.batch() }).await;
-    bench.change(save(call, "{\"at\":3}")).await.unwrap();
-    assert_eq!(bench.store.checkpoint(id.seq).await.unwrap().as_deref(), Some("{\"at\":2}"));
-    let saved_at = bench.now;
-    bench.pass(Duration::from_secs(60));
-    let prune = |dead_before| Change::Prune {
-        finished_before: Timestamp::ZERO,
-        dead_before,
-        calls_before: Timestamp::ZERO,
-        events_before: Timestamp::ZERO,
-        limit: 10,
-    };
-    assert_eq!(bench.change(prune(saved_at)).await.unwrap(), Changed::Count(0));
-    assert_eq!(bench.change(prune(saved_at + Duration::from_secs(1))).await.unwrap(), Changed::Count(1));
-    assert_eq!(bench.store.checkpoint(id.seq).await.unwrap(), None);
 }
