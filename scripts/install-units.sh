@@ -11,3 +11,5 @@ install -D -m 644 "$here/systemd/tidegate.sysusers" "$root/usr/lib/sysusers.d/ti
 install -D -m 644 "$here/systemd/tidegate.tmpfiles" "$root/usr/lib/tmpfiles.d/tidegate.conf"
 # A configuration that somebody changed stays.
 [ -e "$root/etc/tidegate/tidegate.toml" ] || install -D -m 644 "$here/systemd/tidegate.toml" "$root/etc/tidegate/tidegate.toml"
+# Examples to be copied: what makes a daemon one of many.
+install -D -m 644 "$here/systemd/cluster.conf" "$root/usr/share/doc/tidegate/examples/cluster.conf"

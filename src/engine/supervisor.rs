@@ -85,6 +85,19 @@ impl Beat {
     pub fn beat(&self) {
         self.at.store(self.clock.steady().0, Ordering::Relaxed);
     }
+
+    /// Beats while `work` goes on. Only for work that is bounded by itself, as every operation of a store is: waiting for a
+    /// database that is away is no hang, and must not starve the watchdog.
+    pub async fn through<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = tokio::time::sleep(BEAT_EVERY) => self.beat(),
+            }
+        }
+    }
 }
 
 impl Supervisor {

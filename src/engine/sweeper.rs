@@ -66,7 +66,7 @@ impl Sweeper {
         let mut next_due = self.signals.next_due();
         let mut leases_at = self.clock.steady();
         let mut prune_at = self.clock.steady() + PRUNE_EVERY;
-        self.cancel_left_runs().await;
+        beat.through(self.cancel_left_runs()).await;
         loop {
             beat.beat();
             let due = *next_due.borrow_and_update();
@@ -78,21 +78,20 @@ impl Sweeper {
                 biased;
                 () = beat.stop.cancelled() => return Ok(()),
                 // Not taken when nobody can ask any more: else it would answer at once, for ever.
-                Some(run) = inbox.recv() => self.settle(self.cancel_run(run).await),
+                Some(run) = inbox.recv() => self.settle(beat.through(self.cancel_run(run)).await),
                 _ = next_due.changed() => {}
                 () = self.clock.sleep_until(wake_at) => {}
             }
             if *next_due.borrow() <= self.clock.now() {
-                self.settle(self.chore(|| Change::PromoteDue { limit: CHORE_ROWS }).await);
+                self.settle(beat.through(self.chore(|| Change::PromoteDue { limit: CHORE_ROWS })).await);
             }
             if self.clock.steady() >= leases_at {
-                self.settle(
-                    recover_expired(&self.store, &self.writer, &self.registry, &self.clock, &self.lender).await,
-                );
+                let expired = recover_expired(&self.store, &self.writer, &self.registry, &self.clock, &self.lender);
+                self.settle(beat.through(expired).await);
                 leases_at = self.clock.steady() + LEASES_EVERY;
             }
             if self.clock.steady() >= prune_at {
-                self.settle(self.prune().await);
+                self.settle(beat.through(self.prune()).await);
                 prune_at = self.clock.steady() + PRUNE_EVERY;
             }
         }

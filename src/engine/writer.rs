@@ -206,7 +206,7 @@ impl Actor {
             }
             waiting.extend(arrived.drain(..));
             let group = self.gather(&mut waiting);
-            retry_after = match self.commit(group).await {
+            retry_after = match beat.through(self.commit(group)).await {
                 Ok(()) => None,
                 Err(store::Error::Unavailable { reason }) => {
                     tracing::warn!(%reason, "the store is not available");

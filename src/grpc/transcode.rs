@@ -33,7 +33,7 @@ mod text;
 pub use openapi::openapi;
 pub use problem::Problem;
 pub use rules::Wanted;
-use rules::{Rule, Rules};
+use rules::{PathFields, Rule, Rules};
 
 /// Calls services by verb, path and JSON. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -68,7 +68,7 @@ pub type Tell = Pin<Box<dyn Stream<Item = Result<Told, Problem>> + Send>>;
 #[derive(Debug)]
 pub struct Found<'a> {
     rule: &'a Rule,
-    path: Vec<(&'a str, String)>,
+    path: PathFields<'a>,
 }
 
 impl Found<'_> {

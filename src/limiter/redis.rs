@@ -35,6 +35,7 @@ mod lines;
 pub mod link;
 mod seed;
 mod send;
+mod together;
 mod view;
 
 pub use check::{Finding, Level};
@@ -43,6 +44,7 @@ pub use link::{Link, LinkError, Script};
 
 use desk::Desk;
 use lines::Lines;
+use together::Queues;
 
 /// On the server's line: later than anything that happens. Exact as a double.
 const FAR: f64 = 8e15;
@@ -82,6 +84,7 @@ pub struct RedisLimiter {
     number: AtomicU64,
     lines: Mutex<Lines>,
     desk: Mutex<Desk>,
+    queues: Queues,
     /// The server process whose counts may be used.
     trusted: Mutex<Option<String>>,
     /// The connection on which that process was recognised; 0: none.
@@ -112,6 +115,7 @@ impl RedisLimiter {
             number: AtomicU64::new(0),
             lines: Mutex::new(Lines::new(false)),
             desk: Mutex::new(Desk::default()),
+            queues: Queues::default(),
             trusted: Mutex::new(None),
             recognised: AtomicU64::new(0),
             away: AtomicBool::new(false),
@@ -225,7 +229,7 @@ impl Limiter for RedisLimiter {
 
     async fn settle(&self, now: Timestamp, settles: &[Settle]) -> Result<(), Error> {
         let parts = frames(settles, FRAME_MAX, |s| s.permit.spends.first().map(|(key, _)| &*key.0));
-        let told = parts.iter().map(|(provider, part)| self.tell(now, self.owed(provider, part.to_vec())));
+        let told = parts.iter().map(|(provider, part)| self.tell_together(now, provider, part));
         let (told, ()) = join(join_all(told), self.mend(now)).await;
         told.into_iter().collect()
     }

@@ -6,15 +6,16 @@
 //! one. Must never know: providers' rules, HTTP. Next: `postgres/open`, then `postgres/commit`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlx::PgPool;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use self::days::Days;
 use self::keys::Keys;
-pub use self::open::SETTINGS;
+use self::lender::Lender;
+pub use self::open::{Look, SETTINGS};
 use super::row::{self, Columns};
 use super::{
     AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Notice, Store, StoreInfo, Tally, Whose,
@@ -43,6 +44,7 @@ mod error;
 mod finish;
 mod keys;
 mod leases;
+mod lender;
 mod notices;
 mod open;
 mod read;
@@ -60,13 +62,16 @@ pub struct PgOptions {
     pub url: String,
     /// Connections at most, the listening one among them. Default 8.
     pub connections_max: u32,
+    /// An operation without an answer for this long is given up, and its connection with it. Default 12 s: the server gives
+    /// up first, where it is there (`statement_timeout`), and an actor may be silent for 15 s.
+    pub answer_max: Duration,
     /// For tests that need no durability: accept a server that loses commits in a power cut.
     pub unsafe_durability: bool,
 }
 
 impl PgOptions {
     pub fn new(url: impl Into<String>) -> Self {
-        PgOptions { url: url.into(), connections_max: 8, unsafe_durability: false }
+        PgOptions { url: url.into(), connections_max: 8, answer_max: Duration::from_secs(12), unsafe_durability: false }
     }
 }
 
@@ -80,7 +85,9 @@ impl std::fmt::Debug for PgOptions {
 /// Store in one PostgreSQL database, shared with others of its kind.
 #[derive(Debug)]
 pub struct PgStore {
-    pool: PgPool,
+    lender: Lender,
+    /// For the connection that listens: the driver takes it from a pool of its kind only.
+    listeners: sqlx::PgPool,
     daemon: DaemonId,
     kind: String,
     schema_version: i64,
@@ -97,7 +104,8 @@ impl PgStore {
     pub async fn open(options: PgOptions) -> Result<PgStore, Error> {
         let opened = open::open(&options).await?;
         let store = PgStore {
-            pool: opened.pool,
+            lender: opened.lender,
+            listeners: opened.listeners,
             daemon: opened.daemon,
             kind: opened.kind,
             schema_version: opened.schema_version,
@@ -108,9 +116,14 @@ impl PgStore {
         };
         let today = store.db_now().await?;
         for day in 0..2 {
-            store.days.make(&store.pool, Timestamp(today.0 + day * days::DAY_US)).await?;
+            store.days.make(&store.lender, Timestamp(today.0 + day * days::DAY_US)).await?;
         }
         Ok(store)
+    }
+
+    /// Looks at a database without opening it: nothing is changed, no schema is brought up to date.
+    pub async fn look(options: PgOptions) -> Result<Look, Error> {
+        open::look(&options).await
     }
 
     /// Who this opening of the store is among all that share it.
@@ -118,8 +131,8 @@ impl PgStore {
         self.daemon
     }
 
-    fn pool(&self) -> Result<&PgPool, Error> {
-        if self.pool.is_closed() { Err(closed()) } else { Ok(&self.pool) }
+    fn lender(&self) -> Result<&Lender, Error> {
+        if self.lender.is_closed() { Err(closed()) } else { Ok(&self.lender) }
     }
 }
 
@@ -130,12 +143,12 @@ fn closed() -> Error {
 #[async_trait]
 impl Store for PgStore {
     async fn commit(&self, batch: Batch) -> Result<Committed, Error> {
-        self.pool()?;
+        self.lender()?;
         self.commit_batch(&batch).await
     }
 
     async fn info(&self) -> Result<StoreInfo, Error> {
-        let meta = sqlx::query(sql::META).fetch_one(self.pool()?).await.map_err(error::of)?;
+        let meta = self.lender()?.ask_one(sqlx::query(sql::META)).await.map_err(error::of)?;
         let mut meta = Columns::of(&meta);
         let epoch = meta.int()?;
         let steady = meta.opt_str()?.map(str::to_owned).zip(meta.opt_int()?);
@@ -158,17 +171,19 @@ impl Store for PgStore {
 
     async fn remember_steady(&self, boot: &str, offset_us: i64) -> Result<(), Error> {
         let save = sqlx::query(sql::SAVE_STEADY).bind(boot).bind(offset_us);
-        save.execute(self.pool()?).await.map(drop).map_err(error::of)
+        self.lender()?.ask(save).await.map(drop).map_err(error::of)
     }
 
     async fn bump_epoch(&self, expect: i64, limiter_run: &str) -> Result<i64, Error> {
         let bump = sqlx::query(sql::BUMP_EPOCH).bind(expect).bind(limiter_run);
-        bump.execute(self.pool()?).await.map_err(error::of)?;
+        self.lender()?.ask(bump).await.map_err(error::of)?;
         Ok(self.info().await?.epoch)
     }
 
     async fn notices(&self) -> Result<Option<mpsc::Receiver<Notice>>, Error> {
-        let (receiver, work) = notices::listen(self.pool()?.clone(), self.daemon).await?;
+        let (receiver, work) =
+            notices::listen(self.lender().map(|_| self.listeners.clone())?, self.daemon, self.lender.answer_max)
+                .await?;
         let mut listening = self.listening.lock().await;
         listening.abort_all();
         listening.spawn(work);
@@ -274,6 +289,8 @@ impl Store for PgStore {
 
     async fn close(&self) {
         self.listening.lock().await.abort_all();
-        self.pool.close().await;
+        self.lender.close().await;
+        // Its connection ended with the task above.
+        tokio::time::timeout(Duration::from_secs(1), self.listeners.close()).await.ok();
     }
 }

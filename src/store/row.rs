@@ -83,6 +83,11 @@ impl<'r, R: Cells> Columns<'r, R> {
         value.ok_or_else(|| strange("a value", format!("null in column {}", self.at)))
     }
 
+    /// Passes over a column.
+    pub(super) fn skip(&mut self) {
+        self.at();
+    }
+
     pub(super) fn int(&mut self) -> Read<i64> {
         let value = self.opt_int()?;
         self.there(value)

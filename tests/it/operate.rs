@@ -19,6 +19,7 @@ use crate::support::proxy::Proxy;
 use crate::support::redis::RedisServer;
 use crate::support::servers::Database;
 
+mod outage;
 mod refused;
 mod rolling;
 mod stage;

@@ -39,5 +39,6 @@ mod records;
 mod retention;
 mod runs;
 mod schedules;
+mod silence;
 mod sqlite;
 mod states;

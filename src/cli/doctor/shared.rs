@@ -12,32 +12,38 @@ use crate::clock::Clock;
 use crate::config::Address;
 use crate::limiter::RedisLimiter;
 use crate::limiter::redis::{Level as RedisLevel, Settings};
-use crate::store::Store;
 use crate::store::postgres::{PgOptions, PgStore};
 
 /// Clocks of the servers and of this machine that differ by more than this are worth a look: windows are counted by Redis
 /// alone, but due times are wall times of the daemons.
 const CLOCKS_APART: Duration = Duration::from_secs(1);
 
-/// Schema, durability and clock of the database.
+/// Schema, durability and clock of the database, which is looked at and left as it is.
 pub async fn postgres(address: &Address) -> Finding {
     let failed = |said: String| Finding::new("store", Level::Fail, said);
     let url = match reveal(address) {
         Ok(url) => url,
         Err(e) => return failed(e.to_string()),
     };
-    let store = match PgStore::open(PgOptions::new(url.expose_secret())).await {
-        Ok(store) => store,
+    let look = match PgStore::look(PgOptions::new(url.expose_secret())).await {
+        Ok(look) => look,
         Err(e) => return failed(e.to_string()),
     };
-    let info = store.info().await;
-    store.close().await;
-    let info = match info {
-        Ok(info) => info,
-        Err(e) => return failed(e.to_string()),
+    let known = look.schema_known;
+    let schema = match look.schema {
+        None => format!("no schema yet, a start makes {known}"),
+        Some(schema) if schema > known => {
+            let said = format!("expected schema {known} or older, got {schema}");
+            return failed(format!(
+                "{}: {said}; install the version of tidegate that wrote it, or a newer one",
+                look.kind
+            ));
+        }
+        Some(schema) if schema < known => format!("schema {schema}, a start of this version brings it to {known}"),
+        Some(schema) => format!("schema {schema}"),
     };
-    let said = format!("{}, read back: {}", info.kind, info.durability);
-    let Some(shared) = info.db_now else { return Finding::new("store", Level::Ok, said) };
+    let said = format!("{}, read back: {}; {schema}", look.kind, look.durability);
+    let shared = look.now;
     let here = Clock::system().now();
     let apart = shared.since(here).max(here.since(shared));
     if apart > CLOCKS_APART {

@@ -115,7 +115,7 @@ impl Gate {
 
     pub async fn run(mut self, beat: Beat, inbox: &mut mpsc::Receiver<Question>) -> ActorResult {
         self.shards = self.parts.owned.of(&self.current.provider.name);
-        if let Err(e) = self.load().await {
+        if let Err(e) = beat.through(self.load()).await {
             // Read again below. Not a failure of the actor: a store that is away must not spend its restarts.
             tracing::warn!(provider = %self.current.provider.name, error = %e, "flows could not be read");
             self.shared.reload.store(true, Ordering::Relaxed);
@@ -123,7 +123,7 @@ impl Gate {
         loop {
             beat.beat();
             self.absorb();
-            if let Err(e) = self.follow_leases().await {
+            if let Err(e) = beat.through(self.follow_leases()).await {
                 tracing::warn!(provider = %self.current.provider.name, error = %e, "flows could not be read");
                 self.shared.reload.store(true, Ordering::Relaxed);
                 self.held_until = self.now() + AWAY_WAIT;
@@ -137,7 +137,7 @@ impl Gate {
                 Released::Calls => self.now(),
                 Released::Nothing { wake_at } => wake_at,
             };
-            self.save().await;
+            beat.through(self.save()).await;
             // After a release the gate looks again at once, but not before it has answered who asks.
             let wake_at = wake_at.min(line_at).min(self.now() + BEAT_EVERY);
             tokio::select! {

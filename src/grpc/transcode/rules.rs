@@ -39,6 +39,9 @@ pub(super) struct Rule {
     pub body: Body,
 }
 
+/// Fields that a path gives: name and value, decoded.
+pub(super) type PathFields<'a> = Vec<(&'a str, String)>;
+
 /// Nothing there, or not with this verb.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Wanted {
@@ -76,7 +79,7 @@ impl Rules {
     }
 
     /// The rule, and the fields that the path gives, decoded.
-    pub fn find<'a>(&'a self, verb: &Method, path: &str) -> Result<(&'a Rule, Vec<(&'a str, String)>), Wanted> {
+    pub fn find(&self, verb: &Method, path: &str) -> Result<(&Rule, PathFields<'_>), Wanted> {
         let mut others = Vec::new();
         for rule in &self.0 {
             let Some(fields) = rule.fits(path) else { continue };
@@ -92,7 +95,7 @@ impl Rules {
 }
 
 impl Rule {
-    fn fits(&self, path: &str) -> Option<Vec<(&str, String)>> {
+    fn fits(&self, path: &str) -> Option<PathFields<'_>> {
         let path = match &self.action {
             Some(action) => path.strip_suffix(action.as_str())?.strip_suffix(':')?,
             None => path,

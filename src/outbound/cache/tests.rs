@@ -44,7 +44,8 @@ fn the_rule_and_the_headers_decide_how_long_an_answer_is_good() {
     let age = ("cache-control", "private, max-age=60");
     let etag = ("etag", "\"a\"");
     let swr = ("cache-control", "max-age=60, stale-while-revalidate=30");
-    let cases: &[(CacheRule, u64, &[(&'static str, &str)], &str)] = &[
+    type Case<'a> = (CacheRule, u64, &'a [(&'static str, &'a str)], &'a str);
+    let cases: &[Case<'_>] = &[
         (CacheRule::Etag, 59, &[age, etag], "fresh"),
         (CacheRule::Etag, 60, &[age, etag], "old"),
         (CacheRule::Etag, 0, &[etag], "old"),

@@ -9,7 +9,7 @@ use super::work::{Step, Work};
 use super::{error, sql};
 use crate::model::call::{Lane, LimitKey};
 use crate::model::flow::{Class, Flow};
-use crate::model::id::FlowId;
+use crate::model::id::{CallId, FlowId};
 use crate::model::job::ClaimedJob;
 use crate::model::state::Event;
 use crate::store::packed;
@@ -30,7 +30,7 @@ impl Work<'_> {
         }
         let (allowed, epoch) = self.allowed(begins).await?;
         let flows = self.flows_to_take(&allowed).await?;
-        let mut candidates = self.candidates(&allowed, &flows).await?;
+        let (mut candidates, numbers) = self.candidates(&allowed, &flows).await?;
         let mut picked: Vec<(&Begin, Vec<Vec<Ready>>)> = Vec::with_capacity(begins.len());
         for (begin, takes) in allowed {
             let calls = match begin.bare {
@@ -40,23 +40,21 @@ impl Work<'_> {
             };
             picked.push((begin, calls));
         }
-        self.begin_calls(picked).await
+        self.begin_calls(picked, numbers).await
     }
 
     /// What each begin may take: under the present epoch, and under the present fences of the partitions. Both hold until
     /// the commit. And the epoch.
     async fn allowed<'b>(&mut self, begins: &'b [Begin]) -> Step<(Vec<Allowed<'b>>, i64)> {
-        let epoch = sqlx::query(sql::EPOCH).fetch_one(&mut *self.conn).await?;
-        let epoch = Columns::of(&epoch).int()?;
         let holds = || begins.iter().flat_map(|b| b.takes.iter().map(|take| (b.provider.as_str(), take.hold)));
         let partitions: BTreeSet<(&str, i64)> = holds().map(|(p, hold)| (p, i64::from(hold.shard))).collect();
-        let mut fences = self.fences(&partitions).await?;
+        let (mut epoch, mut fences) = self.fences(&partitions).await?;
         let on_record = fences.values().map(BTreeMap::len).sum::<usize>();
         if on_record < partitions.len() && holds().any(|(_, hold)| hold.fence == 0) {
             // Nobody ever claimed them. Put them on record, so that there is something to lock.
             let (providers, shards): (Vec<&str>, Vec<i64>) = partitions.iter().copied().unzip();
             sqlx::query(sql::MAKE_PARTITIONS).bind(providers).bind(shards).execute(&mut *self.conn).await?;
-            fences = self.fences(&partitions).await?;
+            (epoch, fences) = self.fences(&partitions).await?;
         }
         let allowed = begins.iter().map(|begin| {
             let fences = fences.get(begin.provider.as_str());
@@ -68,16 +66,22 @@ impl Work<'_> {
         Ok((allowed.collect(), epoch))
     }
 
-    /// By provider and shard.
-    async fn fences(&mut self, partitions: &BTreeSet<(&str, i64)>) -> Step<BTreeMap<String, BTreeMap<i64, i64>>> {
+    /// The epoch; and the fences of those partitions that are on record, by provider and shard.
+    async fn fences(
+        &mut self,
+        partitions: &BTreeSet<(&str, i64)>,
+    ) -> Step<(i64, BTreeMap<String, BTreeMap<i64, i64>>)> {
         let (providers, shards): (Vec<&str>, Vec<i64>) = partitions.iter().copied().unzip();
-        let mut fences: BTreeMap<String, BTreeMap<i64, i64>> = BTreeMap::new();
+        let (mut epoch, mut fences) = (i64::MAX, BTreeMap::<String, BTreeMap<i64, i64>>::new());
         for row in sqlx::query(sql::FENCES).bind(providers).bind(shards).fetch_all(&mut *self.conn).await? {
             let mut columns = Columns::of(&row);
-            let of = fences.entry(columns.str()?.to_owned()).or_default();
-            of.insert(columns.int()?, columns.int()?);
+            epoch = columns.int()?;
+            if let Some(provider) = columns.opt_str()? {
+                let of = fences.entry(provider.to_owned()).or_default();
+                of.insert(columns.int()?, columns.int()?);
+            }
         }
-        Ok(fences)
+        Ok((epoch, fences))
     }
 
     /// The flows that the begins name, held or not by a state of their run that holds until the commit.
@@ -115,39 +119,49 @@ impl Work<'_> {
         Ok(flows)
     }
 
-    /// Locks as many ready jobs as the begins may take together.
-    async fn candidates(&mut self, allowed: &[Allowed<'_>], flows: &BTreeMap<FlowId, Flow>) -> Step<Candidates> {
-        let mut wanted: BTreeMap<(FlowId, Class), i64> = BTreeMap::new();
+    /// Locks as many ready jobs as the begins may take together, and draws a number for each that may have a call of its
+    /// own.
+    async fn candidates(
+        &mut self,
+        allowed: &[Allowed<'_>],
+        flows: &BTreeMap<FlowId, Flow>,
+    ) -> Step<(Candidates, Vec<CallId>)> {
+        // How many, and whether on the single lane.
+        let mut wanted: BTreeMap<(FlowId, Class), (i64, i64)> = BTreeMap::new();
         for (begin, takes) in allowed {
             for take in takes.iter().filter(|take| may_take(begin, take, flows)) {
                 let most = if begin.lane == Lane::Single { take.count.min(begin.calls_max) } else { take.count };
-                let sum = wanted.entry((take.flow, take.class)).or_default();
+                let (sum, draws) = wanted.entry((take.flow, take.class)).or_default();
                 *sum = sum.saturating_add(i64::from(most));
+                *draws |= i64::from(begin.lane == Lane::Single);
             }
         }
-        wanted.retain(|_, count| *count > 0);
-        let mut candidates = Candidates::new();
+        wanted.retain(|_, (count, _)| *count > 0);
+        let (mut candidates, mut numbers) = (Candidates::new(), Vec::new());
         if wanted.is_empty() {
-            return Ok(candidates);
+            return Ok((candidates, numbers));
         }
         let ids: Vec<i64> = wanted.keys().map(|(flow, _)| flow.0).collect();
         let classes: Vec<i64> = wanted.keys().map(|(_, class)| *class as i64).collect();
-        let counts: Vec<i64> = wanted.values().copied().collect();
+        let (counts, draws): (Vec<i64>, Vec<i64>) = wanted.values().copied().unzip();
         let places: Vec<(FlowId, Class)> = wanted.into_keys().collect();
-        let claim = sqlx::query(sql::CLAIM).bind(ids).bind(classes).bind(counts);
+        let claim = sqlx::query(sql::CLAIM).bind(ids).bind(classes).bind(counts).bind(draws);
         for row in claim.fetch_all(&mut *self.conn).await? {
             let mut columns = Columns::of(&row);
             let nth = columns.int()?;
             let place = usize::try_from(nth - 1).ok().and_then(|n| places.get(n));
             let place = *place.ok_or_else(|| error::strange("a position of the claim", nth))?;
             candidates.entry(place).or_default().push_back(row::ready_of(&mut columns, place.0, place.1)?);
+            numbers.extend(columns.opt_int()?.map(CallId));
         }
-        Ok(candidates)
+        Ok((candidates, numbers))
     }
 
-    async fn begin_calls(&mut self, picked: Vec<(&Begin, Vec<Vec<Ready>>)>) -> Step<Vec<Begun>> {
-        let count = picked.iter().map(|(_, calls)| calls.len()).sum();
-        let ids = if count == 0 { Vec::new() } else { self.draw_calls(count).await? };
+    async fn begin_calls(&mut self, picked: Vec<(&Begin, Vec<Vec<Ready>>)>, mut ids: Vec<CallId>) -> Step<Vec<Begun>> {
+        let count: usize = picked.iter().map(|(_, calls)| calls.len()).sum();
+        if count > ids.len() {
+            ids.extend(self.draw_calls(count - ids.len()).await?);
+        }
         let mut ids = ids.into_iter();
         let mut all = Vec::with_capacity(picked.len());
         for (begin, calls) in picked {
@@ -168,21 +182,12 @@ impl Work<'_> {
             all.push((begin, begun));
         }
         if count > 0 {
-            self.claim_jobs(&all).await?;
             self.journal(&all).await?;
         }
         Ok(all.into_iter().map(|(_, begun)| begun).collect())
     }
 
-    async fn claim_jobs(&mut self, all: &[(&Begin, Begun)]) -> Step<()> {
-        let calls = all.iter().flat_map(|(_, begun)| &begun.calls);
-        let (jobs, calls): (Vec<i64>, Vec<i64>) =
-            calls.flat_map(|call| call.jobs.iter().map(|job| (job.id.seq, call.id.0))).unzip();
-        let claim = sqlx::query(sql::BEGIN_JOBS).bind(jobs).bind(calls).bind(self.now.0);
-        claim.execute(&mut *self.conn).await?;
-        Ok(())
-    }
-
+    /// Journals the calls and claims their jobs.
     async fn journal(&mut self, all: &[(&Begin, Begun)]) -> Step<()> {
         let calls = || all.iter().flat_map(|(begin, begun)| begun.calls.iter().map(move |call| (*begin, call)));
         let ints = |get: fn(&Begin) -> i64| -> Vec<i64> { calls().map(|(begin, _)| get(begin)).collect() };
@@ -201,7 +206,9 @@ impl Work<'_> {
         let jobs: Vec<Vec<u8>> = calls()
             .map(|(_, call)| packed::pack(&call.jobs.iter().map(|job| job.id.seq).collect::<Vec<_>>()))
             .collect();
-        let insert = sqlx::query(sql::INSERT_CALLS)
+        let (claimed, claimed_by): (Vec<i64>, Vec<i64>) =
+            calls().flat_map(|(_, call)| call.jobs.iter().map(|job| (job.id.seq, call.id.0))).unzip();
+        let begin = sqlx::query(sql::BEGIN_CALLS)
             .bind(ids)
             .bind(providers)
             .bind(operations)
@@ -214,8 +221,10 @@ impl Work<'_> {
             .bind(self.now.0)
             .bind(jobs)
             .bind(self.daemon.to_string())
+            .bind(claimed)
+            .bind(claimed_by)
             .bind(ints(|begin| i64::from(begin.outside)));
-        insert.execute(&mut *self.conn).await?;
+        begin.execute(&mut *self.conn).await?;
         Ok(())
     }
 }

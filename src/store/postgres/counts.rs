@@ -24,7 +24,6 @@ impl Work<'_> {
             return Ok(());
         }
         self.need_flows(deltas.keys().copied().collect()).await?;
-        self.add_to_flows(&deltas).await?;
         let mut tallies: BTreeMap<(&ProviderName, &OperationName), Delta> = BTreeMap::new();
         let mut runs: BTreeMap<i64, Delta> = BTreeMap::new();
         for (id, delta) in &deltas {
@@ -36,13 +35,10 @@ impl Work<'_> {
                 runs.entry(key.run).or_default().add(delta);
             }
         }
-        if !tallies.is_empty() {
-            let providers: Vec<&str> = tallies.keys().map(|(provider, _)| provider.as_str()).collect();
-            let operations: Vec<&str> = tallies.keys().map(|(_, operation)| operation.as_str()).collect();
-            let deltas: Vec<Delta> = tallies.values().copied().collect();
-            let save = sqlx::query(sql::SAVE_TALLIES).bind(providers).bind(operations);
-            bind_deltas(save, &deltas).execute(&mut *self.conn).await?;
-        }
+        let providers: Vec<String> = tallies.keys().map(|(provider, _)| provider.to_string()).collect();
+        let operations: Vec<String> = tallies.keys().map(|(_, operation)| operation.to_string()).collect();
+        let sums: Vec<Delta> = tallies.into_values().collect();
+        self.add_to_flows(&deltas, (providers, operations, sums)).await?;
         if !runs.is_empty() {
             let seqs: Vec<i64> = runs.keys().copied().collect();
             let deltas: Vec<Delta> = runs.values().copied().collect();
@@ -55,10 +51,16 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn add_to_flows(&mut self, deltas: &BTreeMap<FlowId, Delta>) -> Step<()> {
+    /// Adds to the flows, and to the sums per operation.
+    async fn add_to_flows(
+        &mut self,
+        deltas: &BTreeMap<FlowId, Delta>,
+        (providers, operations, sums): (Vec<String>, Vec<String>, Vec<Delta>),
+    ) -> Step<()> {
         let ids: Vec<i64> = deltas.keys().map(|id| id.0).collect();
         let values: Vec<Delta> = deltas.values().copied().collect();
-        let save = bind_deltas(sqlx::query(sql::SAVE_FLOWS).bind(ids), &values).bind(self.now.0);
+        let save = bind_deltas(sqlx::query(sql::SAVE_COUNTS).bind(ids), &values).bind(self.now.0);
+        let save = bind_deltas(save.bind(providers).bind(operations), &sums);
         let rows = save.fetch_all(&mut *self.conn).await?;
         if rows.len() != deltas.len() {
             return Err(Trouble::Again("a flow went away while it was used".to_owned()));

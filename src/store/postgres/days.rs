@@ -7,8 +7,9 @@
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
+use super::lender::{Lender, within};
 use super::row::Columns;
 use super::{error, sql};
 use crate::clock::Timestamp;
@@ -49,30 +50,32 @@ impl Days {
     }
 
     /// Makes sure that jobs can end on the day of `at`.
-    pub(super) async fn make(&self, pool: &PgPool, at: Timestamp) -> Result<(), Error> {
+    pub(super) async fn make(&self, lender: &Lender, at: Timestamp) -> Result<(), Error> {
         let day = day_of(at);
         if self.known().contains(&day) {
             return Ok(());
         }
-        let mut conn = pool.acquire().await.map_err(error::of)?;
-        make(&mut conn, day).await.map_err(error::of)?;
+        let mut lent = lender.lend().await.map_err(error::of)?;
+        let made = within(lender.answer_max, make(lent.conn(), day)).await;
+        lent.judge(made).map_err(error::of)?;
         self.known().insert(day);
         Ok(())
     }
 
     /// Drops the days that ended before `before`. Jobs with idempotency keys go one by one, up to `limit`, because their
     /// keys go with them; a day is dropped when none of them is left. Returns how many went one by one.
-    pub(super) async fn drop_before(&self, pool: &PgPool, before: Timestamp, limit: u32) -> Result<u64, Error> {
-        let mut conn = pool.acquire().await.map_err(error::of)?;
+    pub(super) async fn drop_before(&self, lender: &Lender, before: Timestamp, limit: u32) -> Result<u64, Error> {
         let mut left = u64::from(limit);
-        for day in days(&mut conn).await?.into_iter().filter(|day| (day + 1).saturating_mul(DAY_US) <= before.0) {
-            let named = drop_named(&mut conn, day, left).await.map_err(error::of)?;
+        for day in days(lender).await?.into_iter().filter(|day| (day + 1).saturating_mul(DAY_US) <= before.0) {
+            let named = drop_named(lender, day, left).await.map_err(error::of)?;
             left -= named.min(left);
             if left == 0 {
                 break;
             }
             self.known().remove(&day);
-            match drop_day(&mut conn, day).await {
+            let mut lent = lender.lend().await.map_err(error::of)?;
+            let dropped = within(lender.answer_max, drop_day(lent.conn(), day)).await;
+            match lent.judge(dropped) {
                 Ok(()) => {}
                 // Somebody reads it (lock not available) or has dropped it (undefined table).
                 Err(e) if matches!(code(&e).as_deref(), Some("55P03" | "42P01" | "40P01")) => {}
@@ -87,8 +90,8 @@ fn code(error: &sqlx::Error) -> Option<String> {
     error.as_database_error()?.code().map(|code| code.into_owned())
 }
 
-async fn days(conn: &mut PgConnection) -> Result<Vec<i64>, Error> {
-    let rows = sqlx::query(sql::DAYS).fetch_all(conn).await.map_err(error::of)?;
+async fn days(lender: &Lender) -> Result<Vec<i64>, Error> {
+    let rows = lender.ask(sqlx::query(sql::DAYS)).await.map_err(error::of)?;
     let mut days = Vec::with_capacity(rows.len());
     for row in rows {
         days.extend(day_in(Columns::of(&row).str()?));
@@ -118,7 +121,7 @@ async fn make(conn: &mut PgConnection, day: i64) -> Result<(), sqlx::Error> {
     transaction.commit().await
 }
 
-async fn drop_named(conn: &mut PgConnection, day: i64, limit: u64) -> Result<u64, sqlx::Error> {
+async fn drop_named(lender: &Lender, day: i64, limit: u64) -> Result<u64, sqlx::Error> {
     let name = name(day);
     let gone = format!(
         "with gone as (
@@ -129,7 +132,8 @@ async fn drop_named(conn: &mut PgConnection, day: i64, limit: u64) -> Result<u64
          )
          select count(*) from gone"
     );
-    let gone = sqlx::query(AssertSqlSafe(gone)).persistent(false).bind(limit as i64).fetch_one(conn).await?;
+    let gone = sqlx::query(AssertSqlSafe(gone)).persistent(false).bind(limit as i64);
+    let gone = lender.ask_one(gone).await?;
     Ok(sqlx::Row::try_get::<i64, _>(&gone, 0)?.unsigned_abs())
 }
 

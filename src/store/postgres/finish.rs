@@ -17,7 +17,7 @@ impl Work<'_> {
         if calls.is_empty() {
             return Ok(Vec::new());
         }
-        let mut open = self.open_calls(calls).await?;
+        let (mut open, mut before) = self.end_calls(calls).await?;
         let mut missing: HashMap<CallId, Vec<JobOutcome>> = HashMap::new();
         let mut seen = HashSet::new();
         for call in calls.iter().filter(|call| seen.insert(call.call)) {
@@ -29,24 +29,24 @@ impl Work<'_> {
         }
         let outcomes =
             calls.iter().flat_map(|call| call.outcomes.iter().chain(missing.get(&call.call).into_iter().flatten()));
-        let before = self.cores(outcomes.map(|o| o.job).collect()).await?;
+        let unseen: BTreeSet<i64> = outcomes.map(|o| o.job).filter(|seq| !before.contains_key(seq)).collect();
+        before.extend(self.cores(unseen).await?);
         let mut after: BTreeMap<i64, Core> = BTreeMap::new();
         let mut results = Vec::with_capacity(calls.len());
-        let mut ended: Vec<&FinishCall> = Vec::with_capacity(calls.len());
         for call in calls {
             self.packer.section();
             // A second end of the same call within one commit finds it ended.
             let untold = open.remove(&call.call).map(|_| missing.remove(&call.call).unwrap_or_default());
             let mut done = Finished { applied: untold.is_some(), ..Finished::default() };
-            if untold.is_some() {
-                ended.push(call);
+            if let (true, Some(spends)) = (done.applied, &call.spends) {
+                let respend = sqlx::query(sql::RESPEND_CALL).bind(call.call.0).bind(spends_text(spends));
+                respend.execute(&mut *self.conn).await?;
             }
             for outcome in call.outcomes.iter().chain(untold.iter().flatten()) {
                 self.finish_job(call, outcome, &before, &mut after, &mut done);
             }
             results.push(done);
         }
-        self.end_calls(&ended).await?;
         let changed = after.into_values().map(|new| (before[&new.id.seq].clone(), new)).collect();
         self.save_jobs(changed).await?;
         Ok(results)
@@ -83,21 +83,47 @@ impl Work<'_> {
         }
     }
 
-    /// Jobs of those of the calls that are open, and locks these.
-    async fn open_calls(&mut self, calls: &[FinishCall]) -> Step<HashMap<CallId, Vec<i64>>> {
-        let ids: Vec<i64> = calls.iter().map(|call| call.call.0).collect();
-        let mut open = HashMap::new();
-        for row in sqlx::query(sql::OPEN_CALL_JOBS).bind(ids).fetch_all(&mut *self.conn).await? {
-            let mut columns = Columns::of(&row);
-            open.insert(CallId(columns.int()?), columns.packed()?);
+    /// Ends those of the calls that are open and tells their jobs; and the jobs of the outcomes, where they are hot, locked.
+    async fn end_calls(&mut self, calls: &[FinishCall]) -> Step<(HashMap<CallId, Vec<i64>>, HashMap<i64, Core>)> {
+        // Of two ends of a call in one commit the first counts.
+        let mut first: BTreeMap<CallId, &FinishCall> = BTreeMap::new();
+        for call in calls {
+            first.entry(call.call).or_insert(call);
         }
-        Ok(open)
+        let ints = |get: fn(&FinishCall) -> i64| -> Vec<i64> { first.values().map(|call| get(call)).collect() };
+        let statuses: Vec<Option<i64>> = first.values().map(|call| call.status.map(i64::from)).collect();
+        let errors: Vec<_> = first.values().map(|call| opt_text(call.error.as_deref())).collect();
+        let jobs: BTreeSet<i64> = calls.iter().flat_map(|call| &call.outcomes).map(|o| o.job).collect();
+        let end = sqlx::query(sql::END_CALLS)
+            .bind(ints(|call| call.call.0))
+            .bind(ints(|call| call.ending as i64))
+            .bind(statuses)
+            .bind(errors)
+            .bind(ints(|call| call.settled_at.0))
+            .bind(self.now.0)
+            .bind(jobs.into_iter().collect::<Vec<i64>>());
+        let (mut open, mut cores) = (HashMap::with_capacity(first.len()), HashMap::with_capacity(first.len()));
+        for row in end.fetch_all(&mut *self.conn).await? {
+            let mut columns = Columns::of(&row);
+            match columns.opt_int()? {
+                Some(call) => drop(open.insert(CallId(call), columns.packed()?)),
+                None => {
+                    columns.skip();
+                    let core = columns.core()?;
+                    cores.insert(core.id.seq, core);
+                }
+            }
+        }
+        Ok((open, cores))
     }
 
     /// The jobs as they stand, the hot ones locked.
     async fn cores(&mut self, jobs: BTreeSet<i64>) -> Step<HashMap<i64, Core>> {
-        let jobs: Vec<i64> = jobs.into_iter().collect();
         let mut cores = HashMap::with_capacity(jobs.len());
+        if jobs.is_empty() {
+            return Ok(cores);
+        }
+        let jobs: Vec<i64> = jobs.into_iter().collect();
         for row in sqlx::query(sql::CORES).bind(&jobs).fetch_all(&mut *self.conn).await? {
             let core = row::core(&row)?;
             cores.insert(core.id.seq, core);
@@ -110,23 +136,5 @@ impl Work<'_> {
             }
         }
         Ok(cores)
-    }
-
-    async fn end_calls(&mut self, ended: &[&FinishCall]) -> Step<()> {
-        if ended.is_empty() {
-            return Ok(());
-        }
-        for (call, spends) in ended.iter().filter_map(|call| Some((call.call.0, call.spends.as_ref()?))) {
-            let respend = sqlx::query(sql::RESPEND_CALL).bind(call).bind(spends_text(spends));
-            respend.execute(&mut *self.conn).await?;
-        }
-        let ids: Vec<i64> = ended.iter().map(|call| call.call.0).collect();
-        let endings: Vec<i64> = ended.iter().map(|call| call.ending as i64).collect();
-        let statuses: Vec<Option<i64>> = ended.iter().map(|call| call.status.map(i64::from)).collect();
-        let errors: Vec<_> = ended.iter().map(|call| opt_text(call.error.as_deref())).collect();
-        let settled: Vec<i64> = ended.iter().map(|call| call.settled_at.0).collect();
-        let end = sqlx::query(sql::END_CALLS).bind(ids).bind(endings).bind(statuses).bind(errors).bind(settled);
-        end.bind(self.now.0).execute(&mut *self.conn).await?;
-        Ok(())
     }
 }

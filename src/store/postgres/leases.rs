@@ -18,10 +18,10 @@ use crate::store::leases::{DaemonNow, Lease, Leases};
 impl Leases for PgStore {
     async fn beat(&self, daemon: DaemonId, name: &str, lease: Duration) -> Result<bool, Error> {
         let lease = i64::try_from(lease.as_micros()).unwrap_or(i64::MAX / 4);
-        let pool = self.pool()?;
+        let lender = self.lender()?;
         let beat = sqlx::query(sql::BEAT).bind(daemon.to_string()).bind(name).bind(lease);
-        let row = beat.fetch_one(pool).await.map_err(error::of)?;
-        sqlx::query(sql::FORGET_DAEMONS).execute(pool).await.map_err(error::of)?;
+        let row = lender.ask_one(beat).await.map_err(error::of)?;
+        lender.ask(sqlx::query(sql::FORGET_DAEMONS)).await.map_err(error::of)?;
         Ok(Columns::of(&row).int()? != 0)
     }
 
@@ -31,14 +31,15 @@ impl Leases for PgStore {
         provider: &ProviderName,
         shards_max: usize,
     ) -> Result<Vec<(u16, i64)>, Error> {
-        let pool = self.pool()?;
+        let lender = self.lender()?;
         // All on record, so that a claim is one statement over rows that exist.
         let shards: Vec<i64> = (0..i64::from(SHARDS)).collect();
         let providers = vec![provider.as_str(); shards.len()];
         let make = sqlx::query(sql::MAKE_PARTITIONS).bind(providers).bind(shards);
-        make.execute(pool).await.map_err(error::of)?;
+        lender.ask(make).await.map_err(error::of)?;
         let claim = sqlx::query(sql::CLAIM_PARTITIONS).bind(daemon.to_string()).bind(provider.as_str());
-        let rows = claim.bind(shards_max.min(usize::from(SHARDS)) as i64).fetch_all(pool).await.map_err(error::of)?;
+        let claim = claim.bind(shards_max.min(usize::from(SHARDS)) as i64);
+        let rows = lender.ask(claim).await.map_err(error::of)?;
         let mut claimed = Vec::with_capacity(rows.len());
         for row in rows {
             let mut columns = Columns::of(&row);
@@ -51,7 +52,8 @@ impl Leases for PgStore {
     async fn release(&self, daemon: DaemonId, provider: &ProviderName, shards: &[u16]) -> Result<(), Error> {
         let shards: Vec<i64> = shards.iter().map(|shard| i64::from(*shard)).collect();
         let release = sqlx::query(sql::RELEASE_PARTITIONS).bind(daemon.to_string()).bind(provider.as_str());
-        release.bind(shards).bind(notices::given_back(daemon)).execute(self.pool()?).await.map(drop).map_err(error::of)
+        let release = release.bind(shards).bind(notices::given_back(daemon));
+        self.lender()?.ask(release).await.map(drop).map_err(error::of)
     }
 
     async fn owned(&self, daemon: DaemonId) -> Result<Vec<Lease>, Error> {
@@ -60,7 +62,7 @@ impl Leases for PgStore {
     }
 
     async fn daemons(&self) -> Result<Vec<DaemonNow>, Error> {
-        let rows = sqlx::query(sql::DAEMONS).fetch_all(self.pool()?).await.map_err(error::of)?;
+        let rows = self.lender()?.ask(sqlx::query(sql::DAEMONS)).await.map_err(error::of)?;
         let mut daemons = Vec::with_capacity(rows.len());
         for row in rows {
             let mut columns = Columns::of(&row);
@@ -85,7 +87,7 @@ impl Leases for PgStore {
 
 impl PgStore {
     async fn leases_of(&self, daemons: Vec<String>) -> Result<BTreeMap<String, Vec<Lease>>, Error> {
-        let rows = sqlx::query(sql::OWNED_PARTITIONS).bind(daemons).fetch_all(self.pool()?).await;
+        let rows = self.lender()?.ask(sqlx::query(sql::OWNED_PARTITIONS).bind(daemons)).await;
         let mut leases: BTreeMap<String, Vec<Lease>> = BTreeMap::new();
         for row in rows.map_err(error::of)? {
             let mut columns = Columns::of(&row);
@@ -99,7 +101,7 @@ impl PgStore {
     /// The database's time.
     pub(super) async fn db_now(&self) -> Result<Timestamp, Error> {
         let now = "select (extract(epoch from clock_timestamp()) * 1000000)::bigint";
-        let row = sqlx::query(now).fetch_one(self.pool()?).await.map_err(error::of)?;
+        let row = self.lender()?.ask_one(sqlx::query(now)).await.map_err(error::of)?;
         Columns::of(&row).time()
     }
 }

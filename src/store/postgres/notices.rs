@@ -11,6 +11,7 @@ use sqlx::postgres::PgListener;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::lender::within;
 use crate::model::flow::Flow;
 use crate::model::id::{DaemonId, FlowId};
 use crate::model::invalidation::Which;
@@ -23,6 +24,8 @@ const PAYLOAD_BYTES_MAX: usize = 7_000;
 /// Notices that wait for a slow reader.
 const NOTICES_MAX: usize = 256;
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
+/// A listener that hears nothing asks whether anybody is there so often.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
 
 /// As it goes over the wire; short, because it goes with every commit.
 #[derive(serde::Serialize, serde::Deserialize)]
@@ -101,8 +104,9 @@ fn read(payload: &str, daemon: DaemonId) -> Option<Notice> {
 pub(super) async fn listen(
     pool: PgPool,
     daemon: DaemonId,
+    answer_max: Duration,
 ) -> Result<(mpsc::Receiver<Notice>, impl Future<Output = ()> + Send + 'static), Error> {
-    let listener = connect(&pool).await.map_err(super::error::of)?;
+    let listener = connect(&pool, answer_max).await.map_err(super::error::of)?;
     let (sender, receiver) = mpsc::channel(NOTICES_MAX);
     let work = async move {
         let mut listener = Some(listener);
@@ -111,6 +115,11 @@ pub(super) async fn listen(
             let heard = match &mut listener {
                 Some(live) => tokio::select! {
                     heard = live.try_recv() => heard,
+                    // A connection that was cut silently would be silent for ever.
+                    () = tokio::time::sleep(PROBE_EVERY) => match probe(live, answer_max).await {
+                        Ok(()) => continue,
+                        Err(e) => Err(e),
+                    },
                     () = sender.closed() => return,
                     // A full channel had to leave something out: say so as soon as there is room.
                     permit = sender.reserve(), if missed => {
@@ -121,7 +130,7 @@ pub(super) async fn listen(
                     }
                 },
                 None => {
-                    listener = connect(&pool).await.ok();
+                    listener = connect(&pool, answer_max).await.ok();
                     match listener {
                         Some(_) => missed = true,
                         None => tokio::time::sleep(RECONNECT_PAUSE).await,
@@ -150,11 +159,19 @@ pub(super) async fn listen(
     Ok((receiver, work))
 }
 
-async fn connect(pool: &PgPool) -> Result<PgListener, sqlx::Error> {
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.eager_reconnect(false);
-    listener.listen(CHANNEL).await?;
-    Ok(listener)
+async fn connect(pool: &PgPool, answer_max: Duration) -> Result<PgListener, sqlx::Error> {
+    let connected = async {
+        let mut listener = PgListener::connect_with(pool).await?;
+        listener.eager_reconnect(false);
+        listener.listen(CHANNEL).await?;
+        Ok(listener)
+    };
+    within(answer_max, connected).await
+}
+
+/// Does the server answer on this connection?
+async fn probe(listener: &mut PgListener, answer_max: Duration) -> Result<(), sqlx::Error> {
+    within(answer_max, sqlx::query("select 1").execute(listener)).await.map(drop)
 }
 
 #[cfg(test)]

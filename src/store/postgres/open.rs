@@ -10,12 +10,15 @@ use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, PgConnection, Row, SqlSafeStr};
 
+use super::lender::{CONNECT_WAIT, Lender, within};
 use super::{PgOptions, error};
+use crate::clock::Timestamp;
 use crate::model::id::DaemonId;
 use crate::store::Error;
 
 const STATEMENTS_KEPT: usize = 256;
-const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// A migration may rewrite a large table.
+const MIGRATE_MAX: Duration = Duration::from_secs(600);
 /// Oldest server whose features are used (`unnest` is old; `pg_xact_status`, generated columns and attaching partitions
 /// without a full lock are not).
 const SERVER_MIN: i64 = 140_000;
@@ -33,7 +36,8 @@ const MIGRATIONS: [(i64, &str, &str); 8] = [
 ];
 
 pub(super) struct Opened {
-    pub pool: PgPool,
+    pub lender: Lender,
+    pub listeners: PgPool,
     pub daemon: DaemonId,
     pub schema_version: i64,
     pub kind: String,
@@ -51,8 +55,9 @@ pub const SETTINGS: [(&str, &str); 10] = [
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
     ("jit", "off"),
-    ("statement_timeout", "30s"),
-    ("lock_timeout", "10s"),
+    // Below the time for which an answer is waited for (`PgOptions::answer_max`): a server that is there says so itself.
+    ("statement_timeout", "10s"),
+    ("lock_timeout", "8s"),
     // A daemon that hangs in the middle of a commit must not hold its locks for ever.
     ("idle_in_transaction_session_timeout", "15s"),
     ("timezone", "UTC"),
@@ -60,22 +65,37 @@ pub const SETTINGS: [(&str, &str); 10] = [
 
 pub(super) async fn open(options: &PgOptions) -> Result<Opened, Error> {
     let connect = connect_options(options)?;
-    let mut conn = connect.connect().await.map_err(|e| away_or_refused(options, &e))?;
-    let durability = check_server(options, &mut conn).await?;
-    let schema_version = migrate(options, &mut conn).await?;
+    let mut conn = within(CONNECT_WAIT, connect.connect()).await.map_err(|e| away_or_refused(options, &e))?;
+    let durability = within_open(options.answer_max, options, check_server(options, &mut conn)).await?;
+    let schema_version = within_open(MIGRATE_MAX, options, migrate(options, &mut conn)).await?;
     let facts = sqlx::query("select current_setting('server_version'), gen_random_uuid()::text");
-    let facts = facts.fetch_one(&mut conn).await.map_err(|e| refuse(options, &e))?;
+    let facts =
+        within(options.answer_max, facts.fetch_one(&mut conn)).await.map_err(|e| away_or_refused(options, &e))?;
     let read = |at: usize| facts.try_get::<String, _>(at).map_err(|e| refuse(options, &e));
     let version = read(0)?.split_whitespace().next().unwrap_or_default().to_owned();
     let daemon = uuid::Uuid::from_str(&read(1)?).map_err(|e| Error::Open { reason: e.to_string() })?;
-    let pool = PgPoolOptions::new()
-        .max_connections(options.connections_max)
-        .min_connections(0)
-        .acquire_timeout(CONNECT_WAIT)
-        // A dead connection is found by its first use, which is the begin of a transaction or a read.
-        .test_before_acquire(false)
-        .connect_lazy_with(connect);
-    Ok(Opened { pool, daemon: DaemonId(daemon), schema_version, kind: format!("postgres {version}"), durability })
+    let listeners =
+        PgPoolOptions::new().max_connections(1).acquire_timeout(CONNECT_WAIT).connect_lazy_with(connect.clone());
+    // One of them all listens.
+    let lender = Lender::new(connect, options.connections_max.saturating_sub(1), options.answer_max);
+    Ok(Opened {
+        lender,
+        listeners,
+        daemon: DaemonId(daemon),
+        schema_version,
+        kind: format!("postgres {version}"),
+        durability,
+    })
+}
+
+/// A server that went away in the middle may be there later.
+async fn within_open<T>(
+    most: Duration,
+    options: &PgOptions,
+    step: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let late = || Error::Unavailable { reason: format!("{}: no answer within {most:?}", place(options)) };
+    tokio::time::timeout(most, step).await.unwrap_or_else(|_| Err(late()))
 }
 
 fn connect_options(options: &PgOptions) -> Result<PgConnectOptions, Error> {
@@ -142,12 +162,55 @@ fn durability(fsync: &str, commit: &str, pages: &str, unsafe_is_fine: bool) -> R
     ))
 }
 
+/// What a database says of itself to somebody who only looks.
+#[derive(Clone, Debug)]
+pub struct Look {
+    pub kind: String,
+    pub durability: String,
+    /// The newest schema that was applied; `None`: there is none yet.
+    pub schema: Option<i64>,
+    /// The newest that this program knows, to which an opening brings it.
+    pub schema_known: i64,
+    /// By the database's clock.
+    pub now: Timestamp,
+}
+
+/// Changes nothing. Fails as an opening would, but for the schema, which is only told.
+pub(super) async fn look(options: &PgOptions) -> Result<Look, Error> {
+    let connect = connect_options(options)?;
+    let mut conn = within(CONNECT_WAIT, connect.connect()).await.map_err(|e| away_or_refused(options, &e))?;
+    let durability = within_open(options.answer_max, options, check_server(options, &mut conn)).await?;
+    let facts = "select current_setting('server_version'), (extract(epoch from clock_timestamp()) * 1000000)::bigint, \
+                 to_regclass('_sqlx_migrations') is not null";
+    let facts = within(options.answer_max, sqlx::query(facts).fetch_one(&mut conn)).await;
+    let facts = facts.map_err(|e| away_or_refused(options, &e))?;
+    let unreadable = |e: sqlx::Error| refuse(options, &e);
+    let version: String = facts.try_get(0).map_err(unreadable)?;
+    let mut schema = None;
+    if facts.try_get::<bool, _>(2).map_err(unreadable)? {
+        let newest = sqlx::query("select max(version) from _sqlx_migrations where success").fetch_one(&mut conn);
+        let newest = within(options.answer_max, newest).await.map_err(|e| away_or_refused(options, &e))?;
+        schema = newest.try_get(0).map_err(unreadable)?;
+    }
+    Ok(Look {
+        kind: format!("postgres {}", version.split_whitespace().next().unwrap_or_default()),
+        durability,
+        schema,
+        schema_known: newest_known(),
+        now: Timestamp(facts.try_get(1).map_err(unreadable)?),
+    })
+}
+
+fn newest_known() -> i64 {
+    MIGRATIONS.iter().map(|m| m.0).max().unwrap_or(0)
+}
+
 /// Under a lock of the database's (the migrator takes it), so daemons that start together wait for the first.
 async fn migrate(options: &PgOptions, conn: &mut PgConnection) -> Result<i64, Error> {
     let known = MIGRATIONS.map(|(version, name, sql)| {
         Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
     });
-    let newest = MIGRATIONS.iter().map(|m| m.0).max().unwrap_or(0);
+    let newest = newest_known();
     let place = place(options);
     match Migrator::with_migrations(known.to_vec()).run(&mut *conn).await {
         Ok(()) => Ok(newest),

@@ -36,7 +36,7 @@ impl PgStore {
         query: Query<'_>,
         read: impl Fn(&PgRow) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
-        let rows = query.fetch_all(self.pool()?).await.map_err(error::of)?;
+        let rows = self.lender()?.ask(query).await.map_err(error::of)?;
         rows.iter().map(read).collect()
     }
 
@@ -45,8 +45,8 @@ impl PgStore {
         query: Query<'_>,
         read: impl Fn(&PgRow) -> Result<T, Error>,
     ) -> Result<Option<T>, Error> {
-        let row = query.fetch_optional(self.pool()?).await.map_err(error::of)?;
-        row.as_ref().map(read).transpose()
+        let rows = self.lender()?.ask(query).await.map_err(error::of)?;
+        rows.first().map(read).transpose()
     }
 
     pub(super) async fn read_jobs(&self, seqs: &[i64]) -> Result<Vec<Job>, Error> {

@@ -1,4 +1,4 @@
--- Hot jobs as a change left them: everything of a job but its texts. By primary key. begin_jobs is its cheap sibling for
+-- Hot jobs as a change left them: everything of a job but its texts. By primary key. begin_calls is its cheap sibling for
 -- the most frequent change; finish_jobs and revive_jobs move between the tables.
 update job
 set

@@ -7,5 +7,5 @@ from (
     and class = ?2
     and turn < ?3
     and place = 0
-  limit ?4
+  limit +?4
 )

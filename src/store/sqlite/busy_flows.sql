@@ -7,4 +7,4 @@ left join run as r on r.seq = f.run
 where f.busy = 1
   and f.id > ?1
 order by f.id
-limit ?2
+limit +?2

@@ -7,4 +7,4 @@ where j.flow = ?1
   and j.class = ?2
   and j.place = 0
 order by j.turn
-limit ?3
+limit +?3

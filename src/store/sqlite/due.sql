@@ -7,4 +7,4 @@ from job as j
 where j.place = 1
   and j.due_at <= ?1
 order by j.due_at, j.seq
-limit ?2
+limit +?2

@@ -9,4 +9,4 @@ where first >= coalesce((
     limit 1
   ), 0)
 order by first
-limit ?2
+limit +?2

@@ -7,4 +7,4 @@ from job as j
 where j.flow = ?1
   and j.place in (1, 2, 4)
 order by j.place, j.turn, j.seq
-limit ?2
+limit +?2

@@ -7,4 +7,4 @@ from job as j
 where j.flow = ?1
   and j.place = 0
 order by j.class, j.turn
-limit ?2
+limit +?2

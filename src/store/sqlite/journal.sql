@@ -5,4 +5,4 @@ where spends is not null
   and id > ?2
   and (settled_at is null or settled_at >= ?1)
 order by id
-limit ?3
+limit +?3

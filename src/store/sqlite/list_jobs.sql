@@ -10,9 +10,9 @@ from (
   from job
   where seq < ?1
   order by seq desc
-  limit ?2
+  limit +?2
 ) as j
 join flow as f on f.id = j.flow
 where true
 order by j.seq desc
-limit ?3
+limit +?3

@@ -5,4 +5,4 @@ select
 from run
 where seq < ?1
 order by seq desc
-limit ?2
+limit +?2

@@ -4,4 +4,4 @@ from job
 where place in (5, 7)
   and finished_at < ?1
 order by finished_at, seq
-limit ?2
+limit +?2

@@ -6,4 +6,4 @@ from call
 where ending = 0
   and id > ?1
 order by id
-limit ?2
+limit +?2

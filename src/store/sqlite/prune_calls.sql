@@ -6,7 +6,7 @@ where id in (
     select id, ending, settled_at
     from call
     order by id
-    limit ?2
+    limit +?2
   )
   where ending <> 0
     and settled_at < ?1

@@ -7,7 +7,7 @@ where first in (
     select first, at
     from event
     order by first
-    limit ?2
+    limit +?2
   )
   where at < ?1
     and first < (select max(first) from event)

@@ -8,6 +8,6 @@ where id in (
     and touched_at < min(?1, coalesce((select at from event order by first limit 1), ?1))
     and id not in (select value from json_each(?3))
   order by touched_at, id
-  limit ?2
+  limit +?2
 )
 returning id

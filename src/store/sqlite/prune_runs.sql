@@ -9,6 +9,6 @@ where seq in (
     and seq not in (select value from json_each(?3))
     and not exists (select 1 from flow where flow.run = run.seq and flow.run > 0)
   order by finished_at, seq
-  limit ?2
+  limit +?2
 )
 returning seq

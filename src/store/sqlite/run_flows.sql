@@ -8,4 +8,4 @@ where f.run = ?1
   and f.run > 0
   and f.busy >= ?2
 order by f.id
-limit ?3
+limit +?3

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidegate::clock::{Clock, Timestamp};
 use tidegate::limiter::redis::{Level, Settings};
-use tidegate::limiter::{Answer, Error, Limiter, RedisLimiter, Seed, Spend};
+use tidegate::limiter::{Answer, Error, Limiter, RedisLimiter, Seed, Settle, Spend};
 use tidegate::model::call::Permit;
 
 use super::factory::{ask, ended, granted, trust, window, wire};
@@ -71,6 +71,75 @@ async fn nothing_is_granted_before_the_journal_has_spoken() {
     let permit = granted(&acquire(&limiter, std::slice::from_ref(&w), 9).await.unwrap(), 2);
     assert_eq!(permit.epoch, 4);
     assert_eq!(counts(&limiter, &w).await, (1, 2));
+}
+
+/// How often the server ran a script that it knew.
+fn scripts_run(server: &RedisServer) -> u64 {
+    let stats = server.command(&["INFO", "commandstats"]);
+    let calls = stats.lines().find_map(|l| l.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse().ok());
+    calls.expect("a script was run")
+}
+
+#[tokio::test]
+async fn settles_that_come_while_others_are_on_their_way_go_together() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.port).await;
+    let limiter = seeded(&proxy.url(), 1).await;
+    warm(&limiter).await;
+    let limits = [window("w", 200, HOUR), wire("c", 200)];
+    let permit = granted(&acquire(&limiter, &limits, 100).await.unwrap(), 100);
+    proxy.delay(Duration::from_millis(20));
+    let before = scripts_run(&server);
+    let one = [ended(&permit, 1, true)];
+    let told = futures_util::future::join_all((0..100).map(|_| limiter.settle(now(), &one))).await;
+    assert!(told.iter().all(Result::is_ok), "{told:?}");
+    // One alone, and the others in frames of 32.
+    assert_eq!(scripts_run(&server) - before, 5);
+    proxy.delay(Duration::ZERO);
+    assert_eq!((counts(&limiter, &limits[0]).await, counts(&limiter, &limits[1]).await), ((100, 0), (0, 0)));
+}
+
+#[tokio::test]
+async fn the_block_of_a_call_that_settles_among_others_is_there_when_its_settle_returns() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.port).await;
+    let limiter = seeded(&proxy.url(), 1).await;
+    warm(&limiter).await;
+    let w = [window("w", 200, HOUR)];
+    let permit = granted(&acquire(&limiter, &w, 100).await.unwrap(), 100);
+    proxy.delay(Duration::from_millis(20));
+    let until = now() + Duration::from_secs(600);
+    let (one, refused) = (ended(&permit, 1, true), Settle { blocked_until: Some(until), ..ended(&permit, 1, true) });
+    let (one, refused) = ([one], [refused]);
+    let others = || futures_util::future::join_all((0..40).map(|_| limiter.settle(now(), &one)));
+    let blocked = async {
+        limiter.settle(now(), &refused).await.unwrap();
+        acquire(&limiter, &w, 1).await.unwrap()
+    };
+    let (_, answer, _) = tokio::join!(others(), blocked, others());
+    let Answer::Wait { earliest, .. } = answer else { panic!("expected the block, got {answer:?}") };
+    assert!(earliest >= until, "{earliest} is before {until}");
+}
+
+#[tokio::test]
+async fn a_settle_that_nobody_waits_for_any_more_is_sent_with_the_next_call() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.port).await;
+    let limiter = seeded(&proxy.url(), 1).await;
+    warm(&limiter).await;
+    let w = [window("w", 200, HOUR)];
+    let permit = granted(&acquire(&limiter, &w, 3).await.unwrap(), 3);
+    proxy.delay(Duration::from_millis(50));
+    let one = [ended(&permit, 1, true)];
+    // The first is on its way, the others wait for it, and all are dropped.
+    let all = futures_util::future::join_all((0..3).map(|_| limiter.settle(now(), &one)));
+    assert!(tokio::time::timeout(Duration::from_millis(10), all).await.is_err());
+    proxy.delay(Duration::ZERO);
+    let settled = async || {
+        acquire(&limiter, &[window("other", 99, HOUR)], 1).await.unwrap();
+        (counts(&limiter, &w[0]).await == (3, 0)).then_some(())
+    };
+    until(Duration::from_secs(20), settled).await.expect("all three are settled, each once");
 }
 
 #[tokio::test]

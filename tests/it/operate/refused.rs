@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use sqlx::Row;
+
 use super::{Database, Output, RedisServer, text, tidegate};
 
 fn write(folder: &Path, database: &str, redis: &str) -> PathBuf {
@@ -63,4 +65,45 @@ async fn the_doctor_is_content_with_good_servers_and_names_the_one_that_is_away(
     assert!(found(&doctor(), "store", "no_such_database").0 == "fail");
     let out = tidegate(&["serve", "--config", file.to_str().unwrap()]);
     assert_eq!(out.status.code(), Some(78), "starting again does not make a database: {}", said(&out));
+}
+
+/// Tables, and the newest schema on record.
+async fn schema(database: &Database) -> (i64, Option<i64>) {
+    let mut conn = database.connect().await;
+    let tables = "select count(*) from pg_tables where schemaname = 'public'";
+    let tables: i64 = sqlx::query(tables).fetch_one(&mut conn).await.unwrap().get(0);
+    let newest = sqlx::query("select max(version) from _sqlx_migrations").fetch_one(&mut conn).await;
+    (tables, newest.ok().and_then(|row| row.get(0)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_doctor_looks_at_a_database_and_leaves_its_schema_as_it_is() {
+    let (folder, redis) = (tempfile::tempdir().unwrap(), RedisServer::start().await);
+    let check = |database: &Database| {
+        let file = write(folder.path(), &database.url(), &redis.url());
+        let out = tidegate(&["--addr", "127.0.0.1:1", "doctor", "--config", file.to_str().unwrap(), "-o", "json"]);
+        found(&out, "store", "")
+    };
+    let bare = Database::bare().await;
+    let (level, text) = check(&bare);
+    assert!(level == "ok" && text.contains("no schema yet"), "{level} {text}");
+    assert_eq!(schema(&bare).await, (0, None), "nothing was made");
+
+    let older = Database::new().await;
+    let (tables, newest) = schema(&older).await;
+    let newest = newest.unwrap();
+    let set_back = "delete from _sqlx_migrations where version = (select max(version) from _sqlx_migrations)";
+    sqlx::query(set_back).execute(&mut older.connect().await).await.unwrap();
+    let before = schema(&older).await;
+    assert!(before.0 == tables && before.1 < Some(newest));
+    let (level, text) = check(&older);
+    let says = format!("schema {}, a start of this version brings it to {newest}", before.1.unwrap());
+    assert!(level == "ok" && text.contains(&says), "{level} {text}");
+    assert_eq!(schema(&older).await, before);
+
+    let newer = "insert into _sqlx_migrations (version, description, success, checksum, execution_time) \
+                 values (999, 'later', true, '\\x00', 1)";
+    sqlx::query(newer).execute(&mut older.connect().await).await.unwrap();
+    let (level, text) = check(&older);
+    assert!(level == "fail" && text.contains("got 999") && text.contains("newer"), "{level} {text}");
 }

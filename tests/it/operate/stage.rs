@@ -135,7 +135,7 @@ impl Seen {
             match last.insert(&arrival.path, version) {
                 Some(before) if before == version => twice += 1,
                 before => {
-                    assert!(before.is_none_or(|b| b + 1 == version), "{}: {version} after {before:?}", arrival.path)
+                    assert!(before.is_none_or(|b| b + 1 == version), "{}: {version} after {before:?}", arrival.path);
                 }
             }
         }

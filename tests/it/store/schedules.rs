@@ -93,7 +93,7 @@ async fn a_schedule_is_kept_as_it_was_declared(bench: Bench) {
     let schedule = declared(&bench).await;
     assert_eq!((schedule.revision, schedule.paused, schedule.from_file), (1, false, true));
     assert_eq!((&schedule.spec, &*schedule.actor), (&spec("0 3 * * *"), "ada"));
-    assert_eq!(bench.store.schedules().await.unwrap(), [schedule.clone()]);
+    assert_eq!(bench.store.schedules().await.unwrap(), std::slice::from_ref(&schedule));
     assert_eq!(bench.store.schedule(&name()).await.unwrap(), Some(schedule.clone()));
     let pause = |paused, next_at| ScheduleChange::Pause { name: name(), paused, next_at, actor: "ada".into() };
     let paused = bench.change(Change::Schedule(Box::new(pause(true, Timestamp::NEVER)))).await.unwrap();
