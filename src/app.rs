@@ -29,6 +29,7 @@ mod base;
 mod reload;
 mod serve;
 mod systemd;
+mod vault;
 
 pub use crate::outbound::install_crypto;
 pub use base::reveal;
@@ -80,12 +81,20 @@ impl App {
         let config = loaded.config;
         let clock = Clock::system();
         let metrics = Arc::new(Metrics::new());
-        let base::Base { store, limiter, cluster } = base::open(&config, &clock).await?;
+        for warning in &loaded.warnings {
+            tracing::warn!("{warning}");
+        }
+        let base::Base { store, limiter, cluster, vault } = base::open(&config, &clock).await?;
+        let connect = RealConnect::new(clock.clone());
+        let connect = match vault::open(&config, vault)? {
+            Some(vault) => connect.keeping_tokens(vault),
+            None => connect,
+        };
         let parts = engine::Parts {
             clock: clock.clone(),
             store: store.clone(),
             limiter,
-            connect: Arc::new(RealConnect::new(clock.clone())),
+            connect: Arc::new(connect),
             metrics: metrics.clone(),
             dice: Dice::fresh(),
             retention: engine::Retention {

@@ -14,6 +14,7 @@ use crate::model::name::ScheduleName;
 use crate::model::provider::{Provider, SecretRef};
 use crate::model::schedule::Spec;
 
+mod auth;
 mod collection;
 mod explain;
 mod file;
@@ -30,6 +31,7 @@ mod schedules;
 mod server;
 mod tree;
 mod values;
+mod warnings;
 
 pub use load::{LoadOptions, Loaded, SecretCheck, load};
 pub use problem::{Problem, Problems};
@@ -50,6 +52,7 @@ pub struct Config {
     pub retention: Retention,
     pub log: Log,
     pub telemetry: Telemetry,
+    pub secrets: Secrets,
     pub providers: Vec<DeclaredProvider>,
     pub collections: Vec<Collection>,
     pub schedules: Vec<DeclaredSchedule>,
@@ -154,6 +157,13 @@ pub enum LogFormat {
     Auto,
     Text,
     Json,
+}
+
+/// How secrets that the daemon itself comes by are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Secrets {
+    /// Seals tokens in the store; `None`: they are in memory only.
+    pub key: Option<SecretRef>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -24,6 +24,7 @@ pub mod log;
 pub mod records;
 pub mod report;
 mod server;
+pub mod tokens;
 pub mod watch;
 
 pub use config::{Faults, HeaderStyle, Latency, LimitRule, Records, Rule, SimulatorConfig};
@@ -32,6 +33,7 @@ pub use documents::Documents;
 pub use lists::ListRule;
 pub use log::Arrival;
 pub use report::Report;
+pub use tokens::{TokenFault, TokenRules};
 
 use crate::clock::Clock;
 
@@ -122,6 +124,16 @@ impl SimulatorHandle {
     /// From now on the provider misbehaves like this.
     pub fn set_faults(&self, faults: Faults) {
         self.shared.set_faults(faults);
+    }
+
+    /// All access tokens end now, as in the middle of a run.
+    pub fn revoke_tokens(&self) {
+        self.shared.with_tokens(tokens::Tokens::revoke);
+    }
+
+    /// From now on the token endpoint misbehaves like this.
+    pub fn set_token_fault(&self, fault: TokenFault) {
+        self.shared.with_tokens(|tokens| tokens.set_fault(fault));
     }
 
     /// All documents change (`documents` of the configuration).

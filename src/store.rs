@@ -37,6 +37,7 @@ mod row;
 mod rules;
 mod schedules;
 pub mod sqlite;
+pub mod tokens;
 
 pub use batch::{
     Accepted, Again, Batch, Begin, Begun, BegunCall, Committed, Enqueued, FinishCall, Finished, JobOutcome, Next, Take,

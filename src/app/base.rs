@@ -6,6 +6,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::StartError;
+use super::vault::StoreVault;
 use crate::clock::Clock;
 use crate::config::{self, Address, Config};
 use crate::engine::cluster::Cluster;
@@ -27,15 +28,18 @@ pub(super) struct Base {
     pub limiter: Arc<dyn Limiter>,
     /// `None`: this daemon is alone.
     pub cluster: Option<Cluster>,
+    /// Where tokens are kept, if there is a key.
+    pub vault: StoreVault,
 }
 
 /// Opens what the configuration names; it accepts only pairs that keep their promises.
 pub(super) async fn open(config: &Config, clock: &Clock) -> Result<Base, StartError> {
     match (&config.store, &config.limiter) {
         (config::Store::File(path), _) => {
-            let store = SqliteStore::open(SqliteOptions::new(path)).await?;
+            let store = Arc::new(SqliteStore::open(SqliteOptions::new(path)).await?);
             let epoch = store.info().await?.epoch;
-            Ok(Base { store: Arc::new(store), limiter: Arc::new(LocalLimiter::new(epoch)), cluster: None })
+            let vault = StoreVault { tokens: store.clone(), holder: "alone".to_owned(), clock: clock.clone() };
+            Ok(Base { store, limiter: Arc::new(LocalLimiter::new(epoch)), cluster: None, vault })
         }
         (config::Store::Postgres { url, connections_max }, config::Limiter::Redis { url: redis }) => {
             let mut options = PgOptions::new(reveal(url)?.expose_secret());
@@ -50,7 +54,9 @@ pub(super) async fn open(config: &Config, clock: &Clock) -> Result<Base, StartEr
                 given_back: Default::default(),
                 read: Arc::new(read),
             };
-            Ok(Base { store, limiter, cluster: Some(cluster) })
+            let holder = store.daemon().to_string();
+            let vault = StoreVault { tokens: store.clone(), holder, clock: clock.clone() };
+            Ok(Base { store, limiter, cluster: Some(cluster), vault })
         }
         (config::Store::Postgres { .. }, config::Limiter::Local) => {
             Err(StartError::Shared("expected limiter.kind = \"redis\" with store.kind = \"postgres\"".to_owned()))

@@ -133,6 +133,7 @@ impl Reload {
             ("engine", current.engine == fresh.engine),
             ("retention", current.retention == fresh.retention),
             ("log", current.log == fresh.log),
+            ("secrets", current.secrets == fresh.secrets),
             ("telemetry", current.telemetry == fresh.telemetry),
         ] {
             if !same {

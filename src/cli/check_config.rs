@@ -46,6 +46,9 @@ impl CheckConfig {
         if self.explain {
             output.raw(loaded.explain().as_bytes())?;
         }
+        for warning in &loaded.warnings {
+            output.say(&format!("warning: {warning}"));
+        }
         let n = loaded.config.providers.len();
         let providers = if n == 1 { "provider" } else { "providers" };
         output.say(&format!("{} is good: {n} {providers}", self.file.display()));

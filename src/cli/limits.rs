@@ -36,7 +36,7 @@ pub enum Verb {
 
 #[derive(Debug, Subcommand)]
 pub enum BreakerVerb {
-    /// List the breakers of all providers.
+    /// List the breakers of all providers, and of credentials that do not work.
     ///
     /// Example: `tidegate breakers list`
     List {
@@ -158,6 +158,18 @@ fn breaker_table(statuses: &[pb::ProviderStatus], wide: bool) -> Rows {
             times.show(breaker.probe_time.as_ref()),
             breaker.last_error.clone(),
         ]);
+        for credential in &status.credentials {
+            let breaker = credential.breaker.clone().unwrap_or_default();
+            let whose = if credential.account.is_empty() { "(own credential)" } else { &credential.account };
+            rows.add([
+                format!("{}/{whose}", status.name),
+                state(&breaker),
+                breaker.failures_in_a_row.to_string(),
+                times.show(breaker.open_time.as_ref()),
+                times.show(breaker.probe_time.as_ref()),
+                breaker.last_error.clone(),
+            ]);
+        }
     }
     rows
 }

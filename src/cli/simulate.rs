@@ -18,7 +18,7 @@ use crate::simulator::{Simulator, StartError};
 ///
 /// Prints its base URL, then serves until Ctrl-C or SIGTERM and prints what it saw: arrivals, refusals, and the largest
 /// count in any window of each limit. Meanwhile: GET /__sim/report, GET /__sim/records/{id}, POST /__sim/reset,
-/// PUT /__sim/faults (JSON), DELETE /__sim/faults.
+/// POST /__sim/revoke (all access tokens end), PUT /__sim/faults (JSON), DELETE /__sim/faults.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(after_help = "\
 Example: 50 batch calls and 3,600 single calls in any hour, refused with a Retry-After date:

@@ -53,6 +53,8 @@ pub enum SecretCheck {
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub config: Config,
+    /// What is allowed and will surprise, a sentence each.
+    pub warnings: Vec<String>,
     tree: Table,
 }
 
@@ -81,7 +83,14 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, Problems> {
     providers_folder(&mut tree, options, &found);
     let config = read(&tree, options, &found);
     found.or(config).and_then(|config| match config {
-        Some(config) => Ok(Loaded { config, tree }),
+        Some(config) => {
+            let look = |secret: &SecretRef| match options.secrets {
+                SecretCheck::Required => missing(secret, options),
+                SecretCheck::Skipped => None,
+            };
+            let warnings = super::warnings::warnings(&config, look);
+            Ok(Loaded { config, warnings, tree })
+        }
         // Something is missing although nothing was noted: only possible when a reader forgot to say so.
         None => Err(Problems::new(vec![Problem::new("the configuration cannot be read")])),
     })
@@ -189,6 +198,12 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
     let retention = server::retention(&reader);
     let log = server::log(&reader);
     let telemetry = server::telemetry(&reader);
+    let secrets = server::secrets(&reader);
+    if options.secrets == SecretCheck::Required
+        && let (Some(key), Some(node)) = (secrets.as_ref().and_then(|s| s.key.as_ref()), reader.node("secrets"))
+    {
+        reference_leads_somewhere(key, &node.at, options, found);
+    }
     reader.get("providers_dir", values::filled);
     let declared = reader.node("providers").map(|node| provider::read_all(found, node)).unwrap_or_default();
     let providers = declared.into_iter().map(|(checked, entry)| {
@@ -216,6 +231,7 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
         retention: retention?,
         log: log?,
         telemetry: telemetry?,
+        secrets: secrets?,
         providers,
         collections,
         schedules,
@@ -231,21 +247,28 @@ fn all_from(node: &tree::Node, source: &Arc<Source>) -> bool {
         }
 }
 
+/// The provider's own secrets. Those of single accounts are looked for when a call needs them: one that is missing
+/// holds the jobs of that account, and nobody else's.
 fn secret_is_there(auth: &Auth, entry: &Entry, options: &LoadOptions, found: &Found) {
-    let reference = match auth {
-        Auth::None => return,
-        Auth::Bearer(secret) | Auth::Basic { password: secret, .. } | Auth::Header { value: secret, .. } => secret,
-    };
     let at = match &entry.node.value {
         Value::Table(table) => table.get("auth").map_or(&entry.key_at, |auth| &auth.node.at),
         _ => &entry.key_at,
     };
-    reference_leads_somewhere(reference, at, options, found);
+    for reference in auth.secrets().into_iter().filter(|reference| !reference.is_per_account()) {
+        reference_leads_somewhere(reference, at, options, found);
+    }
 }
 
 /// The reference's name is shown, its value never read.
 fn reference_leads_somewhere(reference: &SecretRef, at: &At, options: &LoadOptions, found: &Found) {
-    let missing = match reference {
+    if let Some(missing) = missing(reference, options) {
+        let help = "put the secret there, or check without secrets";
+        found.add(Problem::new(format!("a secret is missing: {missing}")).at(at).help(help));
+    }
+}
+
+fn missing(reference: &SecretRef, options: &LoadOptions) -> Option<String> {
+    match reference {
         SecretRef::Env(name) => (!options.env.contains_key(name)).then(|| format!("the variable {name} is not set")),
         SecretRef::File(path) => (!path.is_file()).then(|| format!("there is no file {}", path.display())),
         SecretRef::Credential(name) => match options.env.get("CREDENTIALS_DIRECTORY") {
@@ -255,9 +278,5 @@ fn reference_leads_somewhere(reference: &SecretRef, at: &At, options: &LoadOptio
             }
             None => Some(format!("credential {name:?}: $CREDENTIALS_DIRECTORY is not set; systemd sets it")),
         },
-    };
-    if let Some(missing) = missing {
-        let help = "put the secret there, or check without secrets";
-        found.add(Problem::new(format!("a secret is missing: {missing}")).at(at).help(help));
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::auth;
 use super::explain;
 use super::limits::{self, Placed};
 use super::operation;
@@ -95,7 +96,8 @@ fn read(found: &Found, name: &str, entry: &Entry) -> Option<Provider> {
     let provider = Provider {
         name: checked.clone().unwrap_or_else(|| ProviderName::new("x").expect("one letter is a name")),
         base_url: base_url.clone().unwrap_or_else(|| "http://x".parse().expect("this is a URL")),
-        auth: reader.node("auth").and_then(|n| rules::auth(found, n)).unwrap_or(Auth::None),
+        auth: reader.node("auth").and_then(|n| auth::auth(found, n, allow_private)).unwrap_or(Auth::None),
+        accounts: reader.node("accounts").map(|n| auth::accounts(found, n, allow_private)).unwrap_or_default(),
         headers: reader.node("headers").map(|n| operation::headers(found, n, Site::Provider)).unwrap_or_default(),
         limits: shared,
         operations,
@@ -157,7 +159,8 @@ fn tenants(found: &Found, node: &Node) -> BTreeMap<Tenant, u32> {
     weights
 }
 
-fn base_url(node: &Node, allow_private: bool) -> Result<url::Url, Unfit> {
+/// Of a provider or of its token endpoint.
+pub(super) fn base_url(node: &Node, allow_private: bool) -> Result<url::Url, Unfit> {
     let text = values::text(node)?;
     // The text is not repeated in any message: it may hold a password.
     let unfit = |said: &str, help: &str| Err(Problem::new(said).at(&node.at).help(help));

@@ -1,4 +1,4 @@
-//! The smaller tables of a provider: auth, matches, timeouts, breaker, retry, idempotency, cache.
+//! The smaller tables of a provider: references to secrets, matches, timeouts, breaker, retry, idempotency, cache.
 //!
 //! Must never know: the values of secrets. Next: `operation.rs`.
 
@@ -9,9 +9,10 @@ use super::problem::{Found, Problem};
 use super::reader::{Reader, Unfit};
 use super::tree::{self, Node, Value};
 use super::values::{self, expected};
+use crate::model::auth::ACCOUNT;
 use crate::model::backoff::Backoff;
 use crate::model::name::OperationName;
-use crate::model::provider::{Auth, BreakerPolicy, CacheRule, IdempotencyHeader, Match, SecretRef, Timeouts, Undo};
+use crate::model::provider::{BreakerPolicy, CacheRule, IdempotencyHeader, Match, SecretRef, Timeouts, Undo};
 use crate::model::request::RESERVED_HEADERS;
 
 const MS: Duration = Duration::from_millis(1);
@@ -20,45 +21,6 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 /// Matches in one list.
 const MATCHES_MAX: usize = 32;
-
-/// `{ bearer = ... }`, `{ basic = { username, password } }` or `{ header = { name, value } }`.
-pub fn auth(found: &Found, node: &Node) -> Option<Auth> {
-    let Value::Table(table) = &node.value else {
-        // The value is not shown: it may be the secret itself.
-        let said =
-            format!("expected a table like auth = {{ bearer = {{ credential = \"x\" }} }}, got {}", node.value.kind());
-        found.add(Problem::new(said).at(&node.at).help(HOW));
-        return None;
-    };
-    let reader = Reader::new(found, &node.at, table);
-    if table.len() != 1 {
-        let said = format!("expected exactly one of bearer, basic and header, got {}", table.len());
-        found.add(Problem::new(said).at(&node.at));
-    }
-    let bearer = reader.node("bearer").and_then(|n| secret(found, n)).map(Auth::Bearer);
-    let basic = reader.node("basic").and_then(|n| {
-        let basic = Reader::of(found, n)?;
-        let username = basic.need("username", "the user's name, in plain text", values::text).map(str::to_owned);
-        let password = basic.node("password").and_then(|n| secret(found, n));
-        if !basic.has("password") {
-            found.add(Problem::new("expected the key `password` here").at(&n.at).help(HOW));
-        }
-        basic.finish();
-        Some(Auth::Basic { username: username?, password: password? })
-    });
-    let header = reader.node("header").and_then(|n| {
-        let header = Reader::of(found, n)?;
-        let name = header.need("name", "the header's name, as \"X-Api-Key\"", |n| header_name(values::text(n)?));
-        let value = header.node("value").and_then(|n| secret(found, n));
-        if !header.has("value") {
-            found.add(Problem::new("expected the key `value` here").at(&n.at).help(HOW));
-        }
-        header.finish();
-        Some(Auth::Header { name: name?, value: value? })
-    });
-    reader.finish();
-    bearer.or(basic).or(header)
-}
 
 pub const HOW: &str =
     "name where the secret is: { credential = \"x\" } (systemd), { file = \"/path\" } or { env = \"NAME\" }";
@@ -78,16 +40,26 @@ pub fn secret(found: &Found, node: &Node) -> Option<SecretRef> {
         if name.contains(['/', '\0', '=']) || name.starts_with('.') {
             return Err(expected("a plain name without '/'", n));
         }
+        placeholder(n, name)?;
         Ok(name.to_owned())
     };
     let credential = reader.get("credential", plain).map(SecretRef::Credential);
     let env = reader.get("env", plain).map(SecretRef::Env);
     let file = reader.get("file", |n| {
         let path = PathBuf::from(values::filled(n)?);
+        placeholder(n, &path.to_string_lossy())?;
         if path.is_absolute() { Ok(SecretRef::File(path)) } else { Err(expected("an absolute path", n)) }
     });
     reader.finish();
     credential.or(env).or(file)
+}
+
+/// Of templates only `{account}` has a meaning in a reference.
+fn placeholder(node: &Node, text: &str) -> Result<(), Unfit> {
+    if text.replace(ACCOUNT, "").contains(['{', '}']) {
+        return Err(expected("no braces but {account}, which stands for the job's account", node));
+    }
+    Ok(())
 }
 
 /// A name that a declaration may set.

@@ -12,7 +12,7 @@ use super::reader::{Reader, Unfit};
 use super::rules;
 use super::tree::{Node, Value};
 use super::values::{self, expected};
-use super::{Address, Cluster, Engine, Http, Limiter, Log, LogFormat, Retention, Server, Store, Telemetry};
+use super::{Address, Cluster, Engine, Http, Limiter, Log, LogFormat, Retention, Secrets, Server, Store, Telemetry};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -179,6 +179,22 @@ pub fn telemetry(reader: &Reader<'_>) -> Option<Telemetry> {
             },
         });
         Some(Telemetry { otlp: otlp? })
+    })
+}
+
+pub fn secrets(reader: &Reader<'_>) -> Option<Secrets> {
+    section(reader, "secrets", |r| {
+        let node = r.node("key")?;
+        match &node.value {
+            Value::Table(_) => Some(Secrets { key: Some(rules::secret(r.found, node)?) }),
+            Value::Text(text) if text.is_empty() => Some(Secrets { key: None }),
+            other => {
+                // The value is not shown: it may be the key itself.
+                let said = format!("expected a reference to a secret, got {}", other.kind());
+                r.found.add(Problem::new(said).at(&node.at).help(rules::HOW));
+                None
+            }
+        }
     })
 }
 

@@ -52,6 +52,62 @@ fn the_manuals_example_is_a_good_provider() {
 }
 
 #[test]
+fn a_credential_is_shown_in_one_of_five_ways_and_an_account_may_have_its_own() {
+    let auth = |auth: &str| {
+        one(&operation("request = \"GET /\"").replace("base_url", &format!("auth = {auth}\nbase_url"))).auth
+    };
+    let query = auth("{ query = { name = \"api_key\", value = { env = \"X\" } } }");
+    assert_eq!(query, Auth::Query { name: "api_key".into(), value: SecretRef::Env("X".into()) });
+    let minimal = "grant = \"client_credentials\", client_id = \"me\", client_secret = { env = \"X\" }";
+    let Auth::OAuth2(client) = auth(&format!("{{ oauth2 = {{ token_url = \"https://l.example/t\", {minimal} }} }}"))
+    else {
+        panic!("expected oauth2");
+    };
+    assert_eq!((&client.grant, client.style, &client.scope), (&Grant::ClientCredentials, ClientStyle::Basic, &None));
+    let two = one(&with(
+        "auth = { bearer = { credential = \"crm_{account}\" } }\n\
+         accounts = { \"acct-7\" = { auth = { header = { name = \"X-Key\", value = { env = \"X\" } } } } }\n\
+         [providers.crm.operations.op]\nrequest = \"GET /\"",
+    ));
+    let account = |name: &str| crate::model::name::Account::new(name).unwrap();
+    assert!(matches!(two.auth_of(&account("acct-7")).unwrap(), Auth::Header { .. }));
+    assert_eq!(two.auth_of(&account("a")).unwrap(), Auth::Bearer(SecretRef::Credential("crm_a".into())));
+    assert_eq!(two.credential_of(&account("a")), account("a"));
+}
+
+#[test]
+fn credentials_that_cannot_work_are_refused_with_what_to_do() {
+    let oauth2 = |lines: &str| refused(&with(&format!("auth = {{ oauth2 = {{ {lines} }} }}")));
+    let url = "token_url = \"https://l.example/t\", client_id = \"me\"";
+    for (lines, said) in [
+        ("grant = \"client_credentials\", client_id = \"me\"", "expected the key `token_url` here"),
+        (&*format!("{url}, grant = \"password\""), "\"client_credentials\", \"refresh_token\""),
+        (&format!("{url}, grant = \"client_credentials\""), "expected the key `client_secret` here"),
+        (&format!("{url}, grant = \"refresh_token\""), "expected the key `refresh_token` here"),
+        (
+            &format!(
+                "{url}, grant = \"client_credentials\", client_secret = {{ env = \"X\" }}, refresh_token = {{ env = \"X\" }}"
+            ),
+            "a refresh_token goes with grant",
+        ),
+        (
+            &format!("{url}, grant = \"refresh_token\", refresh_token = \"sk_live_1\""),
+            "expected a reference to a secret",
+        ),
+        ("token_url = \"http://10.0.0.1/t\"", "not on the public internet"),
+        (&format!("{url}, stile = \"body\""), "did you mean `style`?"),
+    ] {
+        let all = oauth2(lines);
+        assert!(all.contains(said) && !all.contains("sk_live"), "{all}");
+    }
+    let other = |lines: &str| refused(&with(lines));
+    assert!(other("auth = { query = { name = \"k\" } }").contains("expected the key `value` here"));
+    assert!(other("auth = { bearer = { credential = \"x_{tenant}\" } }").contains("no braces but {account}"));
+    assert!(other("accounts = { \"\" = { auth = { bearer = { env = \"X\" } } } }").contains("the name of an account"));
+    assert!(other("accounts = { a = { bearer = { env = \"X\" } } }").contains("expected the key `auth` here"));
+}
+
+#[test]
 fn the_manuals_example_of_a_schedule_is_the_default_of_one() {
     use crate::model::schedule::{Missed, Overlap, Target};
     let from = DEFAULT_TOML.find("#[schedules.refresh]").expect("there is an example");
@@ -218,7 +274,7 @@ fn every_mistake_is_said_with_what_to_do() {
     let batch = |lines: &str| operation(&format!("[providers.crm.operations.op.batch]\n{lines}"));
     let cases: Vec<(String, &[&str])> = vec![
         (with("bse_url = 1"), &["unknown key `bse_url`", "did you mean `base_url`?", "test.toml:3:1", "^"]),
-        (with("xyzzy = 1"), &["unknown key `xyzzy`", "expected one of: allow_private"]),
+        (with("xyzzy = 1"), &["unknown key `xyzzy`", "expected one of: accounts, allow_private"]),
         (with("base_url = \"https://b.example\""), &["duplicate key", "test.toml:3:1"]),
         (with("limits = [\"0/h\"]"), &["expected a limit of 1 to 100000000, got 0", "pause the provider"]),
         (with("limits = [\"10/sec\"]"), &["expected a rate like \"10/s\"", "did you mean \"10/s\"?"]),

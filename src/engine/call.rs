@@ -279,6 +279,7 @@ impl Fetch {
         let clock = self.handle.clock();
         let cache = &self.handle.calls().cache;
         let started = clock.steady();
+        let mut excused = false;
         loop {
             let mark = cache.mark();
             let mut ask = Ask { wait_until: deadline, ..self.ask.clone() };
@@ -288,6 +289,11 @@ impl Fetch {
             let said = self.gate.direct(ask).await.ok_or(CallError::Draining)?;
             let answer = match said.map_err(CallError::from)? {
                 Said::Answered(answer) => answer,
+                Said::Outdated(_) if !excused => {
+                    excused = true;
+                    continue;
+                }
+                Said::Outdated(answer) => answer,
                 // The limits are blocked until then, so the next turn waits in line.
                 Said::NotNow { until, .. } if until < deadline => continue,
                 Said::NotNow { until, answer } => {

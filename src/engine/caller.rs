@@ -20,22 +20,26 @@ use crate::model::name::{Account, Tenant};
 use crate::model::provider::{Operation, Provider};
 use crate::model::request::{RenderError, Request, render};
 use crate::model::verdict::{Answer, Failure, Health, Judgement, Sent, Verdict, judge};
-use crate::outbound::Transport;
+use crate::outbound::{Credential, Transport};
 use crate::plan::batcher::Splitter;
 use crate::store::{BegunCall, FinishCall, JobOutcome, Store};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace;
 
+mod credential;
 pub mod direct;
 mod pages;
 mod stays;
 mod uncounted;
 
+pub use credential::Excused;
+use credential::Sending;
 use stays::Stays;
 
 /// Wait after a "not now" that names no time; doubles with each in a row.
 const PENALTY_FIRST: Duration = Duration::from_secs(1);
 const PENALTY_MAX: Duration = Duration::from_secs(60);
+const TOO_SLOW: &str = "the journal or the token was too slow: the lease no longer covers the call";
 
 /// What all calls of a provider share with their gate.
 #[derive(Debug)]
@@ -53,6 +57,8 @@ pub struct Caller {
     /// "Not now" answers in a row.
     pub throttles_in_a_row: Arc<AtomicU32>,
     pub throttled_total: Arc<AtomicU64>,
+    /// Jobs that were refused for an outdated token, and may go once more for nothing.
+    pub excused: Arc<Excused>,
 }
 
 /// What the gate wants to know of an ended call.
@@ -65,6 +71,8 @@ pub struct Completion {
     pub throttled_until: Option<Timestamp>,
     pub jobs: usize,
     pub error: Option<Arc<str>>,
+    /// The account's credential is no good until somebody mends it.
+    pub lost_credential: bool,
 }
 
 /// One begun call and what it is about.
@@ -114,7 +122,7 @@ impl Caller {
             return self.nothing_left(errand, stays, completed).await;
         }
         let started = self.clock.steady();
-        let (answer, at_fault) = self.send(&errand).await;
+        let Sending { answer, at_fault, credential, lost } = self.send(&errand).await;
         let ended = self.clock.steady();
         let mut judgement =
             judge(&self.provider, &errand.operation, errand.lane, &errand.call.jobs, &answer, self.clock.now());
@@ -125,12 +133,15 @@ impl Caller {
         if errand.lane == Lane::Batch {
             search(&errand, &answer, &mut judgement);
         }
-        let page = self.page(&errand, &answer, &mut judgement);
+        let page = self.page(&errand, &answer, &credential, &mut judgement);
+        // After the search, which would take it for a refusal of the records.
+        self.excuse(&errand, &answer, &credential, &mut judgement);
+        credential::hide(&credential, &mut judgement);
         let throttled_until = self.throttled_until(&judgement);
         // First: a 429 must slow the gate at once, before the outcome is written.
         self.settle(&mut errand, &mut stays, &answer, ended, throttled_until).await;
         self.count(&errand, &answer, &judgement, ended.since(started));
-        completed(completion(&errand, &judgement, &answer, throttled_until));
+        completed(Completion { lost_credential: lost, ..completion(&errand, &judgement, &answer, throttled_until) });
         let (operation, now) = (errand.operation.clone(), self.clock.now());
         let over = |v: &&Verdict| matches!(v, Verdict::Delivered { .. } | Verdict::Rejected { .. });
         let jobs = errand.call.jobs.iter().zip(&judgement.verdicts).filter(|(_, v)| over(v));
@@ -151,7 +162,16 @@ impl Caller {
         let now = self.clock.steady();
         self.settle_with(&errand.permit, &stays.permits, false, now, None).await;
         let Errand { lane, probe, .. } = errand;
-        completed(Completion { lane, health: Health::Silent, probe, throttled_until: None, jobs: 0, error: None });
+        let health = Health::Silent;
+        completed(Completion {
+            lane,
+            health,
+            probe,
+            throttled_until: None,
+            jobs: 0,
+            error: None,
+            lost_credential: false,
+        });
         let error = stays.outcomes.first().and_then(|o| o.error.clone());
         let Stays { outcomes, .. } = stays;
         let (call, ending) = (errand.call.id, Ending::NotSent);
@@ -160,11 +180,25 @@ impl Caller {
             .await;
     }
 
-    async fn send(&self, errand: &Errand) -> (Result<Answer, Failure>, Option<RenderError>) {
+    async fn send(&self, errand: &Errand) -> Sending {
+        // Before the lease is looked at, because a token may have to be waited for.
+        let credential = match self.transport.credential(&errand.account).await {
+            Ok(credential) => credential,
+            Err(none) => return Sending::without(none),
+        };
+        let (answer, at_fault) = self.send_as(errand, &credential).await;
+        Sending { answer, at_fault, credential, lost: false }
+    }
+
+    async fn send_as(
+        &self,
+        errand: &Errand,
+        credential: &Credential,
+    ) -> (Result<Answer, Failure>, Option<RenderError>) {
         let not_sent = |reason: &str| Err(Failure { sent: Sent::No, provider_fault: false, reason: reason.into() });
         // A first byte only if the lease covers the whole call: else another daemon could begin it beside us.
         if self.clock.steady() + self.provider.timeouts.total > errand.lease_until {
-            return (not_sent("the journal was too slow: the lease no longer covers the call"), None);
+            return (not_sent(TOO_SLOW), None);
         }
         let Errand { operation, lane, account, tenant, call, .. } = errand;
         match render(&self.provider, operation, *lane, account, tenant, &call.jobs) {
@@ -172,9 +206,9 @@ impl Caller {
                 if let Err(reason) = pages::prepare(errand, &mut request) {
                     return (not_sent("the page cannot be asked for"), Some(RenderError { job: 0, reason }));
                 }
-                let mut answer = self.exchange(request.clone()).await;
+                let mut answer = self.exchange(request.clone(), credential).await;
                 if crate::mutant::on("library-retry") && answer.is_err() {
-                    answer = self.transport.send(request).await;
+                    answer = self.transport.send_as(request, credential).await;
                 }
                 (answer, None)
             }
@@ -183,9 +217,9 @@ impl Caller {
     }
 
     /// Sends, within a span of its own where traces are made: the provider may then go on from it.
-    async fn exchange(&self, mut request: Request) -> Result<Answer, Failure> {
+    async fn exchange(&self, mut request: Request, credential: &Credential) -> Result<Answer, Failure> {
         if !trace::is_on() {
-            return self.transport.send(request).await;
+            return self.transport.send_as(request, credential).await;
         }
         let span = trace::client_span(&request.method, &request.url);
         if self.provider.propagate_trace
@@ -193,7 +227,7 @@ impl Caller {
         {
             request.headers.insert("traceparent", parent);
         }
-        let answer = self.transport.send(request).instrument(span.clone()).await;
+        let answer = self.transport.send_as(request, credential).instrument(span.clone()).await;
         match &answer {
             Ok(answer) => trace::answered(&span, answer.status),
             Err(failure) => trace::failed(&span, &failure.reason),
@@ -340,5 +374,6 @@ fn completion(
         throttled_until,
         jobs: errand.call.jobs.len(),
         error,
+        lost_credential: false,
     }
 }

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::caller::{self, Completion};
+use super::caller::{self, Completion, Excused};
 use super::cluster::Owned;
 use super::cluster::standing::Standing;
 use super::cluster::truth::Doubts;
@@ -37,6 +37,7 @@ use crate::telemetry::metrics::Metrics;
 
 mod actor;
 mod begins;
+mod credentials;
 pub mod direct;
 mod forecast;
 mod group;
@@ -104,6 +105,7 @@ pub(super) struct Shared {
     pub completions: Mutex<Vec<(group::GroupKey, Completion)>>,
     pub throttles_in_a_row: Arc<AtomicU32>,
     pub throttled_total: Arc<AtomicU64>,
+    pub excused: Arc<Excused>,
     pub last_throttled_at: Mutex<Option<Timestamp>>,
     pub flows: Arc<FlowBox>,
 }
@@ -166,6 +168,7 @@ pub(super) fn start(
         completions: Default::default(),
         throttles_in_a_row: Default::default(),
         throttled_total: Default::default(),
+        excused: Default::default(),
         last_throttled_at: Default::default(),
         flows: parts.signals.flow_box(&name),
     });

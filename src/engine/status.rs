@@ -8,7 +8,7 @@ use crate::limiter::LimitView;
 use crate::model::call::Lane;
 use crate::model::flow::FlowCounts;
 use crate::model::id::JobId;
-use crate::model::name::{OperationName, ProviderName};
+use crate::model::name::{Account, OperationName, ProviderName};
 
 /// How a provider stands right now.
 #[derive(Clone, Debug)]
@@ -18,7 +18,10 @@ pub struct ProviderStatus {
     pub paused: bool,
     /// Why nothing can leave at all, when so: a missing secret, a store that is away.
     pub fault: Option<String>,
+    /// Of the host or of the provider's own credential, whichever holds more back.
     pub breaker: BreakerView,
+    /// Credentials that do not work, at most 100.
+    pub credentials: Vec<CredentialView>,
     /// Provider-wide limits and those of lanes; for limits per account or key, the busiest ones, at most 100.
     pub limits: Vec<LimitStatus>,
     pub operations: Vec<OperationStatus>,
@@ -77,6 +80,14 @@ pub struct BreakerView {
     pub probe_at: Option<Timestamp>,
     pub opened_at: Option<Timestamp>,
     pub last_error: Option<Arc<str>>,
+}
+
+/// A credential that holds its jobs back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CredentialView {
+    /// Whose it is; "" is the provider's own.
+    pub account: Account,
+    pub breaker: BreakerView,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

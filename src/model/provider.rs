@@ -10,8 +10,10 @@ use std::time::Duration;
 use super::backoff::Backoff;
 use super::call::Lane;
 use super::job::Coalesce;
-use super::name::{LimitName, OperationName, ProviderName, Tenant};
+use super::name::{Account, LimitName, OperationName, ProviderName, Tenant};
 use super::request::{BatchResult, Template};
+
+pub use super::auth::{Auth, ClientStyle, Grant, OAuth2, SecretRef};
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Provider {
@@ -19,6 +21,8 @@ pub struct Provider {
     /// Scheme, host, port and path prefix; no user info, no query, no fragment.
     pub base_url: url::Url,
     pub auth: Auth,
+    /// Accounts with a way of their own.
+    pub accounts: BTreeMap<Account, Auth>,
     /// Sent with every call. Values may be templates.
     pub headers: Vec<(http::HeaderName, Template)>,
     /// Limits that every call of the provider spends.
@@ -122,23 +126,6 @@ pub struct RequestTemplate {
     pub query: Vec<(String, Template)>,
     pub headers: Vec<(http::HeaderName, Template)>,
     pub body: Option<super::request::BodyTemplate>,
-}
-
-/// Where a secret comes from. The value is never in the config and never printed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum SecretRef {
-    /// A systemd credential: a file in `$CREDENTIALS_DIRECTORY`.
-    Credential(String),
-    File(std::path::PathBuf),
-    Env(String),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum Auth {
-    None,
-    Bearer(SecretRef),
-    Basic { username: String, password: SecretRef },
-    Header { name: http::HeaderName, value: SecretRef },
 }
 
 /// Is it safe to send a call again when the answer to the first was lost?

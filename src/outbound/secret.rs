@@ -1,7 +1,7 @@
 //! Secrets by reference: read when a provider is connected, read again when their file changes.
 //!
-//! A value lives in a [`SecretString`] and in the header made of it, which is marked as sensitive; neither prints.
-//! Errors name the reference and never the value. Must never know: HTTP.
+//! A value lives in a [`SecretString`] and in the credential made of it; neither prints.
+//! Errors name the reference and never the value. Must never know: HTTP. Next: `credential`.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::credential::Credential;
 use crate::clock::Clock;
 use crate::model::provider::SecretRef;
 
@@ -23,28 +23,28 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What tells that a file was replaced or rewritten.
 type Stamp = Option<(SystemTime, u64)>;
 
-/// Makes a header value of a secret.
-type Make = Box<dyn Fn(&str) -> Result<HeaderValue, String> + Send + Sync>;
+/// Makes a credential of a secret.
+type Make = Box<dyn Fn(&str) -> Result<Credential, String> + Send + Sync>;
 
-/// A header made of a secret that may change while the daemon runs.
-pub(super) struct SecretHeader {
+/// A credential made of a secret that may change while the daemon runs.
+pub(super) struct Watched {
     reference: SecretRef,
     make: Make,
     clock: Clock,
-    now: ArcSwap<(HeaderValue, Stamp)>,
+    now: ArcSwap<(Credential, Stamp)>,
     looked_at: AtomicI64,
 }
 
-impl std::fmt::Debug for SecretHeader {
+impl std::fmt::Debug for Watched {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SecretHeader").field("reference", &self.reference).finish_non_exhaustive()
+        f.debug_struct("Watched").field("reference", &self.reference).finish_non_exhaustive()
     }
 }
 
-impl SecretHeader {
-    pub fn read(reference: &SecretRef, clock: &Clock, make: Make) -> Result<SecretHeader, String> {
+impl Watched {
+    pub fn read(reference: &SecretRef, clock: &Clock, make: Make) -> Result<Watched, String> {
         let first = load(reference, &make)?;
-        Ok(SecretHeader {
+        Ok(Watched {
             reference: reference.clone(),
             make,
             clock: clock.clone(),
@@ -53,8 +53,8 @@ impl SecretHeader {
         })
     }
 
-    /// The value in force. A file that changed is read again; one that cannot be read leaves the old value.
-    pub fn value(&self) -> HeaderValue {
+    /// The one in force. A file that changed is read again; one that cannot be read leaves the old value.
+    pub fn value(&self) -> Credential {
         let now = self.clock.steady();
         let looked_at = self.looked_at.load(Ordering::Relaxed);
         let due = now.0 - looked_at >= LOOK_EVERY.as_micros() as i64;
@@ -77,14 +77,13 @@ impl SecretHeader {
     }
 }
 
-fn load(reference: &SecretRef, make: &Make) -> Result<(HeaderValue, Stamp), String> {
+fn load(reference: &SecretRef, make: &Make) -> Result<(Credential, Stamp), String> {
     let path = path(reference)?;
     let stamp = path.as_deref().and_then(stamp);
     let secret = resolve(reference)?;
     let unfit = |e| format!("secret {}: {e}", name(reference));
-    let mut value = make(secret.expose_secret()).map_err(unfit)?;
-    value.set_sensitive(true);
-    Ok((value, stamp))
+    let made = make(secret.expose_secret()).map_err(unfit)?;
+    Ok((made, stamp))
 }
 
 /// `credential "x"`, `file "/y"`, `environment variable Z`.

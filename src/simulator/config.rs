@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::documents::Documents;
+use super::tokens::TokenRules;
 
 mod rule;
 
@@ -61,6 +62,8 @@ pub struct SimulatorConfig {
     pub latency: Latency,
     pub faults: Faults,
     pub records: Records,
+    /// Calls must show a token of this endpoint. Default: nobody asks who they are.
+    pub tokens: Option<TokenRules>,
     /// Lists that are read page by page.
     pub lists: Vec<super::lists::ListRule>,
     /// Answers to GETs; absent: as to everything else.
@@ -83,6 +86,7 @@ impl Default for SimulatorConfig {
             latency: Latency::default(),
             faults: Faults::default(),
             records: Records::default(),
+            tokens: None,
             lists: Vec::new(),
             documents: None,
             log: None,
@@ -265,7 +269,7 @@ impl Default for Records {
     }
 }
 
-mod text {
+pub(super) mod text {
     use super::*;
 
     pub fn serialize<S: Serializer>(d: &Duration, s: S) -> Result<S::Ok, S::Error> {

@@ -29,6 +29,9 @@ pub struct Report {
     pub records: RecordReport,
     pub faults: FaultReport,
     pub limits: Vec<LimitReport>,
+    /// Of the token endpoint, if there is one.
+    #[serde(default)]
+    pub tokens: super::tokens::TokenReport,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -32,6 +32,7 @@ use super::lists::Lists;
 use super::log::{Arrival, Log, locked};
 use super::records::{Carried, Reader};
 use super::report::Report;
+use super::tokens::Tokens;
 use crate::clock::Clock;
 
 /// Connections at one time; more wait in the backlog.
@@ -53,6 +54,7 @@ pub struct Shared {
     config: SimulatorConfig,
     account_header: Option<HeaderName>,
     reader: Reader,
+    tokens: Option<Mutex<Tokens>>,
     lists: Mutex<Lists>,
     log: Log,
     clock: Clock,
@@ -65,12 +67,14 @@ impl Shared {
         let core = Core::new(config.clone(), clock.steady()).expect("the configuration was checked");
         let account_header = config.account_header.as_deref().and_then(|h| h.parse().ok());
         let reader = Reader::new(&config.records);
+        let tokens = config.tokens.clone().map(|rules| Mutex::new(Tokens::new(rules)));
         let lists = Mutex::new(Lists::new(&config.lists));
         Shared {
             core: Mutex::new(core),
             config,
             account_header,
             reader,
+            tokens,
             lists,
             log,
             clock,
@@ -83,7 +87,14 @@ impl Shared {
     }
 
     pub fn report(&self) -> Report {
-        locked(&self.core).report(self.clock.steady())
+        let tokens = self.tokens.as_ref().map(|tokens| locked(tokens).report.clone()).unwrap_or_default();
+        Report { tokens, ..locked(&self.core).report(self.clock.steady()) }
+    }
+
+    pub fn with_tokens(&self, change: impl FnOnce(&mut Tokens)) {
+        if let Some(tokens) = &self.tokens {
+            change(&mut locked(tokens));
+        }
     }
 
     pub fn arrivals(&self) -> Vec<Arrival> {
@@ -159,6 +170,9 @@ async fn serve(shared: Arc<Shared>, reset: Arc<AtomicBool>, request: Request<Inc
     if request.uri().path().starts_with("/__sim/") {
         return Ok(control(&shared, request).await);
     }
+    if let Some(tokens) = shared.tokens.as_ref().filter(|_| is_for_tokens(&shared, &request)) {
+        return Ok(give_token(&shared, tokens, request).await);
+    }
     let mut guest = Guest::receive(&shared, &request);
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, BODY_BYTES_MAX).collect().await else {
@@ -202,8 +216,15 @@ impl<'a> Guest<'a> {
             None => String::new(),
         };
         let (method, path) = (request.method().as_str(), request.uri().path());
+        let known = shared
+            .tokens
+            .as_ref()
+            .is_none_or(|tokens| locked(tokens).knows(shared.clock.steady(), request.headers(), request.uri().query()));
         let mut core = locked(&shared.core);
-        let ticket = core.arrive(shared.clock.steady(), method, path, &account);
+        let mut ticket = core.arrive(shared.clock.steady(), method, path, &account);
+        if !known && ticket.fate == core::Fate::Serve {
+            (ticket.fate, ticket.mishap) = (core::Fate::Error(401), None);
+        }
         let line = shared.log.is_on().then(|| Arrival {
             at_us: ticket.at.0,
             number: ticket.number,
@@ -291,6 +312,28 @@ impl Drop for Guest<'_> {
     }
 }
 
+fn is_for_tokens(shared: &Shared, request: &Request<Incoming>) -> bool {
+    shared.config.tokens.as_ref().is_some_and(|rules| rules.path == request.uri().path())
+}
+
+async fn give_token(shared: &Shared, tokens: &Mutex<Tokens>, request: Request<Incoming>) -> Answer {
+    let (head, body) = request.into_parts();
+    let Ok(form) = Limited::new(body, CONTROL_BYTES_MAX).collect().await else {
+        return plain(StatusCode::PAYLOAD_TOO_LARGE, "expected a form of at most 64 KiB");
+    };
+    let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let (now, form) = (shared.clock.steady(), form.to_bytes());
+    let (status, body) = locked(tokens).ask(now, authorization, &form);
+    let latency = locked(tokens).rules().latency;
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
+    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    *answer.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer
+}
+
 /// A credential never goes into a log: its digest tells accounts apart as well.
 fn account_of(name: &HeaderName, value: Option<&HeaderValue>) -> String {
     let secret = [header::AUTHORIZATION, header::COOKIE].contains(name) || name.as_str().contains("key");
@@ -313,7 +356,8 @@ fn digest(bytes: &[u8]) -> String {
     })
 }
 
-/// `GET report`, `GET records/{id}`, `GET config`, `POST reset`, `POST documents`, `PUT faults` (JSON), `DELETE faults`.
+/// `GET report`, `GET records/{id}`, `GET config`, `POST reset`, `POST revoke`, `POST documents`, `PUT faults` (JSON),
+/// `DELETE faults`.
 async fn control(shared: &Shared, request: Request<Incoming>) -> Answer {
     let path = request.uri().path().trim_start_matches("/__sim/").to_owned();
     match (request.method(), path.as_str()) {
@@ -326,6 +370,10 @@ async fn control(shared: &Shared, request: Request<Incoming>) -> Answer {
                 Some(seen) => json(&serde_json::json!({ "id": id, "version": seen.version, "times": seen.times })),
                 None => plain(StatusCode::NOT_FOUND, "no such record was taken"),
             }
+        }
+        (&Method::POST, "revoke") => {
+            shared.with_tokens(Tokens::revoke);
+            plain(StatusCode::OK, "all access tokens have ended")
         }
         (&Method::POST, "reset") => {
             shared.reset();
@@ -348,7 +396,8 @@ async fn control(shared: &Shared, request: Request<Incoming>) -> Answer {
         },
         _ => plain(
             StatusCode::NOT_FOUND,
-            "expected GET report, GET config, GET records/{id}, POST reset, POST documents, PUT faults or DELETE faults",
+            "expected GET report, GET config, GET records/{id}, POST reset, POST revoke, POST documents, PUT faults or \
+             DELETE faults",
         ),
     }
 }

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use super::packer::Packer;
 use super::records::rules::counting;
 use super::rules::{self, Core, Stand};
+use super::tokens::TokenKey;
 use super::{AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose};
 use crate::clock::Timestamp;
 use crate::model::call::Call;
@@ -33,6 +34,7 @@ mod prune;
 mod read;
 mod records;
 mod schedules;
+mod tokens;
 
 /// Store in memory. Clones share everything but [`Store::close`].
 #[derive(Debug, Default)]
@@ -101,6 +103,7 @@ struct World {
     steady: Option<(String, i64)>,
     epoch: i64,
     limiter_run: Option<String>,
+    tokens: BTreeMap<TokenKey, tokens::TokenRow>,
     steady_floor: Timestamp,
     records: records::Book,
     last_seq: i64,

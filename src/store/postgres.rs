@@ -53,6 +53,7 @@ mod records;
 mod runs;
 mod schedules;
 mod sql;
+mod tokens;
 mod work;
 
 /// How to open a database.

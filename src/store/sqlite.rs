@@ -44,6 +44,7 @@ mod read_records;
 mod records;
 mod schedules;
 mod sql;
+mod tokens;
 mod trip;
 mod work;
 

@@ -4,6 +4,7 @@
 //! the same store. Next: `engine/stand.rs`.
 
 mod by_key;
+mod credentials;
 mod fairness;
 mod life;
 mod search;

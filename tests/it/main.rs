@@ -5,6 +5,7 @@ mod checker;
 mod cli;
 mod cluster;
 mod config_files;
+mod credentials;
 mod engine;
 mod fairness;
 mod grpc;

@@ -42,3 +42,4 @@ mod schedules;
 mod silence;
 mod sqlite;
 mod states;
+mod tokens;

@@ -1,17 +1,18 @@
 //! One call that carries no job, from its journal entry to its recorded end. What it is told goes to whoever waits.
 //!
-//! The same five steps as for jobs: journal, send, judge, settle, record. Must never know: who waits, caches. Next:
-//! `super::Caller`.
+//! The same steps as for jobs: journal, credential, send, judge, settle, record. Must never know: who waits, caches.
+//! Next: `super::Caller`.
 
 use std::sync::Arc;
 
 use super::super::gate::direct::{Ask, Reply, Said};
 use super::super::handle::EngineError;
 use super::super::open_calls;
-use super::{Caller, Completion};
+use super::{Caller, Completion, Sending};
 use crate::clock::Timestamp;
 use crate::model::call::{Ending, Lane, Permit};
 use crate::model::verdict::{Answer, Failure, Health, Sent, judge};
+use crate::outbound::NoCredential;
 use crate::store::{Begin, FinishCall};
 
 /// A caller for one call that somebody waits for.
@@ -36,15 +37,16 @@ impl Direct {
     pub async fn carry(self, errand: Errand, completed: impl FnOnce(Completion)) {
         let Direct { caller, open: _open } = self;
         let Errand { ask, permit, lease_until, probe, reply } = errand;
-        let ended = |health, throttled_until, error| Completion {
+        let ended = |health, throttled_until, error, lost_credential| Completion {
             lane: Lane::Single,
             health,
             probe,
             throttled_until,
             jobs: 0,
             error,
+            lost_credential,
         };
-        let silent = || ended(Health::Silent, None, None);
+        let silent = || ended(Health::Silent, None, None, false);
         let call = match caller.journal(&ask, &permit, lease_until).await {
             Ok(Some(call)) => call,
             other => {
@@ -57,22 +59,20 @@ impl Direct {
             }
         };
         let started = caller.clock.steady();
-        let too_late = if reply.is_closed() {
-            Some("whoever waited for it is gone")
-        } else if started + caller.provider.timeouts.total > lease_until {
-            Some("the journal was too slow: the lease no longer covers the call")
+        let Sending { answer, credential, lost, .. } = if reply.is_closed() {
+            Sending::without(NoCredential { reason: "whoever waited for it is gone".into(), for_good: false })
         } else {
-            None
-        };
-        let not_sent = |reason: &str| Err(Failure { sent: Sent::No, provider_fault: false, reason: reason.into() });
-        let request = ask.request.clone();
-        let answer = match too_late {
-            Some(reason) => not_sent(reason),
-            None => caller.exchange(request).await,
+            caller.send_direct(&ask, lease_until).await
         };
         let settled_at = caller.clock.steady();
         let jobs = std::slice::from_ref(&ask.job);
-        let judgement = judge(&caller.provider, &ask.operation, Lane::Single, jobs, &answer, caller.clock.now());
+        let mut judgement = judge(&caller.provider, &ask.operation, Lane::Single, jobs, &answer, caller.clock.now());
+        let refused = judgement.health == Health::Refusing;
+        let outdated = answer.as_ref().is_ok_and(|a| credential.answered(a.status, settled_at)) && refused;
+        if outdated {
+            // Nobody's fault: it may go again under the next token.
+            judgement.health = Health::Silent;
+        }
         let throttled_until = caller.throttled_until(&judgement);
         let (ending, status, error) = ending(&answer);
         let sent = ending != Ending::NotSent;
@@ -94,10 +94,11 @@ impl Direct {
             Health::Good => None,
             _ => error.clone().or_else(|| status.map(|s| format!("status {s}").into())),
         };
-        completed(ended(judgement.health, throttled_until, blame));
+        completed(ended(judgement.health, throttled_until, blame, lost));
         let said = match (answer, throttled_until) {
-            (Ok(answer), Some(until)) => Said::NotNow { until, answer },
-            (Ok(answer), None) => Said::Answered(answer),
+            (Ok(answer), Some(until)) => Said::NotNow { until, answer: credential.hide_in(&answer) },
+            (Ok(answer), None) if outdated => Said::Outdated(credential.hide_in(&answer)),
+            (Ok(answer), None) => Said::Answered(credential.hide_in(&answer)),
             (Err(failure), _) => Said::Failed(failure),
         };
         // Told before it is written: an answer that is known is of use, and a crash in between counts too much only.
@@ -116,6 +117,20 @@ fn ending(answer: &Result<Answer, Failure>) -> (Ending, Option<u16>, Option<Arc<
 }
 
 impl Caller {
+    async fn send_direct(&self, ask: &Ask, lease_until: Timestamp) -> Sending {
+        // Before the lease is looked at, because a token may have to be waited for.
+        let credential = match self.transport.credential(&ask.account).await {
+            Ok(credential) => credential,
+            Err(none) => return Sending::without(none),
+        };
+        let answer = if self.clock.steady() + self.provider.timeouts.total > lease_until {
+            Err(Failure { sent: Sent::No, provider_fault: false, reason: super::TOO_SLOW.into() })
+        } else {
+            self.exchange(ask.request.clone(), &credential).await
+        };
+        Sending { answer, at_fault: None, credential, lost: false }
+    }
+
     /// Durable when it returns. `None`: the limits are of an older epoch.
     async fn journal(
         &self,

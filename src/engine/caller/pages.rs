@@ -16,6 +16,7 @@ use crate::model::name::{CollectionName, Key};
 use crate::model::pages::{Items, Page, later_mark, read};
 use crate::model::request::{Request, render};
 use crate::model::verdict::{Answer, Failure, Judgement, Verdict};
+use crate::outbound::Credential;
 use crate::store::{FinishCall, Next, PageEnd, PageWhat, RecordWrite};
 
 /// A page whose call has been answered.
@@ -45,13 +46,15 @@ impl Caller {
         &self,
         errand: &Errand,
         answer: &Result<Answer, Failure>,
+        credential: &Credential,
         judgement: &mut Judgement,
     ) -> Option<Fetched> {
         let page = page_of(errand)?;
         let collection = CollectionName::new(&page.collection).ok()?;
         let mut stored = None;
         if let (Ok(answer), Some(verdict @ Verdict::Delivered { .. })) = (answer, judgement.verdicts.first_mut()) {
-            *verdict = match self.store_page(errand, &page, &collection, answer) {
+            // Records, and the link to the next page, are kept: an echoed credential must not be among them.
+            *verdict = match self.store_page(errand, &page, &collection, &credential.hide_in(answer)) {
                 // The records are what is kept of the answer.
                 Ok(what) => {
                     stored = Some(what);

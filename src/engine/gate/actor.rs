@@ -41,8 +41,10 @@ pub(super) struct Gate {
     pub flows: BTreeMap<FlowId, Flow>,
     pub groups: BTreeMap<GroupKey, Group>,
     pub turns: Turns<GroupKey>,
-    /// Of the host and of the credential.
-    pub breakers: [Breaker; 2],
+    /// The breaker of the host.
+    pub host: Breaker,
+    /// Of credentials, those with anything to tell.
+    pub credentials: BTreeMap<Account, Breaker>,
     /// Nothing may leave before this steady time, whatever the limits say.
     pub held_until: Timestamp,
     /// What is being journaled.
@@ -66,7 +68,8 @@ pub(super) struct Gate {
 #[serde(default)]
 struct Memory {
     host: Option<breaker::Memory>,
-    credential: Option<breaker::Memory>,
+    /// By account; "" is the provider's own credential.
+    credentials: Vec<(String, breaker::Memory)>,
     /// By operation and account.
     tides: Vec<(String, String, Tide)>,
 }
@@ -80,10 +83,7 @@ impl Gate {
         let memory: Memory = memory.and_then(|m| serde_json::from_str(m).ok()).unwrap_or_default();
         let policy = current.provider.breaker;
         let host = memory.host.map_or_else(|| Breaker::new(policy), |m| Breaker::resume(policy, m));
-        let mut credential = Breaker::for_credential(policy);
-        if let Some(kept) = memory.credential {
-            credential.recall(kept);
-        }
+        let credentials = super::credentials::recall(policy, memory.credentials);
         let mut groups: BTreeMap<GroupKey, Group> = BTreeMap::new();
         for (operation, account, tide) in memory.tides {
             if let (Ok(operation), Ok(account)) = (OperationName::new(operation), Account::new(account)) {
@@ -99,7 +99,8 @@ impl Gate {
             flows: BTreeMap::new(),
             groups,
             turns,
-            breakers: [host, credential],
+            host,
+            credentials,
             held_until: Timestamp::ZERO,
             begins: Begins::default(),
             rates: Default::default(),
@@ -183,7 +184,7 @@ impl Gate {
         let current = self.shared.current.load_full();
         if !Arc::ptr_eq(&current, &self.current) {
             self.current = current;
-            self.breakers[0].set_policy(self.current.provider.breaker);
+            self.host.set_policy(self.current.provider.breaker);
             // Limits and lanes may have changed: every group is looked at anew.
             self.groups.values_mut().for_each(Group::redeclare);
             self.turns.set_weights(self.current.provider.tenants.clone());
@@ -217,11 +218,11 @@ impl Gate {
     /// What the gate of another daemon remembers of the same provider.
     fn hear(&mut self, memory: &str) {
         let Ok(memory) = serde_json::from_str::<Memory>(memory) else { return };
-        for (breaker, heard) in self.breakers.iter_mut().zip([memory.host, memory.credential]) {
-            if heard.is_some_and(|heard| breaker.follow(heard)) {
-                tracing::warn!(provider = %self.current.provider.name, state = ?breaker.state(), "a breaker moved elsewhere");
-            }
+        if memory.host.is_some_and(|heard| self.host.follow(heard)) {
+            let state = self.host.state();
+            tracing::warn!(provider = %self.current.provider.name, ?state, "a breaker moved elsewhere");
         }
+        self.hear_credentials(memory.credentials);
     }
 
     /// Lets go of accounts that are another daemon's now and takes up those that have become ours.
@@ -279,14 +280,14 @@ impl Gate {
 
     fn call_ended(&mut self, key: &GroupKey, completion: Completion) {
         let now = self.now();
-        let classes = [breaker::Class::for_host(completion.health), breaker::Class::for_credential(completion.health)];
-        for (breaker, class) in self.breakers.iter_mut().zip(classes) {
-            let dice = self.parts.dice.roll();
-            if breaker.record(now, class, completion.probe, dice, completion.error.as_ref()) {
-                tracing::warn!(provider = %self.current.provider.name, state = ?breaker.state(), "a breaker moved");
-                // Saved at once: the gates of other daemons need not find out by failures of their own.
-                (self.breaker_moved, self.save_at) = (true, Timestamp::ZERO);
-            }
+        let (class, dice) = (breaker::Class::for_host(completion.health), self.parts.dice.roll());
+        let moved = self.host.record(now, class, completion.probe, dice, completion.error.as_ref());
+        if moved {
+            let state = self.host.state();
+            tracing::warn!(provider = %self.current.provider.name, ?state, "a breaker moved");
+        }
+        if self.credential_answered(&key.account, &completion, now) || moved {
+            self.tell_breakers();
         }
         if matches!(completion.health, Health::Limiting { .. }) {
             *self.shared.last_throttled_at.lock().expect("no panic while held") = Some(self.parts.clock.now());
@@ -307,6 +308,11 @@ impl Gate {
         self.turns.unpark(key);
     }
 
+    /// Saved at once: the gates of other daemons need not find out by failures of their own.
+    pub fn tell_breakers(&mut self) {
+        (self.breaker_moved, self.save_at) = (true, Timestamp::ZERO);
+    }
+
     fn spends_nothing(&mut self, key: &GroupKey, lane: Lane) -> bool {
         let operation = self.current.provider.operations.get(&key.operation).cloned();
         operation.is_none_or(|operation| self.spends(key, &operation, lane).is_empty())
@@ -319,14 +325,15 @@ impl Gate {
             return;
         }
         self.save_at = now + SAVE_EVERY;
+        let credentials = self.remember_credentials(now);
         let tide = |(key, group): (&GroupKey, &Group)| {
             let (operation, account) = (key.operation.to_string(), key.account.to_string());
             let two_lanes = self.current.provider.operations.get(&key.operation).is_some_and(|o| o.batch.is_some());
             two_lanes.then(|| (operation, account, group.tide.clone()))
         };
         let memory = Memory {
-            host: Some(self.breakers[0].memory().clone()),
-            credential: Some(self.breakers[1].memory().clone()),
+            host: Some(self.host.memory().clone()),
+            credentials,
             tides: self.groups.iter().filter_map(tide).take(TIDES_SAVED_MAX).collect(),
         };
         let memory = serde_json::to_string(&memory).unwrap_or_default();

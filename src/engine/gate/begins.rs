@@ -129,7 +129,9 @@ impl Gate {
         }
         let jobs = begun.calls.iter().map(|c| c.jobs.len()).sum();
         self.rates.left(self.parts.clock.steady(), &plan.group, plan.begin.lane, begun.calls.len(), jobs);
-        if plan.probe && !begun.calls.is_empty() {
+        if plan.probe && begun.calls.is_empty() {
+            self.credential_probe_ended(&plan.group.account);
+        } else if plan.probe {
             self.probe_began();
         }
         for call in begun.calls {
@@ -146,8 +148,9 @@ impl Gate {
     }
 
     pub fn probe_began(&mut self) {
-        let now = self.now();
-        self.breakers.iter_mut().filter(|b| b.state() != breaker::State::Closed).for_each(|b| b.began(now));
+        if self.host.state() != breaker::State::Closed {
+            self.host.began(self.now());
+        }
     }
 
     pub fn caller(&self, transport: Arc<dyn Transport>) -> Caller {
@@ -163,6 +166,7 @@ impl Gate {
             collections: self.parts.collections.clone(),
             throttles_in_a_row: self.shared.throttles_in_a_row.clone(),
             throttled_total: self.shared.throttled_total.clone(),
+            excused: self.shared.excused.clone(),
         }
     }
 

@@ -5,7 +5,7 @@
 //! which there would be room. Must never know: caches, what the answers are for. Next: `../caller/direct`, which carries
 //! one out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -57,6 +57,8 @@ pub enum Said {
         until: Timestamp,
         answer: verdict::Answer,
     },
+    /// Refused for a token that has had its day: it may go again under the next one.
+    Outdated(verdict::Answer),
     Failed(Failure),
     /// Nothing was sent, and nothing will be: paused, or a secret is missing.
     Refused(String),
@@ -146,11 +148,11 @@ impl Gate {
     }
 
     async fn put_line_to_limiter(&mut self, slots: u32, probe: bool, now: Timestamp) {
-        let due = self.line.0.iter().enumerate().filter(|(_, w)| w.again_at <= now).map(|(at, _)| at);
-        let due: Vec<usize> = due.take(ASK_AT_ONCE.min(slots as usize)).collect();
-        if due.is_empty() {
+        let admitted = self.admitted(ASK_AT_ONCE.min(slots as usize), now);
+        if admitted.is_empty() {
             return;
         }
+        let (due, probes): (Vec<usize>, Vec<bool>) = admitted.into_iter().unzip();
         let request = |at: &usize| {
             let Ask { provider, operation, account, job, class, .. } = &self.line.0[*at].ask;
             let spends = spends(provider, operation, Lane::Single, account, job.key.as_ref());
@@ -168,9 +170,9 @@ impl Gate {
             }
         };
         let mut granted = Vec::new();
-        for (at, answer) in due.into_iter().zip(answers) {
+        for ((at, answer), of_credential) in due.into_iter().zip(answers).zip(probes) {
             match answer {
-                Answer::Granted { permit, .. } => granted.push((at, permit)),
+                Answer::Granted { permit, .. } => granted.push((at, permit, of_credential)),
                 Answer::Wait { earliest, binder, .. } => {
                     let waiting = &mut self.line.0[at];
                     waiting.again_at = earliest.max(now + ASK_AGAIN);
@@ -179,9 +181,12 @@ impl Gate {
             }
         }
         // From the back, so that the places before stay what they were.
-        for (at, permit) in granted.into_iter().rev() {
+        for (at, permit, of_credential) in granted.into_iter().rev() {
             let waiting = self.line.0.remove(at).expect("it was just there");
-            self.launch_direct(waiting, permit, probe).await;
+            if of_credential {
+                self.credential_probe_began(&waiting.ask.account, now);
+            }
+            self.launch_direct(waiting, permit, probe || of_credential).await;
         }
     }
 
@@ -195,6 +200,35 @@ impl Gate {
             tracing::warn!(provider = %self.current.provider.name, error = %e, "holding those who wait for the limits");
             self.parts.doubts.raise(e);
         })
+    }
+
+    /// Whose credential lets them go now, and whether as its probe. One call goes for a credential in doubt.
+    fn admitted(&mut self, max: usize, now: Timestamp) -> Vec<(usize, bool)> {
+        let (mut admitted, mut one_went) = (Vec::new(), BTreeSet::new());
+        for at in 0..self.line.0.len() {
+            if admitted.len() >= max || self.line.0[at].again_at > now {
+                continue;
+            }
+            let account = self.line.0[at].ask.account.clone();
+            let again_at = if one_went.contains(&account) {
+                now + AWAY_WAIT
+            } else {
+                match self.credential_admits(&account, u32::MAX, now) {
+                    Ok((slots, of_credential)) => {
+                        if slots == 1 {
+                            one_went.insert(account);
+                        }
+                        admitted.push((at, of_credential));
+                        continue;
+                    }
+                    Err(until) => until,
+                }
+            };
+            let why =
+                self.explain_credential(&account).map_or_else(|| "its credential is in doubt".to_owned(), |e| e.0);
+            (self.line.0[at].again_at, self.line.0[at].why) = (again_at, why);
+        }
+        admitted
     }
 
     /// In a task of its own, so that an asker who goes away leaves nothing behind.

@@ -124,12 +124,10 @@ impl Gate {
         let in_flight = self.shared.in_flight() + self.begins.calls;
         let free = self.current.provider.in_flight_max.saturating_sub(in_flight).min(BEGIN_CALLS_MAX);
         let (mut probe, mut ramped) = (false, false);
-        for breaker in &self.breakers {
-            match breaker.admits(now, self.parts.dice.roll()) {
-                Admit::Yes => ramped |= breaker.is_ramping(now),
-                Admit::Probe => probe = true,
-                Admit::No { until } => return Err(until),
-            }
+        match self.host.admits(now, self.parts.dice.roll()) {
+            Admit::Yes => ramped = self.host.is_ramping(now),
+            Admit::Probe => probe = true,
+            Admit::No { until } => return Err(until),
         }
         match (probe, ramped) {
             // One real job is the probe, paid by a permit like any other.
@@ -148,6 +146,13 @@ impl Gate {
             self.turns.park(key, Timestamp::NEVER, false);
             return Vec::new();
         };
+        let (slots, credential_probe) = match self.credential_admits(&key.account, slots, now) {
+            Ok(admitted) => admitted,
+            Err(until) => {
+                self.turns.park(key, until, false);
+                return Vec::new();
+            }
+        };
         let decision = self.decide(key, &operation, slots, now).await;
         let mut planned = Vec::new();
         if let Some((size, class)) = decision.batch {
@@ -161,8 +166,11 @@ impl Gate {
         if planned.is_empty() && !self.turns.is_parked(key) {
             self.turns.park(key, decision.wake_at.max(now), false);
         }
+        if credential_probe && !planned.is_empty() {
+            self.credential_probe_began(&key.account, now);
+        }
         for plan in &mut planned {
-            plan.probe = probe;
+            plan.probe = probe || credential_probe;
         }
         planned
     }

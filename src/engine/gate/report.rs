@@ -17,9 +17,9 @@ use crate::limiter::{Acquire, Answer, Settle, Spend};
 use crate::model::call::Lane;
 use crate::model::flow::{Class, FlowCounts};
 use crate::model::id::FlowId;
-use crate::model::name::OperationName;
+use crate::model::name::{Account, OperationName};
 use crate::model::request::Request;
-use crate::outbound::breaker::State;
+use crate::outbound::breaker::{Breaker, State};
 
 /// Limits shown in a status; with many accounts, those of the first groups.
 const LIMITS_SHOWN_MAX: usize = 100;
@@ -69,7 +69,7 @@ impl Gate {
             Question::Permits { ask, reply } => self.join_outside(*ask, reply),
             Question::Direct { ask, reply } => self.stand_in_line(*ask, reply),
             Question::ResetBreaker(reply) => {
-                self.breakers.iter_mut().for_each(crate::outbound::breaker::Breaker::reset);
+                self.reset_breakers();
                 self.shared.wake().notify_one();
                 let _ = reply.send(());
             }
@@ -88,6 +88,7 @@ impl Gate {
             fault: self.fault(),
             partitions_held: self.parts.standing.as_ref().map(|s| s.partitions_held(&provider.name)),
             breaker: self.breaker_view(),
+            credentials: self.credential_views(),
             limits,
             operations: Vec::new(),
             counts: FlowCounts::default(),
@@ -130,16 +131,22 @@ impl Gate {
     }
 
     fn breaker_view(&self) -> BreakerView {
-        // The one that holds most back speaks.
-        let worse = |b: &&crate::outbound::breaker::Breaker| match b.state() {
+        // Of those that speak for everybody the one that holds most back.
+        let worse = |b: &&Breaker| match b.state() {
             State::Closed => 0,
             State::HalfOpen { .. } => 1,
             State::Open { .. } => 2,
         };
-        let breaker = self.breakers.iter().max_by_key(worse).expect("there are two");
+        let own = self.credentials.get(&Account::default());
+        let breaker = own.into_iter().chain([&self.host]).max_by_key(worse).expect("there is one");
+        self.view_of(breaker)
+    }
+
+    pub fn view_of(&self, breaker: &Breaker) -> BreakerView {
         let wall = |at| wall_of(&self.parts.clock, at);
         let (state, probe_at) = match breaker.state() {
             State::Closed => (BreakerState::Closed, None),
+            State::Open { until: Timestamp::NEVER } => (BreakerState::Open, None),
             State::Open { until } => (BreakerState::Open, Some(wall(until))),
             State::HalfOpen { .. } => (BreakerState::HalfOpen, None),
         };
@@ -201,7 +208,7 @@ impl Gate {
         if let Some(held) = self.parts.standing.as_ref().and_then(|s| s.limiter_fault()) {
             return (WaitingOn::Limiter, held, None);
         }
-        let Some(held) = self.flows.get(&flow).map(|f| f.held) else {
+        let Some((held, account)) = self.flows.get(&flow).map(|f| (f.held, f.key.account.clone())) else {
             return (WaitingOn::Turn, "it is next in turn".to_owned(), Some(clock.now()));
         };
         if held {
@@ -211,6 +218,9 @@ impl Gate {
         if breaker.state != BreakerState::Closed {
             let why = breaker.last_error.as_deref().unwrap_or("the provider failed").to_owned();
             return (WaitingOn::Breaker, format!("the breaker is open: {why}"), breaker.probe_at);
+        }
+        if let Some((sentence, at)) = self.explain_credential(&account) {
+            return (WaitingOn::Breaker, sentence, at);
         }
         let forecast = self.forecast(Some((flow, class, ahead))).await;
         let at = forecast.through_at.map(|at| wall_of(&clock, at));

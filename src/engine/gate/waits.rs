@@ -74,7 +74,7 @@ impl Gate {
             "draining"
         } else if self.current.transport.is_err() {
             "unusable"
-        } else if self.breakers.iter().any(|b| matches!(b.state(), State::Open { until } if now < until)) {
+        } else if matches!(self.host.state(), State::Open { until } if now < until) {
             "breaker"
         } else if self.parts.standing.as_ref().is_some_and(|s| s.limiter_fault().is_some()) {
             "limiter"
@@ -82,6 +82,8 @@ impl Gate {
             "throttled"
         } else if shared.in_flight() >= self.current.provider.in_flight_max {
             "in_flight"
+        } else if self.all_work_lacks_credentials(now) {
+            "breaker"
         } else if let Some(limit) = &self.waits.limit {
             return Some(limit.clone());
         } else {

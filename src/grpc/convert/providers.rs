@@ -6,7 +6,7 @@ use super::{count, counts, duration, lane, small, time};
 use crate::api::providers::ProviderView;
 use crate::clock::{Clock, Timestamp};
 use crate::engine::status::{
-    BreakerState, BreakerView, LaneStatus, LimitStatus, OperationStatus, ProviderStatus, TestReport,
+    BreakerState, BreakerView, CredentialView, LaneStatus, LimitStatus, OperationStatus, ProviderStatus, TestReport,
 };
 use crate::grpc::pb;
 use crate::model::call::Lane;
@@ -102,7 +102,12 @@ pub fn status(status: ProviderStatus, clock: &Clock) -> pb::ProviderStatus {
         last_throttled_time: status.last_throttled_at.and_then(time),
         time: time(wall.now),
         partitions_held: status.partitions_held.map(small),
+        credentials: status.credentials.into_iter().map(credential).collect(),
     }
+}
+
+fn credential(view: CredentialView) -> pb::CredentialStatus {
+    pb::CredentialStatus { account: view.account.to_string(), breaker: Some(breaker(view.breaker)) }
 }
 
 pub fn breaker(view: BreakerView) -> pb::Breaker {

@@ -21,6 +21,7 @@ fn provider() -> Provider {
         name: ProviderName::new("crm").unwrap(),
         base_url: "https://crm.example".parse().unwrap(),
         auth: Auth::None,
+        accounts: Default::default(),
         headers: Vec::new(),
         limits: Vec::new(),
         operations: BTreeMap::new(),

@@ -23,7 +23,7 @@ use tidegate::store::memory::MemoryStore;
 
 use super::shaky::Shaky;
 
-const START: Timestamp = Timestamp(1_800_000_000_000_000);
+pub const START: Timestamp = Timestamp(1_800_000_000_000_000);
 
 /// One request as the provider saw it.
 #[derive(Clone, Debug)]
