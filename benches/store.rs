@@ -71,6 +71,7 @@ impl Probe {
             bytes_max: usize::MAX,
             permit: Permit { spends: [].into(), granted_at: self.clock.steady(), epoch: 0 },
             keyed: [].into(),
+            outside: 0,
             lease_until: self.clock.steady() + Duration::from_secs(60),
         }
     }

@@ -22,12 +22,14 @@ pub mod health;
 pub mod jobs;
 mod names;
 pub mod page;
+pub mod permits;
 pub mod providers;
 pub mod records;
 pub mod reload;
 mod repeat;
 pub mod runs;
 pub mod schedules;
+pub mod undo;
 pub mod watch;
 
 pub use error::{Code, Error, Result};

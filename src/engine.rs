@@ -27,8 +27,10 @@ pub mod collections;
 pub mod dice;
 pub mod gate;
 pub mod handle;
+pub mod lender;
 pub mod open_calls;
 pub mod outcome;
+pub mod permits;
 pub mod recover;
 pub mod registry;
 pub mod scheduler;
@@ -46,6 +48,7 @@ use cluster::{Cluster, Owned};
 use collections::Collections;
 use dice::Dice;
 use gate::GateParts;
+use lender::Lender;
 use registry::Registry;
 use signal::Signals;
 use supervisor::Supervisor;
@@ -105,6 +108,14 @@ pub(crate) fn latest_arrival(now: Timestamp, granted_at: Timestamp, total_timeou
     now.max(granted_at + total_timeout)
 }
 
+/// The same for what the journal has open: a program outside may use its permits until its lease ends.
+pub(crate) fn open_until(entry: &JournalEntry, now: Timestamp, total_timeout: Duration) -> Timestamp {
+    match entry.outside_until {
+        Some(until) => now.max(until),
+        None => latest_arrival(now, entry.permit.granted_at, total_timeout),
+    }
+}
+
 /// Brings the engine up: takes the steady line up again, rebuilds the limits from the journal, judges what a dead
 /// process left open, applies declarations that changed, and opens the gates. When it returns, jobs leave.
 pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, EngineError> {
@@ -124,7 +135,10 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
     signals.set_next_due(store.next_due().await?);
     let writer = Writer::start(&supervisor, clock.clone(), store.clone(), signals.clone(), metrics.clone());
     let registry = Registry::default();
+    let lender = Lender::new(clock.clone(), store.clone(), limiter.clone(), writer.clone());
+    let lender = Arc::new(lender);
     let sweeper = Sweeper {
+        lender: lender.clone(),
         clock: clock.clone(),
         store: store.clone(),
         writer: writer.clone(),
@@ -148,6 +162,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         doubts: Default::default(),
         standing: standing.clone(),
         open_calls: Arc::default(),
+        lender,
         collections,
     };
 
@@ -188,7 +203,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
     }
     // Among many, what a dead daemon left open is judged when its lease is over.
     let crashed = match cluster {
-        None => recover::recover_all(&store, &writer, &registry, &clock).await?,
+        None => recover::recover_all(&store, &writer, &registry, &clock, &handle.0.parts.lender).await?,
         Some(cluster) => {
             if let Some(standing) = standing {
                 join_cluster(&handle, cluster, standing);
@@ -242,10 +257,7 @@ async fn seed_limits(
         let short = page.len() < PAGE_MAX;
         after = page.last().map_or(after, |e| e.call);
         let counted = page.into_iter().filter(|e| e.sent || e.settled_at.is_none());
-        let anchor = |e: &JournalEntry| match e.settled_at {
-            Some(at) => at,
-            None => latest_arrival(now, e.permit.granted_at, deadline),
-        };
+        let anchor = |e: &JournalEntry| e.settled_at.unwrap_or_else(|| open_until(e, now, deadline));
         let seeds: Vec<Seed> = counted.map(|e| Seed { anchored_at: anchor(&e), permit: e.permit }).collect();
         let away = |e: crate::limiter::Error| EngineError::Unavailable(e.to_string());
         let limits: Vec<crate::limiter::Spend> = Vec::new();

@@ -12,6 +12,7 @@ pub mod convert;
 mod job_service;
 pub mod listener;
 mod meter;
+mod permit_service;
 mod provider_service;
 mod record_service;
 mod run_service;

@@ -126,6 +126,8 @@ pub struct JournalEntry {
     pub settled_at: Option<Timestamp>,
     /// False: the permits were given back.
     pub sent: bool,
+    /// Until when a program outside may use the permits, if one has them; steady.
+    pub outside_until: Option<Timestamp>,
 }
 
 /// Sums over all flows of one (provider, operation).

@@ -24,8 +24,8 @@ use crate::store::{Enqueued, Refusal};
 pub const DELAY_MAX: Duration = Duration::from_secs(366 * 86_400);
 /// Deepest nesting of a payload: what every JSON reader behind us can take.
 pub const PAYLOAD_DEPTH_MAX: usize = 100;
-/// Idempotency keys that begin like this are made of request ids.
-const RESERVED: &str = "tidegate.";
+/// Idempotency keys that begin like this are made by the daemon, as of request ids.
+pub(super) const RESERVED: &str = "tidegate.";
 
 /// A job as a client hands it in, unchecked.
 #[derive(Clone, Debug, Default)]
@@ -274,7 +274,7 @@ impl<'a> Checker<'a> {
     }
 }
 
-fn unknown_operation(provider: &Provider, name: &str) -> Error {
+pub(super) fn unknown_operation(provider: &Provider, name: &str) -> Error {
     if let Err(e) = OperationName::new(name) {
         return Error::field("operation", "BAD_NAME", e);
     }

@@ -22,6 +22,8 @@ pub struct RunView {
     pub run: Run,
     /// When the jobs it has now are through; `None` when it cannot be said, and in lists.
     pub forecast_at: Option<Timestamp>,
+    /// The run that this one undoes; not looked up in lists.
+    pub undo_of: Option<RunId>,
 }
 
 /// What a client says about a new run.
@@ -49,10 +51,10 @@ impl Api {
         if let Some(first) = self.0.repeats.find::<RunId>(&request_id, "CreateRun", content, now)? {
             return self.run(first).await;
         }
-        let run = NewRun { display_name, tenant, labels };
+        let run = NewRun { display_name, tenant, labels, undo_of: None };
         let run = self.changed_run(Change::CreateRun { run }).await?;
         self.0.repeats.keep(&request_id, "CreateRun", content, now, run.id);
-        Ok(RunView { run, forecast_at: None })
+        Ok(RunView { run, forecast_at: None, undo_of: None })
     }
 
     pub async fn wish_run(&self, id: &str, wish: RunWish) -> Result<RunView> {
@@ -71,7 +73,7 @@ impl Api {
         let runs = self.engine().store().list_runs(page::position(list, page_token)?, size).await?;
         // A full page may be the last one; the next is empty then.
         let next = runs.last().filter(|_| runs.len() == size).map(|run| page::token(list, run.id.seq));
-        let items = runs.into_iter().map(|run| RunView { run, forecast_at: None }).collect();
+        let items = runs.into_iter().map(|run| RunView { run, forecast_at: None, undo_of: None }).collect();
         Ok(Page { items, next_page_token: next.unwrap_or_default() })
     }
 
@@ -90,10 +92,14 @@ impl Api {
     async fn run_view(&self, run: Run) -> Result<RunView> {
         let open = !run.state.is_final() && !run.state.holds_jobs();
         let forecast_at = if open { self.engine().run_forecast(run.id).await? } else { None };
-        Ok(RunView { run, forecast_at })
+        let undo_of = match run.undo_of {
+            Some(seq) => self.0.names.run(&**self.engine().store(), seq).await?,
+            None => None,
+        };
+        Ok(RunView { run, forecast_at, undo_of })
     }
 
-    async fn changed_run(&self, change: Change) -> Result<Run> {
+    pub(super) async fn changed_run(&self, change: Change) -> Result<Run> {
         match self.engine().change(change).await? {
             Changed::Run(run) => Ok(run),
             other => Err(Error::internal(format!("the store answered a change of a run with {other:?}"))),

@@ -70,6 +70,22 @@ pub enum Verb {
         /// Id of the run.
         id: String,
     },
+    /// Take back what an ended run did: a new run with the inverses of its delivered jobs, the last one first.
+    ///
+    /// Each operation declares its inverse in its provider's file: `undo = "restore_track"`. Asking again shows the same
+    /// run.
+    ///
+    /// Example: `tidegate runs undo 019aa8c2-7d31-7123-8000-000000000001 --dry-run`
+    Undo {
+        /// Id of the run.
+        id: String,
+        /// Only say what would be undone.
+        #[arg(long)]
+        dry_run: bool,
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+    },
     /// Call off all jobs of a run that are not final.
     ///
     /// Example: `tidegate runs cancel 019aa8c2-7d31-7123-8000-000000000001 --yes`
@@ -94,6 +110,10 @@ pub async fn run(verb: Verb, daemon: &Daemon, output: &Output) -> Result<Exit, E
         Verb::Pause { id } => runs.pause_run(pb::PauseRunRequest { run_id: id }).await?.into_inner().run,
         Verb::Resume { id } => runs.resume_run(pb::ResumeRunRequest { run_id: id }).await?.into_inner().run,
         Verb::Seal { id } => runs.seal_run(pb::SealRunRequest { run_id: id }).await?.into_inner().run,
+        Verb::Undo { id, dry_run, yes } => match undo(id, dry_run, yes, daemon, output).await? {
+            None => return Ok(Exit::Done),
+            run => run,
+        },
         Verb::Cancel { id, yes } => {
             if !yes {
                 let run = runs.get_run(pb::GetRunRequest { run_id: id.clone() }).await?.into_inner().run;
@@ -104,6 +124,36 @@ pub async fn run(verb: Verb, daemon: &Daemon, output: &Output) -> Result<Exit, E
     };
     output.list(("Run", "runs"), after.as_slice(), |run| run.id.clone(), table)?;
     Ok(Exit::Done)
+}
+
+/// `None`: only said what would be done.
+async fn undo(
+    run_id: String,
+    dry_run: bool,
+    yes: bool,
+    daemon: &Daemon,
+    output: &Output,
+) -> Result<Option<pb::Run>, Error> {
+    let ask = |validate_only| pb::UndoRunRequest { run_id: run_id.clone(), validate_only };
+    if dry_run || !yes {
+        let would = daemon.runs().undo_run(ask(true)).await?.into_inner();
+        let mut said = format!("{} delivered jobs will be undone", show::count(would.job_count));
+        if would.forgotten_count > 0 {
+            said += &format!("; {} are forgotten and cannot be", show::count(would.forgotten_count));
+        }
+        if dry_run {
+            output.say(&said);
+            return Ok(None);
+        }
+        confirm(&said, output)?;
+    }
+    // One call fills for so long; the next one goes on.
+    loop {
+        let done = daemon.runs().undo_run(ask(false)).await?.into_inner();
+        if done.complete {
+            return Ok(done.run);
+        }
+    }
 }
 
 /// Jobs that are not final.

@@ -78,6 +78,7 @@ pub fn read(
         delivered_if: list("delivered_if"),
         failed_if: list("failed_if"),
         retry_if: list("retry_if"),
+        undo: reader.node("undo").and_then(|n| rules::undo(found, n)),
         keep_bytes: reader.get("keep_bytes", values::size(0..=KEEP_BYTES_MAX)).unwrap_or(KEEP_BYTES),
         pages: reader.node("pages").and_then(|n| pages::read(found, n)).map(Arc::new),
         cache: reader.node("cache").and_then(|n| rules::cache(found, n)).unwrap_or(cache),

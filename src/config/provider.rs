@@ -16,8 +16,8 @@ use super::tree::{self, Entry, Node, Value};
 use super::values::{self, expected};
 use crate::model::address;
 use crate::model::backoff::Backoff;
-use crate::model::name::{ProviderName, Tenant};
-use crate::model::provider::{Auth, BreakerPolicy, Provider, Timeouts};
+use crate::model::name::{OperationName, ProviderName, Tenant};
+use crate::model::provider::{Auth, BreakerPolicy, Operation, Provider, Timeouts};
 use crate::model::request::Site;
 use crate::model::shard::SPREAD_MAX;
 use crate::plan::fairness::WEIGHT_MAX;
@@ -89,6 +89,9 @@ fn read(found: &Found, name: &str, entry: &Entry) -> Option<Provider> {
             operations.extend(operation::read(found, name, entry, retry, cache, &mut placed));
         }
     }
+    if let Some(table) = reader.node("operations").and_then(|n| Reader::of(found, n)) {
+        inverses_exist(found, &table.entries(), &operations);
+    }
     one_meaning_per_name(found, &placed);
     let provider = Provider {
         name: checked.clone().unwrap_or_else(|| ProviderName::new("x").expect("one letter is a name")),
@@ -112,6 +115,19 @@ fn read(found: &Found, name: &str, entry: &Entry) -> Option<Provider> {
     };
     reader.finish();
     (found.count() == before && checked.is_some() && base_url.is_some()).then_some(provider)
+}
+
+/// What undoes an operation is declared as well.
+fn inverses_exist(found: &Found, entries: &[(&str, &Entry)], operations: &BTreeMap<OperationName, Arc<Operation>>) {
+    for (name, entry) in entries {
+        let Some(undo) = operations.get(*name).and_then(|o| o.undo.as_ref()) else { continue };
+        if !entries.iter().any(|(declared, _)| *declared == undo.operation.as_str()) {
+            let Value::Table(table) = &entry.node.value else { continue };
+            let at = table.get("undo").map_or(&entry.node.at, |e| &e.node.at);
+            let known = entries.iter().map(|(name, _)| *name);
+            found.add(super::reader::unknown("operation", undo.operation.as_str(), known).at(at));
+        }
+    }
 }
 
 /// Operations may share a count by declaring the same limit under the same name; the same name with other numbers is

@@ -11,7 +11,8 @@ use super::tree::{self, Node, Value};
 use super::values::{self, expected};
 use crate::model::auth::ACCOUNT;
 use crate::model::backoff::Backoff;
-use crate::model::provider::{BreakerPolicy, CacheRule, IdempotencyHeader, Match, SecretRef, Timeouts};
+use crate::model::name::OperationName;
+use crate::model::provider::{BreakerPolicy, CacheRule, IdempotencyHeader, Match, SecretRef, Timeouts, Undo};
 use crate::model::request::RESERVED_HEADERS;
 
 const MS: Duration = Duration::from_millis(1);
@@ -216,6 +217,25 @@ pub fn idempotency(found: &Found, node: &Node) -> Option<IdempotencyHeader> {
     let life = reader.need("life", help, values::time(MINUTE..=values::TIME_MAX));
     reader.finish();
     Some(IdempotencyHeader { name: name?, life: life? })
+}
+
+/// `undo = "restore_track"`, or a table that says more.
+pub fn undo(found: &Found, node: &Node) -> Option<Undo> {
+    let name = |n: &Node| OperationName::new(values::text(n)?).map_err(|e| Problem::new(e.to_string()).at(&n.at));
+    if let Value::Text(_) = &node.value {
+        return match name(node) {
+            Ok(operation) => Some(Undo { operation, with_result: false }),
+            Err(problem) => {
+                found.add(problem);
+                None
+            }
+        };
+    }
+    let reader = Reader::of(found, node)?;
+    let operation = reader.need("operation", "the operation that takes it back, as operation = \"restore\"", name);
+    let with_result = reader.get("with_result", values::boolean).unwrap_or(false);
+    reader.finish();
+    Some(Undo { operation: operation?, with_result })
 }
 
 /// `"off"`, `"etag"`, `"rules"` or `{ ttl = "5m", stale = "1m" }`.

@@ -237,17 +237,7 @@ impl Caller {
 
     /// Until when (steady) the provider said "not now", or a growing penalty when it did not say.
     fn throttled_until(&self, judgement: &Judgement) -> Option<Timestamp> {
-        let Health::Limiting { until } = judgement.health else {
-            if judgement.health == Health::Good {
-                self.throttles_in_a_row.store(0, Ordering::Relaxed);
-            }
-            return None;
-        };
-        self.throttled_total.fetch_add(1, Ordering::Relaxed);
-        let streak = self.throttles_in_a_row.fetch_add(1, Ordering::Relaxed).min(16);
-        let penalty = (PENALTY_FIRST * 2u32.pow(streak)).min(PENALTY_MAX);
-        let wait = until.map_or(penalty, |until| until.since(self.clock.now()));
-        Some(self.clock.steady() + wait)
+        throttled_until(&self.clock, &self.throttles_in_a_row, &self.throttled_total, judgement.health)
     }
 
     async fn settle(
@@ -336,6 +326,21 @@ impl Caller {
             tracing::warn!(provider, operation, call = %errand.call.id, "{oddity}");
         }
     }
+}
+
+/// Until when (steady) the provider said "not now", whoever heard it; it counts how often in a row.
+pub fn throttled_until(clock: &Clock, in_a_row: &AtomicU32, total: &AtomicU64, health: Health) -> Option<Timestamp> {
+    let Health::Limiting { until } = health else {
+        if health == Health::Good {
+            in_a_row.store(0, Ordering::Relaxed);
+        }
+        return None;
+    };
+    total.fetch_add(1, Ordering::Relaxed);
+    let streak = in_a_row.fetch_add(1, Ordering::Relaxed).min(16);
+    let penalty = (PENALTY_FIRST * 2u32.pow(streak)).min(PENALTY_MAX);
+    let wait = until.map_or(penalty, |until| until.since(clock.now()));
+    Some(clock.steady() + wait)
 }
 
 /// Tells the search for bad records how the batch fared, and lets it decide whether a refusal of the whole is to be

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::caller::{Completion, Excused};
+use super::caller::{self, Completion, Excused};
 use super::cluster::Owned;
 use super::cluster::standing::Standing;
 use super::cluster::truth::Doubts;
 use super::collections::Collections;
 use super::dice::Dice;
 use super::handle::EngineError;
+use super::lender::Lender;
 use super::open_calls::OpenCalls;
 use super::signal::{FlowBox, Signals};
 use super::status::{ProviderStatus, TestReport, WaitingOn};
@@ -29,6 +30,7 @@ use crate::model::id::FlowId;
 use crate::model::name::ProviderName;
 use crate::model::provider::Provider;
 use crate::model::request::Request;
+use crate::model::verdict::Health;
 use crate::outbound::{Connect, ConnectError, Transport};
 use crate::store::Store;
 use crate::telemetry::metrics::Metrics;
@@ -39,9 +41,12 @@ mod credentials;
 pub mod direct;
 mod forecast;
 mod group;
+mod outside;
 mod release;
 mod report;
 mod waits;
+
+pub use outside::{Ask, Lending};
 
 /// What every gate is made of.
 #[derive(Clone, Debug)]
@@ -62,6 +67,8 @@ pub struct GateParts {
     /// How this process stands among others; `None`: it is alone.
     pub standing: Option<Arc<Standing>>,
     pub open_calls: Arc<OpenCalls>,
+    /// Permits of programs outside.
+    pub lender: Arc<Lender>,
     /// What pages are kept in.
     pub collections: Collections,
 }
@@ -86,6 +93,10 @@ pub(super) struct Shared {
     pub held: AtomicBool,
     /// What the gate of another daemon saved last.
     pub heard: Mutex<Option<String>>,
+    /// Permits of a program outside were settled: others may wait for what that freed.
+    pub settled: AtomicBool,
+    /// Some of them came back unsent: there is room where nobody could foresee it.
+    pub returned: AtomicBool,
     /// Flows may have changed unheard: all are to be read again.
     pub reload: AtomicBool,
     /// Calls begun and not answered, per lane.
@@ -122,6 +133,7 @@ enum Question {
     Explain { flow: FlowId, class: Class, ahead: u64, reply: oneshot::Sender<(WaitingOn, String, Option<Timestamp>)> },
     DrainsAt { flow: FlowId, reply: oneshot::Sender<Option<Timestamp>> },
     Test { request: Box<Request>, reply: oneshot::Sender<Result<TestReport, EngineError>> },
+    Permits { ask: Box<Ask>, reply: outside::Reply },
     Direct { ask: Box<direct::Ask>, reply: direct::Reply },
     ResetBreaker(oneshot::Sender<()>),
 }
@@ -149,6 +161,8 @@ pub(super) fn start(
         paused: AtomicBool::new(paused),
         held: AtomicBool::new(held),
         heard: Mutex::default(),
+        settled: AtomicBool::new(false),
+        returned: AtomicBool::new(false),
         reload: AtomicBool::new(false),
         in_flight: Default::default(),
         completions: Default::default(),
@@ -244,6 +258,29 @@ impl GateHandle {
     pub async fn test(&self, request: Request) -> Option<Result<TestReport, EngineError>> {
         let request = Box::new(request);
         self.question(|reply| Question::Test { request, reply }).await
+    }
+
+    /// Stands in line for permits. `None` when the gate has ended.
+    pub async fn permits(&self, ask: Ask) -> Option<Result<Lending, EngineError>> {
+        let ask = Box::new(ask);
+        self.question(|reply| Question::Permits { ask, reply }).await
+    }
+
+    /// A program outside was told "not now", or not: until when (steady) its limits are to be blocked.
+    pub fn hear_health(&self, clock: &Clock, health: Health) -> Option<Timestamp> {
+        let Shared { throttles_in_a_row, throttled_total, last_throttled_at, .. } = &*self.shared;
+        let until = caller::throttled_until(clock, throttles_in_a_row, throttled_total, health);
+        if until.is_some() {
+            *last_throttled_at.lock().expect("no panic while held") = Some(clock.now());
+        }
+        until
+    }
+
+    /// Permits of a program outside were settled; some came back unsent, if `returned` says so.
+    pub fn permits_settled(&self, returned: bool) {
+        self.shared.returned.fetch_or(returned, Ordering::Relaxed);
+        self.shared.settled.store(true, Ordering::Relaxed);
+        self.wake();
     }
 
     /// One call whose answer somebody waits for. `None` when the gate has ended.

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::EngineError;
+use super::lender::Lender;
 use super::outcome::{Spent, outcome};
 use super::registry::Registry;
 use super::writer::Writer;
@@ -22,8 +23,12 @@ pub async fn recover_all(
     writer: &Writer,
     registry: &Registry,
     clock: &Clock,
+    lender: &Lender,
 ) -> Result<usize, EngineError> {
-    recover(store, writer, registry, clock, Whose::Anyone, |_| true).await
+    let now = clock.steady();
+    // A program outside outlives the daemon: what it holds, it holds until its lease ends.
+    let over = |call: &Call| call.outside == 0 || call.lease_until < now;
+    recover(store, writer, registry, clock, lender, Whose::Anyone, over).await
 }
 
 /// Ends open calls whose lease is over.
@@ -32,10 +37,16 @@ pub async fn recover_expired(
     writer: &Writer,
     registry: &Registry,
     clock: &Clock,
+    lender: &Lender,
 ) -> Result<(), EngineError> {
     let now = clock.steady();
+    for call in lender.overdue(now) {
+        if let Some(call) = store.call(call).await? {
+            expire(&call, lender, registry).await;
+        }
+    }
     let over = |call: &Call| call.lease_until < now;
-    let ended = recover(store, writer, registry, clock, Whose::Nobody, over).await?;
+    let ended = recover(store, writer, registry, clock, lender, Whose::Nobody, over).await?;
     if ended > 0 {
         tracing::warn!(calls = ended, "calls outlived their lease and were judged as crashed");
     }
@@ -47,6 +58,7 @@ async fn recover(
     writer: &Writer,
     registry: &Registry,
     clock: &Clock,
+    lender: &Lender,
     whose: Whose,
     over: impl Fn(&Call) -> bool,
 ) -> Result<usize, EngineError> {
@@ -57,6 +69,10 @@ async fn recover(
         let Some(last) = page.last() else { return Ok(ended) };
         after = last.id;
         for call in page.iter().filter(|c| over(c)) {
+            if call.outside > 0 && call.jobs.is_empty() {
+                expire(call, lender, registry).await;
+                continue;
+            }
             let jobs = store.claimed(call.id).await.map_err(away)?;
             writer.finish(crashed(call, &jobs, registry, clock)).await;
             ended += 1;
@@ -64,6 +80,14 @@ async fn recover(
         if page.len() < PAGE_MAX {
             return Ok(ended);
         }
+    }
+}
+
+/// Ends a program's lease. Others may have waited for its end.
+async fn expire(call: &Call, lender: &Lender, registry: &Registry) {
+    lender.expire(call).await;
+    if let Some(entry) = registry.get(&call.provider) {
+        entry.gate.permits_settled(false);
     }
 }
 

@@ -234,7 +234,7 @@ fn start(handle: &Handle, name: &ScheduleName, target: &Target, at: Timestamp) -
     let Target::Jobs(jobs) = target else { return None };
     let tenant: Tenant = jobs.first().map(|job| job.tenant.clone()).unwrap_or_default();
     let labels = [("schedule".to_owned(), name.to_string()), ("tick".to_owned(), at.to_string())].into();
-    let run = NewRun { display_name: format!("schedule {name}, {at}"), tenant, labels };
+    let run = NewRun { display_name: format!("schedule {name}, {at}"), tenant, labels, undo_of: None };
     Some(Start { run, jobs: jobs.iter().map(|job| new_job(handle, job)).collect() })
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
 
+use super::lender::Lender;
 use super::recover::recover_expired;
 use super::registry::Registry;
 use super::signal::Signals;
@@ -29,6 +30,7 @@ const CANCELS_MAX: usize = 1_024;
 
 #[derive(Debug)]
 pub struct Sweeper {
+    pub lender: Arc<Lender>,
     pub clock: Clock,
     pub store: Arc<dyn Store>,
     pub writer: Writer,
@@ -84,7 +86,7 @@ impl Sweeper {
                 self.settle(beat.through(self.chore(|| Change::PromoteDue { limit: CHORE_ROWS })).await);
             }
             if self.clock.steady() >= leases_at {
-                let expired = recover_expired(&self.store, &self.writer, &self.registry, &self.clock);
+                let expired = recover_expired(&self.store, &self.writer, &self.registry, &self.clock, &self.lender);
                 self.settle(beat.through(expired).await);
                 leases_at = self.clock.steady() + LEASES_EVERY;
             }

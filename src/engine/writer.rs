@@ -20,8 +20,8 @@ use crate::model::flow::Flow;
 use crate::model::id::FlowId;
 use crate::model::job::NewJob;
 use crate::store::{
-    self, Batch, Begin, Begun, Change, Changed, Committed, Enqueued, FinishCall, PageEnd, PageWhat, RecordDone,
-    RecordOp, Refusal, Store,
+    self, Batch, Begin, Begun, Change, Changed, Committed, Enqueued, FinishCall, Finished, PageEnd, PageWhat,
+    RecordDone, RecordOp, Refusal, Store,
 };
 use crate::telemetry::metrics::Metrics;
 
@@ -49,7 +49,7 @@ enum Request {
     Change { change: Box<Change>, reply: Reply<Result<Changed, Refusal>> },
     Begin { begins: Vec<Begin>, reply: Reply<Vec<Begun>> },
     Records { ops: Vec<RecordOp>, reply: Reply<RecordResults>, _room: tokio::sync::OwnedSemaphorePermit },
-    Finish { ended: Box<Ended>, reply: oneshot::Sender<()> },
+    Finish { ended: Box<Ended>, reply: oneshot::Sender<Finished> },
 }
 
 #[derive(Clone, Debug)]
@@ -121,19 +121,19 @@ impl Writer {
         self.ask(|reply| Request::Begin { begins, reply }).await
     }
 
-    /// Returns when the outcome is durable, however long the store is away.
-    pub async fn finish(&self, finish: FinishCall) {
-        self.finish_page(finish, None).await;
+    /// Returns when the outcome is durable, however long the store is away. `None`: the daemon ends, and the next one
+    /// judges the call.
+    pub async fn finish(&self, finish: FinishCall) -> Option<Finished> {
+        self.finish_page(finish, None).await
     }
 
     /// The same; what the call fetched is stored by the transaction that ends it.
-    pub async fn finish_page(&self, finish: FinishCall, page: Option<PageEnd>) {
+    pub async fn finish_page(&self, finish: FinishCall, page: Option<PageEnd>) -> Option<Finished> {
         let (reply, done) = oneshot::channel();
         let ended = Box::new((finish, page));
-        if self.inbox.send(Request::Finish { ended, reply }).await.is_ok() {
-            // An error means that the writer went away: the sweeper of the next process judges the call.
-            let _ = done.await;
-        }
+        self.inbox.send(Request::Finish { ended, reply }).await.ok()?;
+        // An error means that the writer went away: the sweeper of the next process judges the call.
+        done.await.ok()
     }
 
     async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, EngineError> {
@@ -152,7 +152,7 @@ struct Actor {
     metrics: Arc<Metrics>,
     supervisor: Supervisor,
     /// Outcomes that the store could not take yet.
-    unsettled: Vec<(Ended, oneshot::Sender<()>)>,
+    unsettled: Vec<(Ended, oneshot::Sender<Finished>)>,
 }
 
 /// One commit's requests, taken apart into a batch and the replies that wait for it.
@@ -163,12 +163,12 @@ struct Group {
     changes: Vec<Reply<Result<Changed, Refusal>>>,
     records: Vec<(usize, Reply<RecordResults>)>,
     begins: Vec<(usize, Reply<Vec<Begun>>)>,
-    finishes: Vec<oneshot::Sender<()>>,
+    finishes: Vec<oneshot::Sender<Finished>>,
 }
 
 impl Group {
     /// Returns how much it adds to the commit.
-    fn end(&mut self, (finish, page): Ended, reply: oneshot::Sender<()>) -> usize {
+    fn end(&mut self, (finish, page): Ended, reply: oneshot::Sender<Finished>) -> usize {
         let records = page.as_ref().map_or(0, |page| match &page.what {
             PageWhat::Stored { writes, .. } => writes.len(),
             PageWhat::Failed { .. } => 0,
@@ -332,7 +332,7 @@ fn group_reply(
     changes: Vec<Reply<Result<Changed, Refusal>>>,
     records: Vec<(usize, Reply<RecordResults>)>,
     begins: Vec<(usize, Reply<Vec<Begun>>)>,
-    finishes: Vec<oneshot::Sender<()>>,
+    finishes: Vec<oneshot::Sender<Finished>>,
     signals: &Signals,
     mut committed: Committed,
 ) {
@@ -353,7 +353,7 @@ fn group_reply(
     for (changed, reply) in committed.changes.into_iter().zip(changes) {
         let _ = reply.send(Ok(changed));
     }
-    for reply in finishes {
-        let _ = reply.send(());
+    for (finished, reply) in committed.finishes.into_iter().zip(finishes) {
+        let _ = reply.send(finished);
     }
 }

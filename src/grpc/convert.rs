@@ -16,6 +16,7 @@ use crate::model::state::State;
 pub mod calls;
 pub mod events;
 pub mod jobs;
+pub mod permits;
 pub mod providers;
 pub mod records;
 pub mod runs;
@@ -120,6 +121,15 @@ pub fn run_state(state: RunState) -> pb::RunState {
         RunState::Finished => pb::RunState::Finished,
         RunState::Cancelled => pb::RunState::Cancelled,
     }
+}
+
+/// `None`: not said.
+pub fn lane_from(field: &str, number: i32) -> Result<Option<Lane>> {
+    Ok(match known::<pb::Lane>(field, number)? {
+        pb::Lane::Unspecified => None,
+        pb::Lane::Single => Some(Lane::Single),
+        pb::Lane::Batch => Some(Lane::Batch),
+    })
 }
 
 pub fn lane(lane: Lane) -> pb::Lane {

@@ -117,6 +117,11 @@ impl pb::run_service_server::RunService for Runs {
         unary(async { Ok(pb::CancelRunResponse { run: self.wish(&id, RunWish::Cancel).await? }) }).await
     }
 
+    async fn undo_run(&self, request: Request<pb::UndoRunRequest>) -> Result<Response<pb::UndoRunResponse>, Status> {
+        let pb::UndoRunRequest { run_id, validate_only } = request.into_inner();
+        unary(async { Ok(to::undone(self.api.undo_run(&run_id, validate_only).await?)) }).await
+    }
+
     type WatchRunStream = Told<pb::WatchRunResponse>;
 
     async fn watch_run(&self, request: Request<pb::WatchRunRequest>) -> Result<Response<Self::WatchRunStream>, Status> {

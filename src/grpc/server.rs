@@ -24,10 +24,12 @@ use super::meter::Meter;
 use super::pb::admin_service_server::{AdminServiceServer, SERVICE_NAME as ADMIN};
 use super::pb::call_service_server::{CallServiceServer, SERVICE_NAME as CALLS};
 use super::pb::job_service_server::{JobServiceServer, SERVICE_NAME as JOBS};
+use super::pb::permit_service_server::{PermitServiceServer, SERVICE_NAME as PERMITS};
 use super::pb::provider_service_server::{ProviderServiceServer, SERVICE_NAME as PROVIDERS};
 use super::pb::record_service_server::{RecordServiceServer, SERVICE_NAME as RECORDS};
 use super::pb::run_service_server::{RunServiceServer, SERVICE_NAME as RUNS};
 use super::pb::schedule_service_server::{SERVICE_NAME as SCHEDULES, ScheduleServiceServer};
+use super::permit_service::Permits;
 use super::provider_service::Providers;
 use super::record_service::Records;
 use super::run_service::Runs;
@@ -116,7 +118,7 @@ pub async fn serve(
     let deadline = async {
         stop.cancelled().await;
         // Clients that watch our health go elsewhere while calls finish.
-        for service in ["", JOBS, RUNS, PROVIDERS, CALLS, RECORDS, SCHEDULES, ADMIN] {
+        for service in ["", JOBS, RUNS, PROVIDERS, CALLS, PERMITS, RECORDS, SCHEDULES, ADMIN] {
             health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
         }
         api.clock().sleep_until(api.clock().steady() + limits.grace).await;
@@ -139,6 +141,7 @@ pub(super) async fn routes(
     health.set_serving::<JobServiceServer<Jobs>>().await;
     health.set_serving::<RunServiceServer<Runs>>().await;
     health.set_serving::<ProviderServiceServer<Providers>>().await;
+    health.set_serving::<PermitServiceServer<Permits>>().await;
     health.set_serving::<RecordServiceServer<Records>>().await;
     health.set_serving::<CallServiceServer<Calls>>().await;
     health.set_serving::<ScheduleServiceServer<Schedules>>().await;
@@ -158,6 +161,7 @@ pub(super) async fn routes(
         .add_service(bounded!(JobServiceServer::new(Jobs { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(RunServiceServer::new(Runs { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(ProviderServiceServer::new(Providers { api: api.clone(), stop: stop.clone() })))
+        .add_service(bounded!(PermitServiceServer::new(Permits(api.clone()))))
         .add_service(bounded!(RecordServiceServer::new(Records { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(CallServiceServer::new(Calls(api.clone()))))
         .add_service(bounded!(ScheduleServiceServer::new(Schedules(api.clone()))))

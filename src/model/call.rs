@@ -114,4 +114,7 @@ pub struct Call {
     pub ending: Ending,
     pub status: Option<u16>,
     pub error: Option<Arc<str>>,
+    /// Permits that a program outside holds until `lease_until`: what it sends counts from then at the latest, unless it
+    /// says more. 0: the daemon makes the call itself.
+    pub outside: u32,
 }

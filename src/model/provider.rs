@@ -65,6 +65,8 @@ pub struct Operation {
     pub retry_if: Vec<Match>,
     /// Bytes of the answer kept with the job. 0 keeps none.
     pub keep_bytes: usize,
+    /// What takes a delivered job back.
+    pub undo: Option<Undo>,
     /// It lists things page by page, so a collection can be pulled by it.
     pub pages: Option<Arc<super::pages::Pages>>,
     /// How answers to callers who wait are cached. Jobs are never answered from a cache.
@@ -82,6 +84,14 @@ pub enum CacheRule {
     Rules,
     /// For `ttl` whatever its headers say, and for `stale` more while a fresh one is fetched.
     Ttl { ttl: Duration, stale: Duration },
+}
+
+/// The inverse of an operation: another one of the same provider, for the same account and key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Undo {
+    pub operation: OperationName,
+    /// Its payload is `{"payload": the original one, "result": the kept answer}`, and not the original one alone.
+    pub with_result: bool,
 }
 
 impl Operation {

@@ -99,6 +99,8 @@ pub struct NewRun {
     pub display_name: String,
     pub tenant: Tenant,
     pub labels: Labels,
+    /// The run that this one undoes. There is one at most: asking again answers with the first.
+    pub undo_of: Option<i64>,
 }
 
 /// A run with the counts of all its flows, kept in the transactions that changed them.
@@ -112,4 +114,6 @@ pub struct Run {
     pub counts: FlowCounts,
     pub updated_at: Timestamp,
     pub finished_at: Option<Timestamp>,
+    /// Number of the run that this one undoes.
+    pub undo_of: Option<i64>,
 }

@@ -189,6 +189,32 @@ pub fn repeat_is_in_doubt(operation: &Operation, lane: Lane, job: &ClaimedJob, n
         && !repeat_is_safe(operation, lane, job, now, now)
 }
 
+/// The provider said "not now", until this wall time when it said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limited {
+    pub until: Option<Timestamp>,
+}
+
+/// Did an answer to whomever say "not now"? `now` is wall time.
+pub fn limiting(provider: &Provider, answer: &Answer, now: Timestamp) -> Option<Limited> {
+    not_now(provider, answer, &View::new(answer), now).0
+}
+
+fn not_now(provider: &Provider, answer: &Answer, view: &View<'_>, now: Timestamp) -> (Option<Limited>, Option<Oddity>) {
+    let limited = answer.status == 429 || view.any(&provider.throttled);
+    if !limited && answer.status != 503 {
+        return (None, None);
+    }
+    let asked = retry_after::read(&answer.headers, answer.received_at);
+    let odd = match asked {
+        Asked::Garbage => Some(Oddity::RetryAfterIgnored),
+        Asked::Clamped(_) => Some(Oddity::RetryAfterClamped),
+        _ => None,
+    };
+    let until = asked.wait().map(|wait| now + wait);
+    ((limited || until.is_some()).then_some(Limited { until }), odd)
+}
+
 struct Judged<'a> {
     provider: &'a Provider,
     operation: &'a Operation,
@@ -221,20 +247,12 @@ impl Judged<'_> {
         let view = View::new(answer);
         let status = answer.status;
         let mut oddities = Vec::new();
-        let limited = status == 429 || view.any(&self.provider.throttled);
-        if limited || status == 503 {
-            let asked = retry_after::read(&answer.headers, answer.received_at);
-            oddities.extend(match asked {
-                Asked::Garbage => Some(Oddity::RetryAfterIgnored),
-                Asked::Clamped(_) => Some(Oddity::RetryAfterClamped),
-                _ => None,
-            });
-            if limited || asked.wait().is_some() {
-                let until = asked.wait().map(|wait| self.now + wait);
-                let reason = self.said(answer, "the provider said not now");
-                let verdicts = self.all(Verdict::Throttled { until, reason });
-                return Judgement { verdicts, health: Health::Limiting { until }, oddities };
-            }
+        let (limited, odd) = not_now(self.provider, answer, &view, self.now);
+        oddities.extend(odd);
+        if let Some(Limited { until }) = limited {
+            let reason = self.said(answer, "the provider said not now");
+            let verdicts = self.all(Verdict::Throttled { until, reason });
+            return Judgement { verdicts, health: Health::Limiting { until }, oddities };
         }
         let health = match status {
             500.. => Health::Failing,

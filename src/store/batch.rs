@@ -99,6 +99,8 @@ pub struct Begin {
     pub keyed: Arc<[(Arc<str>, u32)]>,
     /// Steady time until which the calls belong to this daemon.
     pub lease_until: Timestamp,
+    /// Permits of each call that go to a program outside; see [`crate::model::call::Call::outside`].
+    pub outside: u32,
 }
 
 /// The calls that began: journaled, their jobs `calling`. May be fewer than asked for.

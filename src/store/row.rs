@@ -388,6 +388,7 @@ pub(super) fn call<R: Cells>(row: &R) -> Read<Call> {
         ending: columns.ending()?,
         status: columns.status()?,
         error: columns.opt_text()?,
+        outside: columns.int()?.try_into().unwrap_or(u32::MAX),
     })
 }
 
@@ -398,6 +399,7 @@ pub(super) fn journal_entry<R: Cells>(row: &R) -> Read<JournalEntry> {
         permit: columns.permit()?,
         settled_at: columns.opt_time()?,
         sent: was_sent(columns.ending()?),
+        outside_until: columns.opt_time()?,
     })
 }
 
@@ -422,6 +424,7 @@ pub(super) fn run<R: Cells>(row: &R) -> Read<Run> {
         counts: columns.counts()?,
         updated_at: columns.time()?,
         finished_at: columns.opt_time()?,
+        undo_of: columns.opt_int()?,
     })
 }
 

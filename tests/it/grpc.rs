@@ -4,6 +4,7 @@
 
 pub mod house;
 mod jobs;
+mod permits;
 mod runs;
 mod server;
 mod values;

@@ -16,6 +16,7 @@ mod metrics;
 mod mutants;
 mod operate;
 mod outbound;
+mod outside;
 mod powercut;
 mod python;
 mod readme;

@@ -4,6 +4,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
+
+use tidegate::grpc::pb;
+use tidegate::grpc::pb::job_service_client::JobServiceClient;
 
 use crate::support::left_out;
 use crate::support::process::{Place, Provider};
@@ -73,4 +77,48 @@ async fn a_python_client_enqueues_watches_and_resumes_after_a_restart() {
     let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{said}\n{}", place.log_tail());
     assert!(said.contains("the watch went on where it was") && said.contains("all held"), "{said}");
+}
+
+#[tokio::test]
+async fn a_python_program_makes_its_own_calls_under_the_limits_that_jobs_share() {
+    const JOBS: usize = 60;
+    let python = Path::new(ROOT).join("target/tools/python/bin/python");
+    if !python.exists() {
+        return left_out("the Python program, as grpcio-tools is not installed");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--latency", "2ms", "--tail-share", "0", "--limit", "core=rolling:20/2s"];
+    let provider = Provider::start(&flags, &folder.path().join("log")).await;
+    let declaration = format!(
+        "[providers.shared]\nbase_url = \"{}\"\nallow_private = true\n\
+         limits = [{{ name = \"core\", max = 20, per = \"2s\" }}]\n\n\
+         [providers.shared.operations.put]\nrequest = \"PUT /jobs/{{key}}\"\nbody = \"{{payload}}\"\n",
+        provider.base_url
+    );
+    let place = Place::new(folder.path(), folder.path(), &declaration);
+    let daemon = place.start().await;
+    let job = |n: usize| pb::JobSpec {
+        provider: "shared".into(),
+        operation: "put".into(),
+        key: format!("j{n}"),
+        payload: format!("{{\"n\":{n}}}"),
+        ..Default::default()
+    };
+    let request = pb::EnqueueJobsRequest { jobs: (0..JOBS).map(job).collect(), ..Default::default() };
+    JobServiceClient::new(daemon.channel()).enqueue_jobs(request).await.unwrap();
+    let out = tokio::process::Command::new(python)
+        .arg(format!("{ROOT}/tests/clients/python/permits.py"))
+        .args(["--address", &format!("127.0.0.1:{}", place.port), "--provider", "shared", "--calls", "40"])
+        .args(["--url", &provider.base_url])
+        .output()
+        .await
+        .unwrap();
+    let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success() && said.contains("40 calls made"), "{said}\n{}", place.log_tail());
+    daemon.drained("shared", Duration::from_secs(60)).await.unwrap();
+    assert!(daemon.stop().await);
+    let report = provider.stop().await;
+    let core = report.limit("core").unwrap();
+    assert_eq!((report.refused, report.records.distinct), (0, JOBS as u64 + 40));
+    assert!(core.max_in_any_window.is_some_and(|most| most <= 20), "{core:?}");
 }

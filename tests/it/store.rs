@@ -32,6 +32,7 @@ mod filters;
 mod intake;
 mod keys;
 mod model;
+mod outside;
 mod postgres;
 mod providers;
 mod records;

@@ -149,6 +149,7 @@ impl Caller {
             bytes_max: 0,
             permit: permit.clone(),
             keyed: Arc::from([]),
+            outside: 0,
             lease_until,
         };
         let begun = self.writer.begin(vec![begin]).await?;

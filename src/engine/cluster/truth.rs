@@ -183,6 +183,6 @@ fn belongs(entry: &JournalEntry, provider: &str) -> bool {
 }
 
 fn seed(entry: JournalEntry, provider: &Provider, now: crate::clock::Timestamp) -> Seed {
-    let open = crate::engine::latest_arrival(now, entry.permit.granted_at, provider.timeouts.total);
+    let open = crate::engine::open_until(&entry, now, provider.timeouts.total);
     Seed { anchored_at: entry.settled_at.unwrap_or(open), permit: entry.permit }
 }

@@ -51,6 +51,8 @@ pub(super) struct Gate {
     pub begins: Begins,
     pub rates: super::report::Rates,
     pub waits: super::waits::Waits,
+    /// Programs that ask for permits.
+    pub outside: super::outside::Outside,
     /// Callers who wait for an answer.
     pub line: super::direct::Line,
     /// Partitions that were held when flows were last read; `None`: this process owns everything.
@@ -103,6 +105,7 @@ impl Gate {
             begins: Begins::default(),
             rates: Default::default(),
             waits: Default::default(),
+            outside: Default::default(),
             line: Default::default(),
             shards: None,
             saved: String::new(),
@@ -186,6 +189,7 @@ impl Gate {
             self.groups.values_mut().for_each(Group::redeclare);
             self.turns.set_weights(self.current.provider.tenants.clone());
             self.turns.unpark_all();
+            self.outside.unpark_all();
             self.line.unpark();
         }
         let heard = self.shared.heard.lock().expect("no panic while held").take();
@@ -197,8 +201,13 @@ impl Gate {
         }
         let ended = std::mem::take(&mut *self.shared.completions.lock().expect("no panic while held"));
         // Answers may have freed what others wait for; they are asked once, however many answers came.
-        if !ended.is_empty() {
+        if self.shared.returned.swap(false, Ordering::Relaxed) {
+            self.turns.unpark_all();
+            self.outside.unpark_all();
+        }
+        if !ended.is_empty() || self.shared.settled.swap(false, Ordering::Relaxed) {
             self.turns.unpark_soft();
+            self.outside.unpark_soft();
             self.line.unpark();
         }
         for (group, completion) in ended {

@@ -17,7 +17,7 @@ use super::super::handle::EngineError;
 use super::actor::{AWAY_WAIT, Gate};
 use super::group::GroupKey;
 use crate::clock::Timestamp;
-use crate::limiter::{Acquire, Answer, Settle, spends};
+use crate::limiter::{self, Acquire, Answer, Settle, spends};
 use crate::model::call::{Lane, Permit};
 use crate::model::flow::Class;
 use crate::model::job::ClaimedJob;
@@ -29,9 +29,9 @@ use crate::model::verdict::{self, Failure};
 /// Askers that stand in line at one provider.
 pub const LINE_MAX: usize = 1_000;
 /// Asks put to the limiter at one time.
-const ASK_AT_ONCE: usize = 64;
+pub(super) const ASK_AT_ONCE: usize = 64;
 /// An ask that was denied is not put again in the same instant.
-const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(1);
+pub(super) const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(1);
 
 /// One call that somebody waits for, rendered.
 #[derive(Clone, Debug)]
@@ -120,7 +120,7 @@ impl Gate {
             Err(until) => (0, false, until),
         };
         if slots > 0 {
-            self.put_to_limiter(slots, probe, now).await;
+            self.put_line_to_limiter(slots, probe, now).await;
         } else {
             let (why, again_at) = ("the provider takes no calls for now", room_at);
             self.line.0.iter_mut().for_each(|w| (w.why, w.again_at) = (why.to_owned(), again_at));
@@ -147,7 +147,7 @@ impl Gate {
         }
     }
 
-    async fn put_to_limiter(&mut self, slots: u32, probe: bool, now: Timestamp) {
+    async fn put_line_to_limiter(&mut self, slots: u32, probe: bool, now: Timestamp) {
         let admitted = self.admitted(ASK_AT_ONCE.min(slots as usize), now);
         if admitted.is_empty() {
             return;
@@ -159,11 +159,9 @@ impl Gate {
             Acquire { spends, min: 1, max: 1, class: *class, request: 0 }
         };
         let requests: Vec<Acquire> = due.iter().map(request).collect();
-        let answers = match self.parts.limiter.acquire(now, &requests).await {
+        let answers = match self.ask_limiter(now, &requests).await {
             Ok(answers) => answers,
             Err(e) => {
-                tracing::warn!(provider = %self.current.provider.name, error = %e, "holding callers who wait");
-                self.parts.doubts.raise(&e);
                 for at in due {
                     let waiting = &mut self.line.0[at];
                     (waiting.again_at, waiting.why) = (now + AWAY_WAIT, e.to_string());
@@ -190,6 +188,18 @@ impl Gate {
             }
             self.launch_direct(waiting, permit, probe || of_credential).await;
         }
+    }
+
+    /// Asks for somebody who stands in a line, here or outside. Doubts about the limiter are raised.
+    pub(super) async fn ask_limiter(
+        &mut self,
+        now: Timestamp,
+        requests: &[Acquire],
+    ) -> Result<Vec<Answer>, limiter::Error> {
+        self.parts.limiter.acquire(now, requests).await.inspect_err(|e| {
+            tracing::warn!(provider = %self.current.provider.name, error = %e, "holding those who wait for the limits");
+            self.parts.doubts.raise(e);
+        })
     }
 
     /// Whose credential lets them go now, and whether as its probe. One call goes for a credential in doubt.

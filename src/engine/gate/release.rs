@@ -50,9 +50,25 @@ pub(super) struct Planned {
 }
 
 impl Gate {
-    /// One turn of the gate: as many calls as turns, lanes, permits and the breakers allow.
+    /// One turn of the gate, for its own jobs and for programs outside.
     pub async fn release(&mut self, held: open_calls::Held) -> Released {
         let now = self.now();
+        let outside_first = self.outside.goes_first();
+        if outside_first {
+            self.lend(now).await;
+        }
+        let released = self.release_own(held, now).await;
+        if !outside_first {
+            self.lend(now).await;
+        }
+        match released {
+            Released::Nothing { wake_at } => Released::Nothing { wake_at: wake_at.min(self.outside.wake_at()) },
+            calls @ Released::Calls => calls,
+        }
+    }
+
+    /// As many calls as turns, lanes, permits and the breakers allow.
+    async fn release_own(&mut self, held: open_calls::Held, now: Timestamp) -> Released {
         let (mut slots, probe) = match self.slots(now) {
             Ok(slots) => slots,
             Err(wake_at) => return Released::Nothing { wake_at },
@@ -330,7 +346,10 @@ impl Gate {
         let request = Acquire { spends, min: 1, max, class, request: 0 };
         match self.parts.limiter.acquire(now, &[request]).await {
             Ok(answers) => match answers.into_iter().next()? {
-                Answer::Granted { count, permit } => Some((count, permit)),
+                Answer::Granted { count, permit } => {
+                    self.outside.own(count);
+                    Some((count, permit))
+                }
                 Answer::Wait { earliest, binder, soft } => {
                     self.waits.bound(&binder);
                     // Only an answer can free it, and another daemon may get that answer.
@@ -378,6 +397,7 @@ impl Gate {
             bytes_max: operation.lane(lane).map_or(usize::MAX, |l| l.bytes_max),
             permit,
             keyed: by_key.iter().map(|k| (k.prefix.clone(), k.limit.cost)).collect(),
+            outside: 0,
             lease_until,
         };
         Planned { group: key.clone(), operation: operation.clone(), begin, keyed: by_key, probe: false }

@@ -66,6 +66,7 @@ impl Gate {
             }
             Question::DrainsAt { flow, reply } => drop(reply.send(self.drains_at(flow).await)),
             Question::Test { request, reply } => self.test(*request, reply).await,
+            Question::Permits { ask, reply } => self.join_outside(*ask, reply),
             Question::Direct { ask, reply } => self.stand_in_line(*ask, reply),
             Question::ResetBreaker(reply) => {
                 self.reset_breakers();

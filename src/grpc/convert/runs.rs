@@ -4,6 +4,7 @@
 
 use super::{count, counts, run_state, time};
 use crate::api::runs::{RunSpec, RunView};
+use crate::api::undo::Undone;
 use crate::api::watch::run::RunItem;
 use crate::grpc::pb;
 
@@ -13,7 +14,7 @@ pub fn run_spec(request: pb::CreateRunRequest) -> RunSpec {
 }
 
 pub fn run(view: RunView) -> pb::Run {
-    let RunView { run, forecast_at } = view;
+    let RunView { run, forecast_at, undo_of } = view;
     pb::Run {
         id: run.id.to_string(),
         display_name: run.display_name,
@@ -26,7 +27,13 @@ pub fn run(view: RunView) -> pb::Run {
         update_time: time(run.updated_at),
         finish_time: run.finished_at.and_then(time),
         forecast_finish_time: forecast_at.and_then(time),
+        undo_of_run_id: undo_of.map(|id| id.to_string()).unwrap_or_default(),
     }
+}
+
+pub fn undone(undone: Undone) -> pb::UndoRunResponse {
+    let Undone { run: view, jobs, forgotten, complete } = undone;
+    pb::UndoRunResponse { run: view.map(run), job_count: count(jobs), forgotten_count: count(forgotten), complete }
 }
 
 pub fn run_item(item: RunItem) -> pb::WatchRunResponse {

@@ -89,6 +89,7 @@ impl Work<'_> {
             ending: Ending::Open,
             status: None,
             error: None,
+            outside: begin.outside,
         };
         self.world.calls.insert(id, call);
         BegunCall { id, jobs: self.world.claimed(id) }

@@ -116,6 +116,10 @@ impl Work<'_> {
     }
 
     pub(super) fn create_run(&mut self, new: NewRun) -> Run {
+        let undoes = |run: &&Run| new.undo_of.is_some() && run.undo_of == new.undo_of;
+        if let Some(known) = self.world.runs.values().find(undoes) {
+            return known.clone();
+        }
         self.world.last_run += 1;
         let run = Run {
             id: RunId::new(self.now, self.world.last_run),
@@ -126,6 +130,7 @@ impl Work<'_> {
             counts: Default::default(),
             updated_at: self.now,
             finished_at: None,
+            undo_of: new.undo_of,
         };
         self.packer.note(What::run(run.id, run.state));
         self.world.runs.insert(run.id.seq, run.clone());

@@ -104,6 +104,7 @@ impl World {
                 permit: call.permit.clone(),
                 settled_at: call.settled_at,
                 sent: rules::was_sent(call.ending),
+                outside_until: (call.outside > 0).then_some(call.lease_until),
             })
             .collect()
     }

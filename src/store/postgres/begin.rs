@@ -225,7 +225,8 @@ impl Work<'_> {
             .bind(jobs)
             .bind(self.daemon.to_string())
             .bind(claimed)
-            .bind(claimed_by);
+            .bind(claimed_by)
+            .bind(ints(|begin| i64::from(begin.outside)));
         begin.execute(&mut *self.conn).await?;
         Ok(())
     }

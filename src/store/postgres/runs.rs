@@ -12,9 +12,18 @@ use crate::store::Refusal;
 
 impl Work<'_> {
     pub(super) async fn create_run(&mut self, new: &NewRun) -> Step<Run> {
+        if let Some(undone) = new.undo_of {
+            // Two daemons that ask at the same time: the index refuses the second commit, which then is tried again.
+            let found = sqlx::query(sql::RUN_UNDOING).bind(undone).fetch_optional(&mut *self.conn).await?;
+            if let Some(row) = found
+                && let Some(run) = self.take_run(Columns::of(&row).int()?).await?
+            {
+                return Ok(run);
+            }
+        }
         let labels = labels_text(&new.labels);
         let insert = sqlx::query(sql::INSERT_RUN).bind(self.now.0).bind(text(&new.display_name));
-        let insert = insert.bind(new.tenant.as_str()).bind(labels).bind(RunState::Open as i64);
+        let insert = insert.bind(new.tenant.as_str()).bind(labels).bind(RunState::Open as i64).bind(new.undo_of);
         let seq = Columns::of(&insert.fetch_one(&mut *self.conn).await?).int()?;
         let run = Run {
             id: RunId::new(self.now, seq),
@@ -25,6 +34,7 @@ impl Work<'_> {
             counts: Default::default(),
             updated_at: self.now,
             finished_at: None,
+            undo_of: new.undo_of,
         };
         self.packer.note(What::run(run.id, run.state));
         Ok(run)

@@ -125,6 +125,7 @@ impl Work<'_> {
             begin.permit.epoch.into(),
             begin.lease_until.0.into(),
             self.now.0.into(),
+            i64::from(begin.outside).into(),
         ];
         self.trip.write(sql::INSERT_CALLS, &values);
         self.calls_begun.extend(calls.iter().map(|call| call.id).zip(jobs));

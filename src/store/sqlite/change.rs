@@ -40,7 +40,7 @@ impl Work<'_> {
                 Ok(Ok(edited))
             }
             Change::PromoteDue { limit } => self.promote_due(limit).await.map(|n| Ok(Changed::Count(n))),
-            Change::CreateRun { run } => Ok(Ok(Changed::Run(self.create_run(run)))),
+            Change::CreateRun { run } => self.create_run(run).await.map(|run| Ok(Changed::Run(run))),
             Change::WishRun { run, wish } => Ok(self.wish_run(run, wish).await?.map(Changed::Run)),
             Change::CancelRunJobs { run, limit } => Ok(self.cancel_run_jobs(run, limit).await?.map(Changed::Count)),
             Change::ApplyProvider { name, source, expect, actor } => {
@@ -177,7 +177,23 @@ impl Work<'_> {
         Ok(count)
     }
 
-    pub(super) fn create_run(&mut self, new: NewRun) -> Run {
+    pub(super) async fn create_run(&mut self, new: NewRun) -> Result<Run, Error> {
+        if let Some(undone) = new.undo_of {
+            let known = self.runs.values().find(|run| run.undo_of == Some(undone)).map(|run| run.id.seq);
+            let found = match known {
+                Some(seq) => Some(seq),
+                None => {
+                    let rows = self.trip.read(sql::RUN_UNDOING, &[undone.into()]).await?;
+                    rows.first().map(|row| Columns::of(row).int()).transpose()?
+                }
+            };
+            if let Some(seq) = found {
+                self.need_runs([seq].into()).await?;
+                if let Some(run) = self.runs.get(&seq) {
+                    return Ok(run.clone());
+                }
+            }
+        }
         let run = Run {
             id: RunId::new(self.now, self.numbers.run),
             display_name: new.display_name,
@@ -187,12 +203,13 @@ impl Work<'_> {
             counts: Default::default(),
             updated_at: self.now,
             finished_at: None,
+            undo_of: new.undo_of,
         };
         self.numbers.run += 1;
         self.packer.note(What::run(run.id, run.state));
         self.runs_changed.insert(run.id.seq);
         self.runs.insert(run.id.seq, run.clone());
-        run
+        Ok(run)
     }
 
     async fn find_run(&mut self, id: RunId) -> Answer<Run> {

@@ -1,6 +1,6 @@
 -- Runs by number (JSON array ?1). By primary key.
 select
   r.seq, r.created_at, r.display_name, r.tenant, r.labels, r.state, r.ready_urgent, r.ready_normal, r.ready_bulk, r.later, r.behind, r.calling, r.unknown, r.delivered, r.dead, r.cancelled,
-  r.updated_at, r.finished_at
+  r.updated_at, r.finished_at, r.undo_of
 from json_each(?1) as n
 cross join run as r on r.seq = n.value

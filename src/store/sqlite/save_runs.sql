@@ -1,11 +1,11 @@
 -- Runs as a commit left them, new ones included. The tuple is repeated; rows of nulls fill up. By primary key.
 insert into run (
   seq, created_at, display_name, tenant, labels, state, ready_urgent, ready_normal, ready_bulk, later, behind, calling, unknown, delivered, dead, cancelled,
-  updated_at, finished_at
+  updated_at, finished_at, undo_of
 )
 select *
 from (
-  values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+  values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 )
 where column1 is not null
 on conflict (seq) do update

@@ -62,7 +62,7 @@ impl Work<'_> {
             self.packer.note(What::Invalidated { which, actor: tick.actor.clone() });
         }
         for Start { run, mut jobs } in tick.starts {
-            let run = self.create_run(run);
+            let run = self.create_run(run).await?;
             jobs.iter_mut().for_each(|job| job.run = Some(run.id));
             // The run is new, so nothing refuses them; they have no idempotency keys.
             self.enqueue_all(jobs).await?;

@@ -401,4 +401,5 @@ fn fill_run(cells: &mut Cells<'_>, run: &Run) {
     fill_counts(cells, &run.counts);
     cells.int(run.updated_at.0);
     cells.opt_int(run.finished_at.map(|t| t.0));
+    cells.opt_int(run.undo_of);
 }

@@ -121,6 +121,7 @@ impl Bench {
             bytes_max: usize::MAX,
             permit: permit(),
             keyed: Arc::from([]),
+            outside: 0,
             lease_until: self.now + Duration::from_secs(60),
         }
     }

@@ -142,6 +142,7 @@ impl Known {
                     bytes_max: 20,
                     permit: Permit { spends, granted_at: batch.steady, epoch: 0 },
                     keyed,
+                    outside: 0,
                     lease_until: batch.steady + Duration::from_secs(3),
                 };
                 batch.begins.push(begin.clone());
@@ -200,7 +201,12 @@ impl Known {
             }
             Part::Promote { limit } => batch.changes.push(Change::PromoteDue { limit: u32::from(limit) }),
             Part::CreateRun => {
-                let run = NewRun { display_name: "run".into(), tenant: Tenant::default(), labels: Default::default() };
+                let run = NewRun {
+                    display_name: "run".into(),
+                    tenant: Tenant::default(),
+                    labels: Default::default(),
+                    undo_of: None,
+                };
                 batch.changes.push(Change::CreateRun { run });
             }
             Part::WishRun { run, wish } => {

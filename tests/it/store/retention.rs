@@ -46,7 +46,8 @@ impl Bench {
     }
 
     async fn sealed_run_of(&self, jobs: usize) -> (RunId, Vec<JobId>) {
-        let run = NewRun { display_name: "old".into(), tenant: Tenant::default(), labels: Default::default() };
+        let run =
+            NewRun { display_name: "old".into(), tenant: Tenant::default(), labels: Default::default(), undo_of: None };
         let Changed::Run(run) = self.change(Change::CreateRun { run }).await.unwrap() else { panic!("expected a run") };
         let mut ids = Vec::new();
         for _ in 0..jobs {

@@ -22,7 +22,12 @@ suite!(
 
 impl Bench {
     async fn new_run(&self) -> RunId {
-        let run = NewRun { display_name: "test".into(), tenant: Tenant::default(), labels: Default::default() };
+        let run = NewRun {
+            display_name: "test".into(),
+            tenant: Tenant::default(),
+            labels: Default::default(),
+            undo_of: None,
+        };
         match self.change(Change::CreateRun { run }).await.unwrap() {
             Changed::Run(run) => run.id,
             other => panic!("expected a run, got {other:?}"),

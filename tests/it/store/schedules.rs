@@ -58,8 +58,12 @@ async fn declared(bench: &Bench) -> Schedule {
 }
 
 fn start(jobs: usize) -> Start {
-    let run =
-        NewRun { display_name: "nightly".into(), tenant: Tenant::default(), labels: [("a".into(), "b".into())].into() };
+    let run = NewRun {
+        display_name: "nightly".into(),
+        tenant: Tenant::default(),
+        labels: [("a".into(), "b".into())].into(),
+        undo_of: None,
+    };
     Start { run, jobs: (0..jobs).map(|n| keyed(&format!("k{n}"), "{}")).collect() }
 }
 
