@@ -159,15 +159,12 @@ impl Gate {
             Acquire { spends: spends.clone(), min: *min, max: *max, class: *class, request: 0 }
         };
         let requests: Vec<Acquire> = due.iter().map(request).collect();
-        let answers = match self.ask_limiter(now, &requests).await {
-            Ok(answers) => answers,
-            Err(_) => {
-                for at in due {
-                    let waiting = &mut self.outside.line[at];
-                    (waiting.again_at, waiting.why) = (now + AWAY_WAIT, Arc::from("the limiter is not available"));
-                }
-                return;
+        let Ok(answers) = self.ask_limiter(now, &requests).await else {
+            for at in due {
+                let waiting = &mut self.outside.line[at];
+                (waiting.again_at, waiting.why) = (now + AWAY_WAIT, Arc::from("the limiter is not available"));
             }
+            return;
         };
         let mut granted = Vec::new();
         for (at, answer) in due.into_iter().zip(answers) {
