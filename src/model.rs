@@ -24,3 +24,4 @@ pub mod schedule;
 pub mod shard;
 pub mod state;
 pub mod verdict;
+pub mod walk;

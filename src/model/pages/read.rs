@@ -1,12 +1,10 @@
 //! An answer, taken apart: its items byte for byte, and where the next page is. Must never know: what items mean.
 
-use std::borrow::Cow;
-
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Next, PAGES_MAX, Page, Pages, Position, other_origin, same_origin};
 use crate::model::verdict::Answer;
+use crate::model::walk;
 
 /// Items of one page.
 pub const ITEMS_MAX: usize = 10_000;
@@ -165,73 +163,7 @@ fn short(text: &str) -> String {
 /// The value at a JSON pointer, as it stands in the text.
 fn at<'a>(json: &'a [u8], pointer: &str) -> Result<Option<&'a RawValue>, String> {
     let path: Vec<String> = pointer.split('/').skip(1).map(|s| s.replace("~1", "/").replace("~0", "~")).collect();
-    let mut reader = serde_json::Deserializer::from_slice(json);
-    let found = Step(&path).deserialize(&mut reader).and_then(|found| reader.end().map(|()| found));
-    found.map_err(|e| {
+    walk::down(json, &path).map_err(|e| {
         format!("expected JSON, got {}: {e}", short(&String::from_utf8_lossy(&json[..json.len().min(60)])))
     })
-}
-
-/// Walks down one path and skips everything else.
-struct Step<'p>(&'p [String]);
-
-impl<'de> DeserializeSeed<'de> for Step<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Self::Value, D::Error> {
-        if self.0.is_empty() {
-            use serde::Deserialize as _;
-            return <&RawValue>::deserialize(d).map(Some);
-        }
-        d.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Step<'_> {
-    type Value = Option<&'de RawValue>;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-            if name == self.0[0].as_str() {
-                found = map.next_value_seed(Step(&self.0[1..]))?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(found)
-    }
-
-    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(None)
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
 }
