@@ -7,6 +7,7 @@ mod cluster;
 mod config_files;
 mod credentials;
 mod engine;
+mod examples;
 mod fairness;
 mod grpc;
 mod hostile;
