@@ -88,7 +88,7 @@ pub fn run(document: &str, env: &[(&str, String)]) -> Ran {
     std::fs::write(tools.join("tidegate"), wrapper).unwrap();
     std::fs::set_permissions(tools.join("tidegate"), PermissionsExt::from_mode(0o755)).unwrap();
     // Everything is ended with the script; the daemon's port may take a moment, which `until` in the text waits for.
-    let script = format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n{blocks}");
+    let script = format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n{blocks}");
     std::fs::write(folder.path().join("script.sh"), script).unwrap();
     let path = std::env::var("PATH").unwrap_or_default();
     let buf = buf.map(|folder| format!(":{}", folder.display())).unwrap_or_default();

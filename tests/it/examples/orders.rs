@@ -18,6 +18,7 @@ fn check(env: &[(&str, String)]) {
     // A thousand requests, all answered with the one job, and one call.
     assert!(said.contains("\n1000 \"jobId\":\""), "{said}");
     assert_eq!(calls("PUT", "/orders/o4"), 1);
+    assert!(said.contains("\n\"times\": 1"), "{said}");
     assert_eq!(calls("POST", "/ping"), 1);
 
     let of = |path: &str| arrivals.iter().filter(|a| a.path == path).map(|a| a.status).collect::<Vec<_>>();
