@@ -74,9 +74,11 @@ async fn of_one(store: &str, servers: Option<&Servers>, records: u64, output: &O
     }
     let by_customer: fn(u64) -> String = |n| format!("customer = \"c{}\"", n % CUSTOMERS);
     let all: fn(u64) -> String = |_| String::new();
-    for (what, filter, size) in
-        [("ListRecords, 50", all, 50), ("ListRecords, 1,000", all, 1_000), ("ListRecords, filtered, 50", by_customer, 50)]
-    {
+    for (what, filter, size) in [
+        ("ListRecords, 50", all, 50),
+        ("ListRecords, 1,000", all, 1_000),
+        ("ListRecords, filtered, 50", by_customer, 50),
+    ] {
         let (rate, times) = pages(&daemon, size, filter).await?;
         print(output, &Figure::new(name(&format!("{what} a page, {READERS} readers")), rate, "/s"))?;
         show(&name(what), times, output)?;
@@ -157,11 +159,7 @@ async fn aggregates(
 }
 
 /// Pages one after the other by each reader, from the first on; a filter for each question.
-async fn pages(
-    daemon: &Daemon,
-    page_size: i32,
-    filter: fn(u64) -> String,
-) -> Result<(f64, Vec<Duration>), Error> {
+async fn pages(daemon: &Daemon, page_size: i32, filter: fn(u64) -> String) -> Result<(f64, Vec<Duration>), Error> {
     let mut readers = JoinSet::new();
     let started = daemon.clock.steady();
     for reader in 0..READERS {

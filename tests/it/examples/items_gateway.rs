@@ -34,7 +34,10 @@ fn items_gateway_resumes_a_killed_pull_and_answers_from_what_it_has() {
     assert!(arrivals.iter().all(|a| a.status == 200), "no call is refused for a limit");
 
     // Reads, health.
-    assert!(said.contains(r#""id":"i0000003""#) && said.contains(r#""data":{"id":"i0000007","name":"Item 7""#), "{said}");
+    assert!(
+        said.contains(r#""id":"i0000003""#) && said.contains(r#""data":{"id":"i0000007","name":"Item 7""#),
+        "{said}"
+    );
     assert!(said.contains("\nready") && said.contains("tidegate_attempts_total{"), "{said}");
     sums(&said);
 }
@@ -49,7 +52,8 @@ fn sums(said: &str) {
     }
     let mut first: Vec<(u64, u64, u64)> = spent.into_iter().map(|(id, (count, cents))| (cents, count, id)).collect();
     first.sort_unstable_by(|a, b| b.cmp(a));
-    let listed: Vec<&str> = said.lines().skip_while(|line| !line.starts_with("CUSTOMER COUNT")).skip(1).take(5).collect();
+    let listed: Vec<&str> =
+        said.lines().skip_while(|line| !line.starts_with("CUSTOMER COUNT")).skip(1).take(5).collect();
     assert_eq!(listed.len(), 5, "{said}");
     for (line, (cents, count, _)) in listed.iter().zip(&first) {
         let cells: Vec<String> = line.split(' ').map(|cell| cell.replace(',', "")).collect();
