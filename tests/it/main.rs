@@ -19,6 +19,7 @@ mod operate;
 mod outbound;
 mod outside;
 mod powercut;
+mod providers;
 mod python;
 mod readme;
 mod records;

@@ -118,7 +118,7 @@ fn record(n: u64, now: u64) -> pb::RecordSpec {
     let created_at = now - scattered % (DAYS * DAY_SECONDS);
     let data = format!(
         r#"{{"id":"o{n}","customer":"c{}","status":"{}","amount":{}.{:02},"created_at":{created_at}}}"#,
-        scattered % CUSTOMERS,
+        n % CUSTOMERS,
         STATUSES[(scattered >> 32) as usize % STATUSES.len()],
         scattered >> 54,
         n % 100,
