@@ -44,7 +44,7 @@ struct Case {
     /// What a refusal says, where that matters.
     body: &'static str,
     work: &'static [Work],
-    /// Jobs of each operation for a stingy API.
+    /// Jobs of each operation for a stingy API. Few where it does not say when to come back: each refusal doubles the wait.
     stingy: usize,
 }
 
@@ -71,11 +71,8 @@ const CASES: [Case; 12] = [
         status: 403,
         headers: HeaderStyle::XRatelimit,
         body: "",
-        work: &[
-            work("comment", 40, "o/r/issues/{n}", RECORD),
-            work("get_repository", 150, "o/r{n}", "null"),
-        ],
-        stingy: 20,
+        work: &[work("comment", 40, "o/r/issues/{n}", RECORD), work("get_repository", 150, "o/r{n}", "null")],
+        stingy: 4,
     },
     Case {
         profile: "hubspot",
@@ -84,7 +81,7 @@ const CASES: [Case; 12] = [
         headers: HeaderStyle::None,
         body: "",
         work: &[work("update_contact", 1_500, "r{n}", RECORD)],
-        stingy: 60,
+        stingy: 700,
     },
     Case {
         profile: "jsonplaceholder",
@@ -114,8 +111,9 @@ const CASES: [Case; 12] = [
         status: 429,
         headers: HeaderStyle::RetryAfter,
         body: "",
-        work: &[work("update_user", 3_000, "r{n}", RECORD)],
-        stingy: 60,
+        // Full batches, and what is left goes singly.
+        work: &[work("update_user", 5_010, "r{n}", RECORD)],
+        stingy: 5_010,
     },
     Case {
         profile: "shopify",
@@ -152,7 +150,7 @@ const CASES: [Case; 12] = [
         headers: HeaderStyle::None,
         body: "",
         work: &[work("update_customer", 60, "cus_{n}", r#"{"email":"e{n}@example.com","name":"N"}"#)],
-        stingy: 20,
+        stingy: 8,
     },
     Case {
         profile: "tidal",
