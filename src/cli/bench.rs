@@ -20,6 +20,7 @@ mod enqueue;
 mod idle;
 mod latency;
 mod permits;
+mod records;
 mod servers;
 
 /// Measure this program beside the machine's own ceilings. About five minutes for everything, in a release build.
@@ -36,6 +37,9 @@ pub struct Args {
     /// Largest backlog of `backlog`. 10,000,000 takes about 4 GB of disk and some minutes.
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u32).range(10_000..=10_000_000))]
     pub backlog: u32,
+    /// Records of `records`.
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u32).range(10_000..=10_000_000))]
+    pub records: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -54,12 +58,14 @@ pub enum What {
     Backlog,
     /// Cached calls over gRPC at 5,000/s.
     Call,
+    /// Sums and pages of a collection of a million records, on SQLite and on PostgreSQL.
+    Records,
     /// The form of many daemons: enqueues, drains and permits with a PostgreSQL and a Redis of the bench's own.
     Cluster,
 }
 
 impl What {
-    const ALL: [What; 8] = [
+    const ALL: [What; 9] = [
         What::Ceilings,
         What::Enqueue,
         What::Drain,
@@ -67,6 +73,7 @@ impl What {
         What::Idle,
         What::Backlog,
         What::Call,
+        What::Records,
         What::Cluster,
     ];
 }
@@ -105,6 +112,7 @@ pub async fn run(args: Args, output: &Output) -> Result<Exit, Error> {
             What::Idle => idle::measure().await?,
             What::Backlog => backlog::measure(args.backlog, output).await?,
             What::Call => call::measure().await?,
+            What::Records => records::measure(args.records, args.what.is_empty(), output).await?,
             What::Cluster => match servers::Servers::start().await {
                 Ok(servers) => cluster::measure(&servers, args.jobs, output).await?,
                 // Whoever asks for everything also gets what needs no servers.

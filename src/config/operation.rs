@@ -241,6 +241,7 @@ fn batch_result(found: &Found, node: &Node) -> Option<BatchResult> {
     });
     let key = reader.need("key", "where a result names its record: key = \"/id\"", rules::pointer);
     let failed_if = reader.get("failed_if", rules::pointer);
+    let retry_if = reader.get("retry_if", rules::json);
     reader.finish();
-    Some(BatchResult { each: each?, key: key?, failed_if })
+    Some(BatchResult { each: each?, key: key?, failed_if, retry_if })
 }

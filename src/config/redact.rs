@@ -7,7 +7,7 @@
 /// Words that make a line suspect.
 const SUSPECT: [&str; 8] = ["auth", "bearer", "basic", "password", "secret", "token", "value", "key"];
 /// Texts after these keys are names and references, and are shown.
-const SHOWN: [&str; 13] = [
+const SHOWN: [&str; 14] = [
     "credential",
     "file",
     "env",
@@ -21,6 +21,7 @@ const SHOWN: [&str; 13] = [
     "life",
     "each",
     "failed_if",
+    "retry_if",
 ];
 
 /// The text with suspect parts replaced by asterisks, byte for byte, so that places stay where they are.

@@ -134,7 +134,7 @@ fn header(node: &Node) -> Result<(http::HeaderName, String), Unfit> {
 }
 
 /// `"/error"` or `{ "/error/code" = 17 }`.
-fn json(node: &Node) -> Result<(String, Option<serde_json::Value>), Unfit> {
+pub fn json(node: &Node) -> Result<(String, Option<serde_json::Value>), Unfit> {
     match &node.value {
         Value::Text(_) => Ok((pointer(node)?, None)),
         Value::Table(table) if table.len() == 1 => {

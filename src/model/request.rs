@@ -37,6 +37,9 @@ pub struct BatchResult {
     pub key: String,
     /// JSON pointer whose presence (not null, false, "" or 0) means that this record failed.
     pub failed_if: Option<String>,
+    /// JSON pointer, and the value that must be there (`None`: anything that is something): this record failed for the
+    /// moment only, and is tried again by itself. Asked before `failed_if`.
+    pub retry_if: Option<(String, Option<serde_json::Value>)>,
 }
 
 /// Why a request cannot be made from these jobs. Nothing was sent; only the named job is at fault and is rejected, the

@@ -391,12 +391,18 @@ impl<'a> View<'a> {
     fn has_json(&self, pointer: &str, expected: Option<&serde_json::Value>) -> bool {
         // Deeper than serde_json's 128 levels, or cut off: not JSON to us.
         let json = self.json.get_or_init(|| serde_json::from_slice(&self.answer.body).ok());
-        match (json.as_ref().and_then(|v| v.pointer(pointer)), expected) {
-            (None, _) => false,
-            (Some(found), Some(expected)) => found == expected,
-            (Some(found), None) => is_something(found),
-        }
+        json.as_ref().is_some_and(|document| holds(document, pointer, expected).is_some())
     }
+}
+
+/// What stands at the pointer, if it is what was expected; or, where nothing was named, if it is something.
+fn holds<'v>(
+    document: &'v serde_json::Value,
+    pointer: &str,
+    expected: Option<&serde_json::Value>,
+) -> Option<&'v serde_json::Value> {
+    let found = document.pointer(pointer)?;
+    expected.map_or_else(|| is_something(found), |expected| found == expected).then_some(found)
 }
 
 /// Neither null, false, "" nor 0, nor an empty list or object.

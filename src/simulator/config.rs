@@ -56,6 +56,8 @@ pub struct SimulatorConfig {
     pub limits: Vec<LimitRule>,
     /// What a refusal answers: 429, or 403 as some do.
     pub refuse_status: u16,
+    /// And what it says, where the words matter.
+    pub refuse_body: String,
     pub headers: HeaderStyle,
     /// The header that names the account, for limits `per = "account"`.
     pub account_header: Option<String>,
@@ -81,6 +83,7 @@ impl Default for SimulatorConfig {
             seed: 1,
             limits: Vec::new(),
             refuse_status: 429,
+            refuse_body: r#"{"error":"too many requests"}"#.to_owned(),
             headers: HeaderStyle::RetryAfter,
             account_header: None,
             latency: Latency::default(),

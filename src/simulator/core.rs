@@ -468,7 +468,7 @@ pub fn reply(
     }
     let names = &config.records;
     let body = match (&ticket.fate, judged.status) {
-        (Fate::Refuse { .. }, _) => Bytes::from_static(br#"{"error":"too many requests"}"#),
+        (Fate::Refuse { .. }, _) => Bytes::copy_from_slice(config.refuse_body.as_bytes()),
         (Fate::Error(_), _) => Bytes::from_static(br#"{"error":"a fault was asked for"}"#),
         (Fate::Serve, 400) => Bytes::from_static(br#"{"error":"the call carries a poison record"}"#),
         (Fate::Serve, _) if carried.batch => records::batch_answer(names, &carried.records, &judged.failed),

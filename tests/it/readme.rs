@@ -1,7 +1,9 @@
-//! The documents are run: every ```sh test block of README.md, docs/quickstart.md and docs/rest.md, one script per document.
+//! The documents are run: every ```sh test block of README.md, docs/quickstart.md, docs/rest.md and of the READMEs of the
+//! examples, one script per document.
 //!
-//! Each runs in a folder of its own, on ports of its own: the well-known ones are replaced in the blocks, and in what
-//! `init` writes. Blocks marked `buf` need that tool and are left out, with a word, where it is missing.
+//! Each runs in a folder of its own, on ports of its own: the well-known ones are replaced in the blocks, in what `init`
+//! writes, and in the files of an example, which are copied. Blocks marked `buf` need that tool and are left out, with a
+//! word, where it is missing. Next: `examples.rs`, which looks at what the examples left.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -44,14 +46,36 @@ fn ports() -> [(&'static str, String); 3] {
     held.map(|(known, listener)| (known, listener.local_addr().unwrap().to_string()))
 }
 
-/// Runs a document's script to a good end; returns all it printed.
-fn run(document: &str) -> String {
+/// What a script left behind.
+pub struct Ran {
+    pub folder: tempfile::TempDir,
+    /// All it printed.
+    pub said: String,
+}
+
+/// Copies an example with its folders; what runs there leaves its own behind and is not copied.
+fn copy(from: &Path, to: &Path, edit: &impl Fn(String) -> String) {
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        let ending = path.extension().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            std::fs::create_dir(&to).unwrap();
+            copy(&path, &to, edit);
+        } else if ["md", "toml", "sh", "py", "json"].contains(&&*ending) {
+            std::fs::write(&to, edit(std::fs::read_to_string(&path).unwrap())).unwrap();
+            std::fs::set_permissions(&to, path.metadata().unwrap().permissions()).unwrap();
+        }
+    }
+}
+
+/// Runs a document's script to a good end. That of an example starts with the example's files around it.
+pub fn run(document: &str, env: &[(&str, String)]) -> Ran {
     let (folder, buf, ports) = (tempfile::tempdir().unwrap(), buf(), ports());
-    let mut blocks = script(document, buf.is_some());
-    let mut edits = String::new();
-    for (known, free) in &ports {
-        blocks = blocks.replace(known, free);
-        edits += &format!("s/{known}/{free}/;");
+    let edit = |text: String| ports.iter().fold(text, |text, (known, free)| text.replace(known, free));
+    let blocks = edit(script(document, buf.is_some()));
+    let edits: String = ports.iter().map(|(known, free)| format!("s/{known}/{free}/;")).collect();
+    if let Some(example) = Path::new(document).parent().filter(|parent| parent.starts_with("examples")) {
+        copy(&Path::new(ROOT).join(example), folder.path(), &edit);
     }
     let tools = folder.path().join("tools");
     std::fs::create_dir(&tools).unwrap();
@@ -64,7 +88,7 @@ fn run(document: &str) -> String {
     std::fs::write(tools.join("tidegate"), wrapper).unwrap();
     std::fs::set_permissions(tools.join("tidegate"), PermissionsExt::from_mode(0o755)).unwrap();
     // Everything is ended with the script; the daemon's port may take a moment, which `until` in the text waits for.
-    let script = format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null; wait' EXIT\n{blocks}");
+    let script = format!("set -euo pipefail\ntrap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT\n{blocks}");
     std::fs::write(folder.path().join("script.sh"), script).unwrap();
     let path = std::env::var("PATH").unwrap_or_default();
     let buf = buf.map(|folder| format!(":{}", folder.display())).unwrap_or_default();
@@ -74,22 +98,23 @@ fn run(document: &str) -> String {
         .env("PATH", format!("{}{buf}:{path}", tools.display()))
         .env("XDG_RUNTIME_DIR", folder.path())
         .env_remove("TIDEGATE_ADDR")
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .output()
         .unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{document}: {}\n{said}", out.status);
-    said
+    Ran { folder, said }
 }
 
 #[test]
 fn the_readme_does_what_it_says() {
-    let said = run("README.md");
+    let Ran { said, .. } = run("README.md", &[]);
     assert!(said.contains("200 of 200 jobs are final (200 delivered)"), "{said}");
 }
 
 #[test]
 fn rest_does_what_its_page_says() {
-    let said = run("docs/rest.md");
+    let Ran { said, .. } = run("docs/rest.md", &[]);
     assert!(said.contains("\"jobId\"") && said.contains("\"payload\":{\"id\":\"user:7\""), "{said}");
     assert!(said.contains("data:{") || said.contains("data: {"), "{said}");
     assert!(said.contains("BAD_ID"), "{said}");
@@ -97,7 +122,7 @@ fn rest_does_what_its_page_says() {
 
 #[test]
 fn the_quickstart_does_what_it_says() {
-    let said = run("docs/quickstart.md");
+    let Ran { said, .. } = run("docs/quickstart.md", &[]);
     assert!(said.contains("500 of 500 jobs are final (500 delivered)"), "{said}");
     assert!(said.contains("tidegate_jobs_finished_total{"), "{said}");
 }

@@ -34,23 +34,21 @@ impl Daemon {
         Daemon::start_on(None, providers).await
     }
 
-    /// The same on servers that may be shared, or on SQLite without any.
-    pub async fn start_on(servers: Option<&Servers>, providers: &str) -> Result<Daemon, Error> {
+    /// The same on servers that may be shared, or on SQLite without any. Collections may be declared too.
+    pub async fn start_on(servers: Option<&Servers>, declared: &str) -> Result<Daemon, Error> {
         let folder = tempfile::tempdir().map_err(|e| Error::failed(format!("no temporary folder: {e}")))?;
         let failed = |e: std::io::Error| Error::failed(format!("cannot start a daemon: {e}"));
         let path = |name: &str| folder.path().join(name);
         let port = free_port().map_err(failed)?;
         let config = format!(
-            "[server]\nlisten = \"127.0.0.1:{port}\"\nsocket = {:?}\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n{}\n\n[log]\nlevel = \"warn\"\n",
+            "[server]\nlisten = \"127.0.0.1:{port}\"\nsocket = {:?}\n\n[http]\nlisten = \"127.0.0.1:0\"\n\n{}\n\n[log]\nlevel = \"warn\"\n\n{declared}",
             path("tidegate.sock"),
             match servers {
                 None => format!("[store]\npath = {:?}", path("tidegate.db")),
                 Some(servers) => servers.config(),
             },
         );
-        std::fs::create_dir_all(path("providers.d")).map_err(failed)?;
         std::fs::write(path("tidegate.toml"), config).map_err(failed)?;
-        std::fs::write(path("providers.d/bench.toml"), providers).map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
         let mut child = Command::new(program)
             .arg("serve")

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::{Answer, Judged, Oddity, Verdict, excerpt, is_something, keep};
+use super::{Answer, Judged, Oddity, Verdict, excerpt, holds, keep};
 use crate::model::request::BatchResult;
 
 impl Judged<'_> {
@@ -46,16 +46,26 @@ impl Judged<'_> {
 
     fn of_record(&self, rule: &BatchResult, record: &Value) -> Verdict {
         let max = self.operation.keep_bytes;
+        if let Some((pointer, expected)) = &rule.retry_if
+            && let Some(found) = holds(record, pointer, expected.as_ref())
+        {
+            let reason = format!("the provider did not take it yet: {}", excerpt(&text_of(found)));
+            return Verdict::Retry { reason: reason.into(), not_before: None };
+        }
         let result = if max == 0 { None } else { keep(record.to_string().as_bytes(), max) };
-        match rule.failed_if.as_ref().and_then(|pointer| record.pointer(pointer)).filter(|found| is_something(found)) {
+        match rule.failed_if.as_ref().and_then(|pointer| holds(record, pointer, None)) {
             Some(_) if crate::mutant::on("batch-failure-ignored") => Verdict::Delivered { result },
             None => Verdict::Delivered { result },
             Some(error) => {
-                let said = error.as_str().map_or_else(|| Cow::Owned(error.to_string()), Cow::Borrowed);
-                Verdict::Rejected { reason: format!("the provider refused it: {}", excerpt(&said)).into(), result }
+                let reason = format!("the provider refused it: {}", excerpt(&text_of(error)));
+                Verdict::Rejected { reason: reason.into(), result }
             }
         }
     }
+}
+
+fn text_of(value: &Value) -> Cow<'_, str> {
+    value.as_str().map_or_else(|| Cow::Owned(value.to_string()), Cow::Borrowed)
 }
 
 /// A key in a result: a text, or a whole number that reads like one.

@@ -54,8 +54,12 @@ fn lane(method: &str, result: Option<BatchResult>) -> LaneSpec {
 }
 
 fn operation(method: &str) -> Operation {
-    let result =
-        BatchResult { each: "$.results[*]".parse().unwrap(), key: "/id".into(), failed_if: Some("/error".into()) };
+    let result = BatchResult {
+        each: "$.results[*]".parse().unwrap(),
+        key: "/id".into(),
+        failed_if: Some("/error".into()),
+        retry_if: Some(("/error".into(), Some("busy".into()))),
+    };
     Operation {
         name: OperationName::new("op").unwrap(),
         single: Some(lane(method, None)),
@@ -236,6 +240,12 @@ fn batch_results_are_matched_by_key_never_by_position() {
         let (kinds, odd) = batch(&["a", "7", "c"], &answer(status, &[], body));
         assert_eq!((kinds, odd.len()), (vec!["delivered", "rejected", "delivered"], 0));
     }
+}
+
+#[test]
+fn a_record_that_failed_for_the_moment_is_tried_again_by_itself() {
+    let body = r#"{"results":[{"id":"a"},{"id":"b","error":"busy"},{"id":"c","error":"bad mail"}]}"#;
+    assert_eq!(batch(&["a", "b", "c"], &answer(200, &[], body)).0, ["delivered", "retry", "rejected"]);
 }
 
 #[test]

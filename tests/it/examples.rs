@@ -1,0 +1,24 @@
+//! The examples do what their READMEs say: the commands are run as they stand there (`readme.rs`), and what they left is
+//! judged here by what the simulated provider saw.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use tidegate::simulator::Arrival;
+
+mod items_gateway;
+mod orders;
+mod user_sync;
+
+/// The provider's log, in the order of arrival.
+fn arrivals(folder: &Path, log: &str) -> Vec<Arrival> {
+    let lines = BufReader::new(std::fs::File::open(folder.join(log)).unwrap()).lines();
+    let mut found: Vec<Arrival> = lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
+    found.sort_by_key(|arrival| (arrival.at_us, arrival.number));
+    found
+}
+
+/// What the tables of a page say, with blanks of any length taken as one.
+fn plain(said: &str) -> String {
+    said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n").collect()
+}

@@ -1,0 +1,379 @@
+//! Every provider profile against a simulator that counts and refuses as its API says that it does.
+//!
+//! Two questions. With the numbers that the API publishes: is no call refused? And where it allows much less than the
+//! profile says, in its own way of refusing: does every job arrive in the end, with no attempt used up? The simulator's
+//! limits are written here by hand, from the same pages as the profiles.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tidegate::app::App;
+use tidegate::cli::init::profiles::PROFILES;
+use tidegate::config::{self, LoadOptions};
+use tidegate::grpc::pb;
+use tidegate::grpc::pb::job_service_client::JobServiceClient;
+use tidegate::simulator::config::HeaderStyle;
+use tidegate::simulator::tokens::TokenRules;
+use tidegate::simulator::{Report, Simulator, SimulatorConfig, SimulatorHandle};
+use tonic::transport::Channel;
+
+use crate::support::process::until;
+
+const PATIENCE: Duration = Duration::from_secs(90);
+/// What a stingy API allows.
+const STINGY: &str = "all=rolling:3/1s";
+
+/// Jobs of one operation; `{n}` in key and payload is the number of the job, `{m}` one of 0 to 3.
+struct Work {
+    operation: &'static str,
+    jobs: usize,
+    key: &'static str,
+    payload: &'static str,
+}
+
+const fn work(operation: &'static str, jobs: usize, key: &'static str, payload: &'static str) -> Work {
+    Work { operation, jobs, key, payload }
+}
+
+struct Case {
+    profile: &'static str,
+    /// As published. Empty: nothing is.
+    limits: &'static [&'static str],
+    status: u16,
+    headers: HeaderStyle,
+    /// What a refusal says, where that matters.
+    body: &'static str,
+    work: &'static [Work],
+    /// Jobs of each operation for a stingy API. Few where it does not say when to come back: each refusal doubles the wait.
+    stingy: usize,
+}
+
+const RECORD: &str = r#"{"id":"r{n}","n":1}"#;
+
+const CASES: [Case; 12] = [
+    Case {
+        profile: "apple-music",
+        limits: &[],
+        status: 429,
+        headers: HeaderStyle::RetryAfter,
+        body: "",
+        work: &[work("add_song", 12, "r{n}", "null")],
+        stingy: 20,
+    },
+    Case {
+        profile: "github",
+        limits: &[
+            "core=rolling:5000/1h",
+            "writes=rolling:80/60s@POST /repos/*",
+            "writes-hour=rolling:500/1h@POST /repos/*",
+            "at-once=concurrency:100",
+        ],
+        status: 403,
+        headers: HeaderStyle::XRatelimit,
+        body: "",
+        work: &[work("comment", 40, "o/r/issues/{n}", RECORD), work("get_repository", 150, "o/r{n}", "null")],
+        stingy: 4,
+    },
+    Case {
+        profile: "hubspot",
+        limits: &["burst=rolling:100/10s", "daily=fixed:250000/1d"],
+        status: 429,
+        headers: HeaderStyle::None,
+        body: "",
+        work: &[work("update_contact", 1_500, "r{n}", RECORD)],
+        stingy: 700,
+    },
+    Case {
+        profile: "jsonplaceholder",
+        limits: &["courtesy=rolling:10/1s"],
+        status: 429,
+        headers: HeaderStyle::RetryAfter,
+        body: "",
+        work: &[work("put_post", 25, "r{n}", RECORD)],
+        stingy: 20,
+    },
+    Case {
+        profile: "klaviyo",
+        limits: &[
+            "update-burst=fixed:75/1s@PATCH /api/profiles/*",
+            "update-steady=fixed:700/60s@PATCH /api/profiles/*",
+            "import-burst=fixed:10/1s@POST /api/profile-bulk-import-jobs",
+        ],
+        status: 429,
+        headers: HeaderStyle::RetryAfter,
+        body: "",
+        work: &[work("update_profile", 160, "r{n}", RECORD), work("import_profile", 100, "i{n}", RECORD)],
+        stingy: 20,
+    },
+    Case {
+        profile: "marketing",
+        limits: &["batch=rolling:50/1h@POST /users/batch", "single=rolling:3600/1h@PUT /users/*"],
+        status: 429,
+        headers: HeaderStyle::RetryAfter,
+        body: "",
+        // Full batches, and what is left goes singly.
+        work: &[work("update_user", 5_010, "r{n}", RECORD)],
+        stingy: 5_010,
+    },
+    Case {
+        profile: "shopify",
+        limits: &["bucket=bucket:40,2/1s"],
+        status: 429,
+        headers: HeaderStyle::RetryAfter,
+        body: "",
+        work: &[work("update_order", 48, "r{n}", RECORD)],
+        stingy: 20,
+    },
+    Case {
+        profile: "slack",
+        // How much a workspace may is not published.
+        limits: &["posts=rolling:100000/1h@POST /api/chat.postMessage"],
+        status: 429,
+        headers: HeaderStyle::RetryAfter,
+        body: "",
+        work: &[work("post_message", 16, "c{m}", r#"{"id":"c{m}","text":"{n}"}"#)],
+        stingy: 20,
+    },
+    Case {
+        profile: "spotify",
+        limits: &[],
+        status: 429,
+        headers: HeaderStyle::RetryAfter,
+        body: "",
+        work: &[work("remove_track", 600, "r{n}", "null")],
+        stingy: 600,
+    },
+    Case {
+        profile: "stripe",
+        limits: &["global=rolling:100/1s", "update=rolling:25/1s@POST /v1/customers/*"],
+        status: 429,
+        headers: HeaderStyle::None,
+        body: "",
+        work: &[work("update_customer", 60, "cus_{n}", r#"{"email":"e{n}@example.com","name":"N"}"#)],
+        stingy: 8,
+    },
+    Case {
+        profile: "tidal",
+        limits: &[],
+        status: 429,
+        headers: HeaderStyle::RetryAfter,
+        body: "",
+        work: &[work("add_tracks", 12, "r{n}", RECORD)],
+        stingy: 20,
+    },
+    Case {
+        profile: "youtube",
+        limits: &["units=fixed:10000/1d", "searches=fixed:100/1d@GET /youtube/v3/search"],
+        status: 403,
+        headers: HeaderStyle::RetryAfter,
+        body: r#"{"error":{"errors":[{"reason":"rateLimitExceeded"}],"code":403}}"#,
+        work: &[
+            work("delete_playlist_item", 20, "r{n}", "null"),
+            work("list_playlist_items", 20, "p{n}", "null"),
+            work("search", 10, "s{n}", "null"),
+        ],
+        stingy: 20,
+    },
+];
+
+/// A profile whose API is on this machine, and whose secrets are files in the folder.
+fn adapted(text: &str, base_url: &str, folder: &Path) -> String {
+    let mut made = String::new();
+    for line in text.lines() {
+        let mut line = line.to_owned();
+        while let Some((before, rest)) = line.split_once("{ env = \"") {
+            let (name, after) = rest.split_once("\" }").unwrap();
+            let file = folder.join(name);
+            std::fs::write(&file, secret(name)).unwrap();
+            line = format!("{before}{{ file = {file:?} }}{after}");
+        }
+        if let Some((before, rest)) = line.split_once("token_url = \"") {
+            let (_, after) = rest.split_once('"').unwrap();
+            line = format!("{before}token_url = \"{base_url}/token\"{after}");
+        }
+        if let Some(url) = line.strip_prefix("base_url = \"") {
+            let path = url.trim_end_matches('"').splitn(4, '/').nth(3).unwrap_or_default();
+            line = format!("base_url = \"{base_url}/{path}\"\nallow_private = true");
+        }
+        made += &line;
+        made.push('\n');
+    }
+    made
+}
+
+fn secret(name: &str) -> String {
+    format!("secret-of-{name}")
+}
+
+/// The API lets in who shows the profile's secret, or a token that was given for it.
+fn doorkeeper(text: &str) -> Option<TokenRules> {
+    let names = text.split("{ env = \"").skip(1).filter_map(|rest| rest.split('"').next());
+    let keys: Vec<String> = names.map(secret).collect();
+    let named = |what: &str| keys.iter().find(|key| key.ends_with(what)).cloned().unwrap_or_default();
+    let rules = TokenRules {
+        path: "/token".to_owned(),
+        client_id: "your client id".to_owned(),
+        client_secret: named("_CLIENT_SECRET"),
+        refresh_token: named("_REFRESH_TOKEN"),
+        keys: if text.contains("oauth2") { Vec::new() } else { keys.clone() },
+        ..TokenRules::default()
+    };
+    (!keys.is_empty()).then_some(rules)
+}
+
+struct Stage {
+    app: App,
+    simulator: SimulatorHandle,
+    jobs: JobServiceClient<Channel>,
+    _folder: tempfile::TempDir,
+}
+
+impl Stage {
+    async fn start(case: &Case, limits: &[&str]) -> Stage {
+        let mut provider = SimulatorConfig {
+            refuse_status: case.status,
+            headers: case.headers,
+            keep_arrivals: 10_000,
+            ..SimulatorConfig::default()
+        };
+        for limit in limits {
+            provider = provider.limit(limit).unwrap();
+        }
+        if !case.body.is_empty() {
+            provider.refuse_body = case.body.to_owned();
+        }
+        let text = PROFILES.iter().find(|(name, _)| *name == case.profile).unwrap().1;
+        provider.tokens = doorkeeper(text);
+        let simulator = Simulator::start(provider).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let settings = format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\nsocket = \"none\"\n[http]\nlisten = \"127.0.0.1:0\"\n[store]\npath = {:?}\n",
+            folder.path().join("tidegate.db")
+        );
+        let file = folder.path().join("tidegate.toml");
+        std::fs::write(&file, settings + &adapted(text, &simulator.base_url(), folder.path())).unwrap();
+        let options = LoadOptions { file: Some(file), ..LoadOptions::default() };
+        let loaded = config::load(&options).unwrap_or_else(|problems| panic!("{}: {problems}", case.profile));
+        let app = App::start(loaded, options).await.unwrap();
+        let jobs = JobServiceClient::connect(format!("http://{}", app.address().unwrap())).await.unwrap();
+        Stage { app, simulator, jobs: jobs.max_decoding_message_size(64 << 20), _folder: folder }
+    }
+
+    /// Hands the work in and waits until all of it has arrived.
+    async fn run(&mut self, case: &Case, most: usize) {
+        let mut specs = Vec::new();
+        for work in case.work {
+            let fill = |text: &str, n: usize| text.replace("{n}", &n.to_string()).replace("{m}", &(n % 4).to_string());
+            specs.extend((0..work.jobs.min(most)).map(|n| pb::JobSpec {
+                provider: case.profile.to_owned(),
+                operation: work.operation.to_owned(),
+                key: fill(work.key, n),
+                payload: fill(work.payload, n),
+                ..Default::default()
+            }));
+        }
+        let request = pb::EnqueueJobsRequest { jobs: specs.clone(), ..Default::default() };
+        let accepted = self.jobs.enqueue_jobs(request).await.unwrap().into_inner();
+        assert_eq!(accepted.accepted_count as usize, specs.len(), "{}: {accepted:?}", case.profile);
+        let seen = std::cell::RefCell::new(Vec::new());
+        let done = until(PATIENCE, || {
+            let jobs = self.jobs.clone();
+            let (seen, wanted) = (&seen, specs.len());
+            async move {
+                let all = all_jobs(jobs).await;
+                let over = |job: &&pb::Job| !matches!(job.state(), pb::JobState::Waiting | pb::JobState::Calling);
+                let ended = all.iter().filter(over).count();
+                *seen.borrow_mut() = all;
+                (ended == wanted).then_some(())
+            }
+        });
+        let done = done.await;
+        let jobs = seen.into_inner();
+        for job in &jobs {
+            assert_eq!(job.state(), pb::JobState::Delivered, "{}: {job:?}", case.profile);
+            assert_eq!(job.attempts, 1, "{}: a refusal uses up no attempt: {job:?}", case.profile);
+        }
+        assert!(done.is_some(), "{}: not all jobs were through in time", case.profile);
+    }
+
+    async fn end(self) -> Report {
+        self.app.stop().await;
+        self.simulator.stop().await
+    }
+}
+
+async fn all_jobs(mut client: JobServiceClient<Channel>) -> Vec<pb::Job> {
+    let (mut jobs, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = pb::ListJobsRequest { page_size: 1_000, page_token, ..Default::default() };
+        let page = client.list_jobs(request).await.unwrap().into_inner();
+        jobs.extend(page.jobs);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return jobs;
+        }
+    }
+}
+
+#[test]
+fn every_profile_has_a_case() {
+    let cases: Vec<&str> = CASES.iter().map(|case| case.profile).collect();
+    let profiles: Vec<&str> = PROFILES.iter().map(|(name, _)| *name).collect();
+    assert_eq!(cases, profiles);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_profile_is_refused_by_an_api_that_keeps_to_what_it_publishes() {
+    let published = CASES.iter().filter(|case| !case.limits.is_empty());
+    let runs = published.map(|case| async move {
+        let mut stage = Stage::start(case, case.limits).await;
+        stage.run(case, usize::MAX).await;
+        let arrivals = stage.simulator.arrivals();
+        let report = stage.end().await;
+        assert_eq!(report.refused, 0, "{}:\n{report}", case.profile);
+        for limit in &report.limits {
+            assert!(limit.arrivals > 0, "{}: nothing was counted by {}:\n{report}", case.profile, limit.name);
+        }
+        (case.profile, arrivals, report)
+    });
+    let ran = futures_util::future::join_all(runs).await;
+    for (profile, arrivals, report) in ran {
+        match profile {
+            // Of the published limits these bind: the jobs take longer than one of their windows.
+            "jsonplaceholder" => assert_eq!(report.limit("courtesy").unwrap().max_in_any_window, Some(10)),
+            "klaviyo" => assert_eq!(report.limit("update-burst").unwrap().max_in_any_window, Some(75)),
+            "stripe" => assert_eq!(report.limit("update").unwrap().max_in_any_window, Some(25)),
+            "hubspot" => {
+                let batches = arrivals.iter().filter(|a| a.records.len() > 1).count();
+                assert!(batches >= 10, "{batches} batches");
+            }
+            "marketing" => {
+                let (batch, single) = (report.limit("batch").unwrap(), report.limit("single").unwrap());
+                assert!(batch.arrivals > 0 && single.arrivals > 0, "both lanes: {report}");
+            }
+            "youtube" => assert_eq!(report.tokens.given, 1, "one token for all: {report:?}"),
+            // Four channels, four messages each, a second apart.
+            "slack" => {
+                for channel in ["c0", "c1", "c2", "c3"] {
+                    let of = arrivals.iter().filter(|a| a.records.iter().any(|id| id == channel));
+                    let times: Vec<i64> = of.map(|a| a.at_us).collect();
+                    let close = times.windows(2).filter(|pair| pair[1] - pair[0] < 1_000_000).count();
+                    assert_eq!((times.len(), close), (4, 0), "{channel}: {times:?}");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_profile_gets_through_to_an_api_that_refuses_more_than_it_says() {
+    let runs = CASES.iter().map(|case| async move {
+        let mut stage = Stage::start(case, &[STINGY]).await;
+        stage.run(case, case.stingy).await;
+        let report = stage.end().await;
+        assert!(report.refused > 0, "{}: it was to be refused:\n{report}", case.profile);
+        eprintln!("{}: {} calls, {} refused", case.profile, report.arrivals, report.refused);
+    });
+    futures_util::future::join_all(runs).await;
+}
