@@ -130,6 +130,24 @@ fn schedules_of(text: &str) -> Result<Vec<DeclaredSchedule>, Problems> {
 }
 
 #[test]
+fn a_schedule_pulls_a_collection_that_is_pulled() {
+    use crate::model::schedule::Target;
+    let of = |lines: &str| schedules_of(&format!("[schedules.x]\ncron = \"@daily\"\n{lines}\n"));
+    for (lines, full) in [("pull = \"items\"", false), ("pull = { collection = \"items\", full = true }", true)] {
+        let Target::Pull(pull) = &of(lines).unwrap()[0].spec.target else { panic!("expected a pull") };
+        assert_eq!((pull.collection.as_str(), pull.full), ("items", full));
+    }
+    let both = of("pull = \"items\"\njob = { provider = \"crm\", operation = \"pull\" }").unwrap_err().to_string();
+    assert!(both.contains("exactly one of `job`, `jobs`, `pull` and `invalidate`"), "{both}");
+    let found = problem::Found::default();
+    let source = std::sync::Arc::new(problem::Source { name: "test.toml".into(), text: "[schedules]".into() });
+    let table = tree::parse(&source, &found);
+    schedules::check_pulls(&found, &table["schedules"].node, &of("pull = \"items\"").unwrap(), &[]);
+    let said = found.or(()).unwrap_err().to_string();
+    assert!(said.contains("schedule x pulls items") && said.contains("[collections.items.pull]"), "{said}");
+}
+
+#[test]
 fn a_schedule_that_cannot_tick_says_which_part_is_wrong() {
     let refused = |lines: &str| schedules_of(&format!("[schedules.x]\n{lines}\n")).unwrap_err().to_string();
     let job = "job = { provider = \"crm\", operation = \"pull\" }";
