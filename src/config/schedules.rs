@@ -191,3 +191,6 @@ fn which(found: &Found, node: &Node) -> Option<Which> {
     reader.finish();
     Some(Which { namespace: namespace?, keys: keys? })
 }
+
+#[cfg(test)]
+mod tests;
