@@ -96,6 +96,7 @@ impl Probe {
                 .map(|job| JobOutcome { job: job.id.seq, next: Next::Delivered, error: None, result: None })
                 .collect(),
             spends: None,
+            seen: None,
         };
         let batch = Batch { finishes: calls.iter().map(end).collect(), ..self.batch() };
         let start = Instant::now();

@@ -13,6 +13,7 @@ use crate::telemetry::Metrics;
 
 pub mod admin;
 pub mod bulk;
+pub mod call_log;
 pub mod calls;
 pub mod enqueue;
 pub mod error;

@@ -15,6 +15,7 @@ pub mod again;
 pub mod args;
 pub mod bench;
 pub mod call;
+pub mod calls;
 pub mod check_config;
 pub mod cluster;
 pub mod connect;
@@ -79,6 +80,9 @@ pub enum Ask {
     /// JSON records of collections, and the pulls and pushes behind them.
     #[command(subcommand)]
     Records(records::Verb),
+    /// The log of all calls: what was asked, how long it took, what came back.
+    #[command(subcommand)]
+    Calls(calls::Verb),
     /// Make one call now and print its answer: limited like all others, and cached where the operation says so.
     ///
     /// Example: `tidegate call github/list_repos --key acme`
@@ -218,6 +222,7 @@ fn client(ask: Ask, global: &Global, output: &Output) -> Result<Exit, Error> {
             Ask::Jobs(verb) => jobs::run(verb, daemon, output).await,
             Ask::Runs(verb) => runs::run(verb, daemon, output).await,
             Ask::Records(verb) => records::run(verb, daemon, output).await,
+            Ask::Calls(verb) => calls::run(verb, daemon, output).await,
             Ask::Call(call) => call.run(daemon, output).await,
             Ask::Cache(verb) => call::cache(verb, daemon, output).await,
             Ask::Schedules(verb) => schedules::run(verb, daemon, output).await,

@@ -7,6 +7,7 @@ pub mod address;
 pub mod auth;
 pub mod backoff;
 pub mod call;
+pub mod call_log;
 pub mod collection;
 pub mod event;
 pub mod filter;

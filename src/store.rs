@@ -117,6 +117,14 @@ pub struct JobPage {
     pub next: Option<i64>,
 }
 
+/// A page of the call log, newest first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CallPage {
+    pub calls: Vec<Call>,
+    /// As in [`JobPage`].
+    pub next: Option<CallId>,
+}
+
 /// Journal entry for rebuilding a limiter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JournalEntry {
@@ -173,6 +181,14 @@ pub trait Store: Records + Send + Sync + std::fmt::Debug {
 
     async fn call(&self, id: CallId) -> Result<Option<Call>, Error>;
     async fn calls(&self, ids: &[CallId]) -> Result<Vec<Call>, Error>;
+    /// Newest first, below `before` when given. Looks at no more than [`LIST_SCAN_MAX`] rows. Bodies are read only on demand.
+    async fn list_calls(
+        &self,
+        filter: &Filter,
+        before: Option<CallId>,
+        limit: usize,
+        bodies: bool,
+    ) -> Result<CallPage, Error>;
     /// Calls without an end, oldest first, above `after`.
     async fn open_calls(&self, whose: Whose, after: CallId, limit: usize) -> Result<Vec<Call>, Error>;
     /// Claimed jobs of an open call, for judging it after a crash.

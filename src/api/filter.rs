@@ -8,6 +8,8 @@
 //!            | attempts | last_status | create_time | due_time | labels.NAME | labels."any name"
 //! value      = WORD | number | "text with \" and \\"
 //! ```
+//! Lists of calls have other fields: provider | operation | account | lane | ending | status | latency_ms | begin_time |
+//! end_time.
 //! `filter/read` makes tokens of the text, this file a tree of them. Must never know: stores, wires. Next:
 //! `model/filter`, which says what the tree means.
 
@@ -16,6 +18,7 @@ use std::fmt::Write as _;
 
 use super::error::Error;
 use crate::clock::Timestamp;
+use crate::model::call::{Ending, Lane};
 use crate::model::filter::{Comparison, Field, Filter, Value};
 use crate::model::flow::Class;
 use crate::model::id::Id;
@@ -52,13 +55,22 @@ impl From<BadFilter> for Error {
     }
 }
 
-/// The tree of a filter. An empty text lets everything through.
+/// The tree of a filter of jobs. An empty text lets everything through.
 pub fn parse(text: &str) -> Result<Filter, BadFilter> {
+    parse_of(text, &FIELDS)
+}
+
+/// The same for a filter of calls.
+pub fn parse_calls(text: &str) -> Result<Filter, BadFilter> {
+    parse_of(text, &CALL_FIELDS)
+}
+
+fn parse_of(text: &str, fields: &'static [(&'static str, Field)]) -> Result<Filter, BadFilter> {
     if text.len() > FILTER_BYTES_MAX {
         let what = format!("expected at most {FILTER_BYTES_MAX} bytes, got {}", text.len());
         return Err(BadFilter { at: FILTER_BYTES_MAX, what });
     }
-    let mut parser = Parser { reader: Reader::new(text), comparisons: 0 };
+    let mut parser = Parser { reader: Reader::new(text), comparisons: 0, fields };
     if parser.reader.peek()?.1 == Token::End {
         return Ok(Filter::everything());
     }
@@ -72,6 +84,7 @@ pub fn parse(text: &str) -> Result<Filter, BadFilter> {
 struct Parser<'a> {
     reader: Reader<'a>,
     comparisons: usize,
+    fields: &'static [(&'static str, Field)],
 }
 
 impl Parser<'_> {
@@ -116,8 +129,8 @@ impl Parser<'_> {
             return Err(BadFilter { at, what: format!("expected at most {COMPARISONS_MAX} comparisons") });
         }
         let field = match token {
-            Token::Word(word) => field(at, &word)?,
-            Token::Label(name) => Field::Label(name),
+            Token::Word(word) => field(at, &word, self.fields)?,
+            Token::Label(name) if has_labels(self.fields) => Field::Label(name),
             other => return Err(BadFilter { at, what: format!("expected a field, NOT or '(', got {other}") }),
         };
         let comparison = match self.reader.next()? {
@@ -126,7 +139,7 @@ impl Parser<'_> {
         };
         let (at, token) = self.reader.next()?;
         let value = value(at, &field, token)?;
-        let ordered = !matches!(field, Field::State | Field::Run | Field::Class);
+        let ordered = !matches!(field, Field::State | Field::Run | Field::Class | Field::Lane | Field::Ending);
         if !ordered && !matches!(comparison, Comparison::Equal | Comparison::NotEqual) {
             return Err(BadFilter { at, what: format!("expected = or != with {}", Name(&field)) });
         }
@@ -134,7 +147,7 @@ impl Parser<'_> {
     }
 }
 
-/// Fields by name. Labels are apart.
+/// Fields of jobs by name. Labels are apart.
 const FIELDS: [(&str, Field); 12] = [
     ("state", Field::State),
     ("provider", Field::Provider),
@@ -150,14 +163,35 @@ const FIELDS: [(&str, Field); 12] = [
     ("due_time", Field::DueTime),
 ];
 
-fn field(at: usize, word: &str) -> Result<Field, BadFilter> {
-    if let Some((_, field)) = FIELDS.iter().find(|(name, _)| *name == word) {
+/// Fields of calls by name.
+const CALL_FIELDS: [(&str, Field); 9] = [
+    ("provider", Field::Provider),
+    ("operation", Field::Operation),
+    ("account", Field::Account),
+    ("lane", Field::Lane),
+    ("ending", Field::Ending),
+    ("status", Field::Status),
+    ("latency_ms", Field::Latency),
+    ("begin_time", Field::BeginTime),
+    ("end_time", Field::EndTime),
+];
+
+fn has_labels(fields: &[(&str, Field)]) -> bool {
+    fields.iter().any(|(_, field)| *field == Field::State)
+}
+
+fn field(at: usize, word: &str, fields: &[(&str, Field)]) -> Result<Field, BadFilter> {
+    if let Some((_, field)) = fields.iter().find(|(name, _)| *name == word) {
         return Ok(field.clone());
     }
-    let near = FIELDS.iter().map(|(name, _)| (strsim::damerau_levenshtein(name, word), *name)).min();
+    let near = fields.iter().map(|(name, _)| (strsim::damerau_levenshtein(name, word), *name)).min();
     let hint = match near {
         Some((distance, name)) if distance <= 2 => format!(", did you mean {name}?"),
-        _ => String::from("; fields are ") + &FIELDS.map(|(name, _)| name).join(", ") + " and labels.NAME",
+        _ => {
+            let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+            let labels = if has_labels(fields) { " and labels.NAME" } else { "" };
+            format!("; fields are {}{labels}", names.join(", "))
+        }
     };
     Err(BadFilter { at, what: format!("no field {word:?}{hint}") })
 }
@@ -177,8 +211,19 @@ fn value(at: usize, field: &Field, token: Token) -> Result<Value, BadFilter> {
             .map(Value::Class)
             .ok_or_else(|| wanted("URGENT, NORMAL or BULK")),
         Field::Run => text.parse::<Id>().map(Value::Run).map_err(|_| wanted("the id of a run")),
-        Field::Attempts | Field::LastStatus => text.parse().map(Value::Number).map_err(|_| wanted("a number")),
-        Field::CreateTime | Field::DueTime => text
+        Field::Lane => {
+            let lane = Lane::ALL.into_iter().find(|lane| lane.name().eq_ignore_ascii_case(&text));
+            lane.map(Value::Lane).ok_or_else(|| wanted("SINGLE or BATCH"))
+        }
+        Field::Ending => {
+            let name = text.replace('_', "-");
+            let ending = Ending::ALL.into_iter().find(|ending| ending.name().eq_ignore_ascii_case(&name));
+            ending.map(Value::Ending).ok_or_else(|| wanted("OPEN, NOT_SENT, ANSWERED, LOST or CRASHED"))
+        }
+        Field::Attempts | Field::LastStatus | Field::Status | Field::Latency => {
+            text.parse().map(Value::Number).map_err(|_| wanted("a number"))
+        }
+        Field::CreateTime | Field::DueTime | Field::BeginTime | Field::EndTime => text
             .parse::<jiff::Timestamp>()
             .map(|t| Value::Time(Timestamp(t.as_microsecond())))
             .map_err(|_| wanted("a time like \"2026-11-22T05:00:00Z\"")),
@@ -194,7 +239,7 @@ impl fmt::Display for Name<'_> {
         match self.0 {
             Field::Label(name) => write!(f, "labels.{}", quoted(name)),
             other => {
-                let name = FIELDS.iter().find(|(_, field)| field == other).map(|(name, _)| *name);
+                let name = FIELDS.iter().chain(&CALL_FIELDS).find(|(_, field)| field == other).map(|(name, _)| *name);
                 f.write_str(name.expect("all fields but labels stand in the table: a test walks through it"))
             }
         }
@@ -236,6 +281,11 @@ fn write_filter(out: &mut String, filter: &Filter) {
                 Value::State(s) => write!(out, "{} {sign} {}", Name(field), s.name().to_ascii_uppercase()),
                 Value::Class(c) => write!(out, "{} {sign} {}", Name(field), c.name().to_ascii_uppercase()),
                 Value::Run(id) => write!(out, "{} {sign} \"{id}\"", Name(field)),
+                Value::Lane(lane) => write!(out, "{} {sign} {}", Name(field), lane.name().to_ascii_uppercase()),
+                Value::Ending(ending) => {
+                    let name = ending.name().replace('-', "_").to_ascii_uppercase();
+                    write!(out, "{} {sign} {name}", Name(field))
+                }
                 Value::Time(at) => write!(out, "{} {sign} \"{at}\"", Name(field)),
             };
         }

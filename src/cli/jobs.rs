@@ -8,6 +8,7 @@ use clap::Subcommand;
 
 use super::again::Again;
 use super::args::{self, Priority, State, Which};
+use super::calls;
 use super::connect::Daemon;
 use super::exit::{Error, Exit};
 use super::output::{Format, Output};
@@ -272,26 +273,9 @@ async fn get(id: String, daemon: &Daemon, output: &Output) -> Result<Exit, Error
         ("result", job.result.clone()),
     ]))?;
     if !answer.calls.is_empty() {
-        output.line(&format!("\n{}", calls(&answer.calls, times).text()))?;
+        output.line(&format!("\n{}", calls::table(&answer.calls, output.format == Format::Wide).text()))?;
     }
     Ok(Exit::Done)
-}
-
-fn calls(calls: &[pb::Call], times: Times) -> Rows {
-    let mut rows = Rows::new(&["CALL", "LANE", "JOBS", "BEGAN", "ENDED", "ENDING", "STATUS", "ERROR"]);
-    for call in calls {
-        rows.add([
-            call.id.to_string(),
-            show::lane(call.lane),
-            call.job_count.to_string(),
-            times.show(call.begin_time.as_ref()),
-            times.show(call.end_time.as_ref()),
-            show::word(call.ending().as_str_name(), "ENDING_"),
-            if call.status == 0 { String::new() } else { call.status.to_string() },
-            call.error.clone(),
-        ]);
-    }
-    rows
 }
 
 /// Waits for jobs and prints them as they ended: also what `tidegate enqueue --wait` does.

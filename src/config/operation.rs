@@ -12,6 +12,7 @@ use super::rules;
 use super::tree::{self, Entry, Node, Value};
 use super::values::{self, expected};
 use crate::model::backoff::Backoff;
+use crate::model::call_log::{LogBodies, REDACT_MAX, folded};
 use crate::model::job::Coalesce;
 use crate::model::name::OperationName;
 use crate::model::provider::{CacheRule, LaneSpec, Operation, Repeat, RequestTemplate};
@@ -80,6 +81,7 @@ pub fn read(
         retry_if: list("retry_if"),
         undo: reader.node("undo").and_then(|n| rules::undo(found, n)),
         keep_bytes: reader.get("keep_bytes", values::size(0..=KEEP_BYTES_MAX)).unwrap_or(KEEP_BYTES),
+        log_bodies: log_bodies(&reader),
         pages: reader.node("pages").and_then(|n| pages::read(found, n)).map(Arc::new),
         cache: reader.node("cache").and_then(|n| rules::cache(found, n)).unwrap_or(cache),
     };
@@ -88,6 +90,23 @@ pub fn read(
     }
     reader.finish();
     (found.count() == before).then_some((checked?, Arc::new(operation)))
+}
+
+/// `log_bodies = true`, and names of fields to hide: `redact = ["card_number"]`.
+fn log_bodies(reader: &Reader<'_>) -> Option<LogBodies> {
+    let on = reader.get("log_bodies", values::boolean).unwrap_or(false);
+    let hide = reader.get("redact", |node| {
+        let names: Vec<&str> = values::list(node)?.iter().map(values::filled).collect::<Result<_, _>>()?;
+        if names.len() > REDACT_MAX {
+            return Err(expected(format_args!("at most {REDACT_MAX} names of fields"), node));
+        }
+        if !on {
+            let problem = Problem::new("`redact` hides nothing without `log_bodies = true`").at(&node.at);
+            return Err(problem.help("bodies are kept only where `log_bodies` says so"));
+        }
+        Ok(names.into_iter().map(folded).collect())
+    });
+    on.then(|| LogBodies { hide: hide.unwrap_or_default() })
 }
 
 fn lane(reader: &Reader<'_>, site: Site, limit_name: &str, placed: &mut Vec<Placed>) -> Option<LaneSpec> {

@@ -28,6 +28,7 @@ use crate::telemetry::trace;
 
 mod credential;
 pub mod direct;
+mod log;
 mod pages;
 mod stays;
 mod uncounted;
@@ -146,7 +147,8 @@ impl Caller {
         let over = |v: &&Verdict| matches!(v, Verdict::Delivered { .. } | Verdict::Rejected { .. });
         let jobs = errand.call.jobs.iter().zip(&judgement.verdicts).filter(|(_, v)| over(v));
         let times: Vec<Duration> = jobs.map(|(job, _)| now.since(job.id.created_at)).collect();
-        let finish = self.finish(errand, stays, answer, judgement, ended);
+        let seen = self.seen(&errand, &answer, &credential, ended.since(started));
+        let finish = FinishCall { seen, ..self.finish(errand, stays, answer, judgement, ended) };
         let page = page.and_then(|page| page.end(&finish));
         let is_last = page.as_ref().is_some_and(|page| page.is_last());
         self.writer.finish_page(finish, page).await;
@@ -176,7 +178,16 @@ impl Caller {
         let Stays { outcomes, .. } = stays;
         let (call, ending) = (errand.call.id, Ending::NotSent);
         self.writer
-            .finish(FinishCall { call, ending, settled_at: now, status: None, error, outcomes, spends: None })
+            .finish(FinishCall {
+                call,
+                ending,
+                settled_at: now,
+                status: None,
+                error,
+                outcomes,
+                spends: None,
+                seen: None,
+            })
             .await;
     }
 
@@ -303,7 +314,7 @@ impl Caller {
         };
         let spends = stays.spends(&errand.permit);
         outcomes.extend(stays.outcomes);
-        FinishCall { call: errand.call.id, ending, settled_at, status, error, outcomes, spends }
+        FinishCall { call: errand.call.id, ending, settled_at, status, error, outcomes, spends, seen: None }
     }
 
     fn count(&self, errand: &Errand, answer: &Result<Answer, Failure>, judgement: &Judgement, took: Duration) {

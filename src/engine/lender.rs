@@ -194,7 +194,7 @@ impl Lender {
         error: Option<Arc<str>>,
         spends: Option<Arc<[(LimitKey, u32)]>>,
     ) -> bool {
-        let finish = FinishCall { call, ending, settled_at, status, error, outcomes: Vec::new(), spends };
+        let finish = FinishCall { call, ending, settled_at, status, error, outcomes: Vec::new(), spends, seen: None };
         self.writer.finish(finish).await.is_some_and(|finished| finished.applied)
     }
 

@@ -132,5 +132,6 @@ fn crashed(call: &Call, jobs: &[ClaimedJob], registry: &Registry, clock: &Clock)
         error: Some(error),
         outcomes,
         spends: None,
+        seen: None,
     }
 }

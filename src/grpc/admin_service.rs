@@ -4,7 +4,7 @@
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{duration_from, events as to, small};
+use super::convert::{call_log, duration_from, events as to, is_full, small};
 use super::pb;
 use super::server::unary;
 use crate::api::admin::AskEvents;
@@ -32,6 +32,25 @@ impl pb::admin_service_server::AdminService for Admin {
         // Has its own bound: the wait.
         let events = self.0.list_events(AskEvents { page_size, page_token, after_sequence, wait }).await?;
         Ok(Response::new(to::events(events)))
+    }
+
+    async fn list_calls(
+        &self,
+        request: Request<pb::ListCallsRequest>,
+    ) -> Result<Response<pb::ListCallsResponse>, Status> {
+        let request = request.into_inner();
+        let full = is_full("view", request.view, false)?;
+        unary(async {
+            let page = self.0.list_calls(&request.filter, request.page_size, &request.page_token, full).await?;
+            let calls = page.items.into_iter().map(|call| call_log::call(call, full)).collect();
+            Ok(pb::ListCallsResponse { calls, next_page_token: page.next_page_token })
+        })
+        .await
+    }
+
+    async fn get_call(&self, request: Request<pb::GetCallRequest>) -> Result<Response<pb::GetCallResponse>, Status> {
+        let id = request.into_inner().call_id;
+        unary(async { Ok(pb::GetCallResponse { call: Some(call_log::call(self.0.get_call(id).await?, true)) }) }).await
     }
 
     async fn reload_config(

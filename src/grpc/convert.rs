@@ -13,6 +13,7 @@ use crate::model::flow::{Class, FlowCounts};
 use crate::model::run::RunState;
 use crate::model::state::State;
 
+pub mod call_log;
 pub mod calls;
 pub mod events;
 pub mod jobs;

@@ -7,7 +7,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument;
 
 use super::convert::jobs as to;
-use super::convert::{is_full, state, time};
+use super::convert::{call_log, is_full, state, time};
 use super::pb;
 use super::server::{handing_in, unary};
 use super::streams::{Numbers, Told, answer, tell};
@@ -90,7 +90,7 @@ impl pb::job_service_server::JobService for Jobs {
         let full = is_full("view", request.view, true)?;
         unary(async {
             let (view, calls) = self.api.get_job(&request.job_id).await?;
-            let calls = calls.into_iter().map(to::call).collect();
+            let calls = calls.into_iter().map(|call| call_log::call(call, false)).collect();
             Ok(pb::GetJobResponse { job: Some(to::job_view(view, full)), calls })
         })
         .await

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::call_log::Seen;
 use super::id::CallId;
 use super::name::{Account, OperationName, ProviderName};
 use crate::clock::Timestamp;
@@ -114,6 +115,8 @@ pub struct Call {
     pub ending: Ending,
     pub status: Option<u16>,
     pub error: Option<Arc<str>>,
+    /// `None`: nothing was sent, or whoever saw it is dead or outside.
+    pub seen: Option<Seen>,
     /// Permits that a program outside holds until `lease_until`: what it sends counts from then at the latest, unless it
     /// says more. 0: the daemon makes the call itself.
     pub outside: u32,

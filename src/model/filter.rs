@@ -1,5 +1,7 @@
-//! The meaning of a list filter, as a tree of conditions that must all or any hold. `api/filter` parses the text.
+//! The meaning of a list filter, as a tree of conditions that must all or any hold: of jobs, or of calls. A field that
+//! the things of a list do not have lets none of them through. `api/filter` parses the text.
 
+use super::call::{Call, Ending, Lane};
 use super::flow::{Class, FlowKey};
 use super::id::RunId;
 use super::state::State;
@@ -35,6 +37,14 @@ pub enum Field {
     CreateTime,
     DueTime,
     Label(String),
+    // Of calls only.
+    Lane,
+    Ending,
+    Status,
+    /// Whole milliseconds.
+    Latency,
+    BeginTime,
+    EndTime,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,16 +65,27 @@ pub enum Value {
     Class(Class),
     Run(RunId),
     Time(Timestamp),
+    Lane(Lane),
+    Ending(Ending),
 }
 
 impl Filter {
     /// Does the job pass? The reference for every store's own evaluation.
     pub fn passes(&self, job: &super::job::Job) -> bool {
+        self.holds(&|field, value| field.compare(job, value))
+    }
+
+    /// The same for a call.
+    pub fn passes_call(&self, call: &Call) -> bool {
+        self.holds(&|field, value| field.compare_call(call, value))
+    }
+
+    fn holds(&self, compare: &dyn Fn(&Field, &Value) -> Option<std::cmp::Ordering>) -> bool {
         match self {
-            Filter::All(parts) => parts.iter().all(|p| p.passes(job)),
-            Filter::Any(parts) => parts.iter().any(|p| p.passes(job)),
-            Filter::Not(part) => !part.passes(job),
-            Filter::Is(field, comparison, value) => field.compare(job, value).is_some_and(|o| comparison.holds(o)),
+            Filter::All(parts) => parts.iter().all(|p| p.holds(compare)),
+            Filter::Any(parts) => parts.iter().any(|p| p.holds(compare)),
+            Filter::Not(part) => !part.holds(compare),
+            Filter::Is(field, comparison, value) => compare(field, value).is_some_and(|o| comparison.holds(o)),
         }
     }
 }
@@ -166,6 +187,24 @@ impl Field {
             Field::CreateTime => time(job.id.created_at),
             Field::DueTime => time(job.due_at),
             Field::Label(name) => job.labels.get(name).and_then(|v| text(v)),
+            Field::Lane | Field::Ending | Field::Status | Field::Latency | Field::BeginTime | Field::EndTime => None,
+        }
+    }
+
+    fn compare_call(&self, call: &Call, value: &Value) -> Option<std::cmp::Ordering> {
+        match (self, value) {
+            (Field::Provider, Value::Text(v)) => Some(call.provider.as_str().cmp(v)),
+            (Field::Operation, Value::Text(v)) => Some(call.operation.as_str().cmp(v)),
+            (Field::Account, Value::Text(v)) => Some(call.account.as_str().cmp(v)),
+            (Field::Lane, Value::Lane(v)) => Some(call.lane.cmp(v)),
+            (Field::Ending, Value::Ending(v)) => Some(call.ending.cmp(v)),
+            (Field::Status, Value::Number(v)) => call.status.map(|status| i64::from(status).cmp(v)),
+            (Field::Latency, Value::Number(v)) => {
+                call.seen.as_ref().map(|seen| i64::try_from(seen.latency.as_millis()).unwrap_or(i64::MAX).cmp(v))
+            }
+            (Field::BeginTime, Value::Time(v)) => Some(call.begun_at.cmp(v)),
+            (Field::EndTime, Value::Time(v)) => call.ended_at.map(|at| at.cmp(v)),
+            _ => None,
         }
     }
 }

@@ -65,6 +65,8 @@ pub struct Operation {
     pub retry_if: Vec<Match>,
     /// Bytes of the answer kept with the job. 0 keeps none.
     pub keep_bytes: usize,
+    /// Bodies of its calls go to the call log.
+    pub log_bodies: Option<super::call_log::LogBodies>,
     /// What takes a delivered job back.
     pub undo: Option<Undo>,
     /// It lists things page by page, so a collection can be pulled by it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::model::call::{Ending, Lane, LimitKey, Permit};
+use crate::model::call_log::Seen;
 use crate::model::event::Event;
 use crate::model::flow::{Class, Flow};
 use crate::model::id::{CallId, FlowId, JobId};
@@ -127,6 +128,8 @@ pub struct FinishCall {
     pub outcomes: Vec<JobOutcome>,
     /// What the call spent after all, when some of its jobs did not go with it: takes the place of the journaled spends.
     pub spends: Option<Arc<[(LimitKey, u32)]>>,
+    /// For the call log.
+    pub seen: Option<Seen>,
 }
 
 impl Begin {

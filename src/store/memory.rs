@@ -14,7 +14,9 @@ use super::packer::Packer;
 use super::records::rules::counting;
 use super::rules::{self, Core, Stand};
 use super::tokens::TokenKey;
-use super::{AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose};
+use super::{
+    AppliedProvider, Batch, CallPage, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose,
+};
 use crate::clock::Timestamp;
 use crate::model::call::Call;
 use crate::model::event::{Event, What};
@@ -351,6 +353,16 @@ impl Store for MemoryStore {
     async fn calls(&self, ids: &[CallId]) -> Result<Vec<Call>, Error> {
         let world = self.world()?;
         Ok(ids.iter().take(super::PAGE_MAX).filter_map(|id| world.calls.get(id)).cloned().collect())
+    }
+
+    async fn list_calls(
+        &self,
+        filter: &Filter,
+        before: Option<CallId>,
+        limit: usize,
+        bodies: bool,
+    ) -> Result<CallPage, Error> {
+        Ok(self.world()?.list_calls(filter, before, limit, bodies))
     }
 
     async fn open_calls(&self, _whose: Whose, after: CallId, limit: usize) -> Result<Vec<Call>, Error> {

@@ -18,7 +18,7 @@ use self::lender::Lender;
 pub use self::open::{Look, SETTINGS};
 use super::row::{self, Columns};
 use super::{
-    AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Notice, Store, StoreInfo, Tally, Whose,
+    AppliedProvider, Batch, CallPage, Committed, Error, JobPage, JournalEntry, Notice, Store, StoreInfo, Tally, Whose,
     labels_text,
 };
 use crate::clock::Timestamp;
@@ -45,6 +45,7 @@ mod finish;
 mod keys;
 mod leases;
 mod lender;
+mod lists;
 mod notices;
 mod open;
 mod read;
@@ -221,6 +222,16 @@ impl Store for PgStore {
 
     async fn calls(&self, ids: &[CallId]) -> Result<Vec<Call>, Error> {
         self.read_calls(ids).await
+    }
+
+    async fn list_calls(
+        &self,
+        filter: &Filter,
+        before: Option<CallId>,
+        limit: usize,
+        bodies: bool,
+    ) -> Result<CallPage, Error> {
+        self.read_call_list(filter, before, limit, bodies).await
     }
 
     async fn open_calls(&self, whose: Whose, after: CallId, limit: usize) -> Result<Vec<Call>, Error> {

@@ -1,6 +1,7 @@
 //! Rows of either database to words of the model. Columns are read in the order in which the queries list them, and
 //! both databases list them alike. Must never know: SQL, connections. Next: `sqlite`, `postgres`.
 
+mod calls;
 mod records;
 
 use std::sync::Arc;
@@ -9,19 +10,20 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Error as SqlError, Row};
 
+pub(super) use calls::{call, journal_entry, seen_texts};
 pub(super) use records::{collection, extremes, forgotten, group, pull_text, record, record_row};
 
 use super::packed;
 use crate::clock::Timestamp;
-use crate::model::call::{Call, Ending, Lane, LimitKey, Permit};
+use crate::model::call::{Ending, LimitKey, Permit};
 use crate::model::flow::{Class, Flow, FlowCounts, FlowKey};
 use crate::model::id::{CallId, FlowId, Id, JobId};
 use crate::model::job::{ClaimedJob, Job, Labels};
 use crate::model::name::{Account, Key, OperationName, ProviderName, ScheduleName, Tenant};
 use crate::model::run::{Run, RunState};
 use crate::model::schedule::Schedule;
-use crate::store::rules::{Core, Stand, was_sent};
-use crate::store::{AppliedProvider, CALLS_KEPT, Error, JournalEntry, Tally};
+use crate::store::rules::{Core, Stand};
+use crate::store::{AppliedProvider, CALLS_KEPT, Error, Tally};
 
 /// The three kinds of values that our tables hold. A column has the type that the schema says (SQLite's tables are
 /// strict), so no value is checked again.
@@ -369,38 +371,6 @@ pub(super) fn ready_of<R: Cells>(columns: &mut Columns<'_, R>, flow: FlowId, cla
         traceparent: columns.opt_text()?,
     };
     Ok((core, claimed))
-}
-
-pub(super) fn call<R: Cells>(row: &R) -> Read<Call> {
-    let mut columns = Columns::of(row);
-    Ok(Call {
-        id: CallId(columns.int()?),
-        provider: columns.provider()?,
-        operation: columns.operation()?,
-        lane: columns.one_of("a lane", Lane::from_u8)?,
-        account: columns.account()?,
-        permit: columns.permit()?,
-        lease_until: columns.time()?,
-        jobs: columns.packed()?,
-        begun_at: columns.time()?,
-        ended_at: columns.opt_time()?,
-        settled_at: columns.opt_time()?,
-        ending: columns.ending()?,
-        status: columns.status()?,
-        error: columns.opt_text()?,
-        outside: columns.int()?.try_into().unwrap_or(u32::MAX),
-    })
-}
-
-pub(super) fn journal_entry<R: Cells>(row: &R) -> Read<JournalEntry> {
-    let mut columns = Columns::of(row);
-    Ok(JournalEntry {
-        call: CallId(columns.int()?),
-        permit: columns.permit()?,
-        settled_at: columns.opt_time()?,
-        sent: was_sent(columns.ending()?),
-        outside_until: columns.opt_time()?,
-    })
 }
 
 pub(super) fn flow<R: Cells>(row: &R) -> Read<Flow> {

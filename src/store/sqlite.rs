@@ -17,8 +17,8 @@ use self::trip::Trip;
 use self::work::Work;
 use super::row::{self, Columns};
 use super::{
-    AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose, labels_text,
-    packed,
+    AppliedProvider, Batch, CallPage, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose,
+    labels_text, packed,
 };
 use crate::clock::Timestamp;
 use crate::model::call::Call;
@@ -38,6 +38,7 @@ mod desk;
 mod enqueue;
 mod error;
 mod finish;
+mod lists;
 mod open;
 mod read;
 mod read_records;
@@ -241,6 +242,16 @@ impl Store for SqliteStore {
 
     async fn calls(&self, ids: &[CallId]) -> Result<Vec<Call>, Error> {
         self.read_calls(ids).await
+    }
+
+    async fn list_calls(
+        &self,
+        filter: &Filter,
+        before: Option<CallId>,
+        limit: usize,
+        bodies: bool,
+    ) -> Result<CallPage, Error> {
+        self.read_call_list(filter, before, limit, bodies).await
     }
 
     async fn open_calls(&self, _whose: Whose, after: CallId, limit: usize) -> Result<Vec<Call>, Error> {

@@ -251,3 +251,24 @@ fn the_doctor_finds_a_daemon_and_a_missing_secret() {
     declare(house.folder.path(), "http://127.0.0.1:9", "auth = { bearer = { file = \"/nowhere/key\" } }");
     house.check(&["doctor", "--config", "tidegate.toml"], 1, "");
 }
+
+#[test]
+fn the_call_log_is_listed_and_exported() {
+    let house = House::open();
+    house.good(&["enqueue", "crm/sync", "--key", "u1", "-d", "{}", "--wait"]);
+    house.good(&["call", "crm/sync", "--key", "u2", "-d", "{}"]);
+    let rows = |args: &[&str]| house.good(args).lines().map(str::to_owned).collect::<Vec<_>>();
+    // The end of a call that is waited for is written after its answer was told.
+    let listed = (0..200).map(|_| rows(&["calls", "list", "--filter", "status = 200"])).find(|rows| rows.len() == 3);
+    let listed = listed.expect("two calls under a header");
+    assert!(listed[0].starts_with("CALL") && listed[1].contains("crm/sync"), "{listed:?}");
+    let exported = rows(&["calls", "export"]);
+    let calls: Vec<serde_json::Value> = exported.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_jobs: Vec<i64> = calls.iter().map(|call| call["jobCount"].as_i64().unwrap_or(0)).collect();
+    assert_eq!(of_jobs, [0, 1], "newest first: {exported:?}");
+    assert!(calls.iter().all(|call| call["latency"].as_str().is_some_and(|l| l.ends_with('s'))), "{exported:?}");
+    let id = calls[1]["id"].as_str().unwrap();
+    assert!(house.good(&["calls", "get", id]).contains("crm/sync"));
+    house.check(&["calls", "get", "999999"], 3, "no call 999999");
+    house.check(&["calls", "list", "--filter", "state = DEAD"], 2, "no field");
+}

@@ -1,5 +1,6 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
 mod app;
+mod call_log;
 mod calls;
 mod checker;
 mod cli;

@@ -26,6 +26,7 @@ macro_rules! suite {
     };
 }
 
+mod call_log;
 mod calls;
 mod cluster;
 mod filters;

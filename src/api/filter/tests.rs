@@ -146,3 +146,22 @@ proptest! {
         let _ = parse(&words.join(" "));
     }
 }
+
+#[test]
+fn calls_have_fields_of_their_own() {
+    let source = r#"lane = BATCH AND (ending = NOT_SENT OR status >= 500) AND NOT (latency_ms < 20)"#;
+    let read = parse_calls(source).unwrap();
+    assert_eq!(to_text(&read), source);
+    assert_eq!(parse_calls(&to_text(&read)).unwrap(), read);
+    let wrong = |source: &str, what: &str| {
+        let said = parse_calls(source).unwrap_err().what;
+        assert!(said.contains(what), "{source}: {said}");
+    };
+    wrong("labels.team = x", "expected a field");
+    wrong("state = DEAD", "no field \"state\"");
+    wrong("colour = red", "latency_ms, begin_time, end_time");
+    wrong("ending < LOST", "expected = or !=");
+    wrong("lane = FAST", "SINGLE or BATCH");
+    // And jobs have none of theirs.
+    assert!(parse("latency_ms > 5").is_err() && parse("ending = LOST").is_err());
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::super::gate::direct::{Ask, Reply, Said};
 use super::super::handle::EngineError;
 use super::super::open_calls;
-use super::{Caller, Completion, Sending};
+use super::{Caller, Completion, Sending, log};
 use crate::clock::Timestamp;
 use crate::model::call::{Ending, Lane, Permit};
 use crate::model::verdict::{Answer, Failure, Health, Sent, judge};
@@ -95,6 +95,7 @@ impl Direct {
             _ => error.clone().or_else(|| status.map(|s| format!("status {s}").into())),
         };
         completed(ended(judgement.health, throttled_until, blame, lost));
+        let seen = log::seen(&ask.operation, &answer, &credential, took, || Some(ask.request.clone()));
         let said = match (answer, throttled_until) {
             (Ok(answer), Some(until)) => Said::NotNow { until, answer: credential.hide_in(&answer) },
             (Ok(answer), None) if outdated => Said::Outdated(credential.hide_in(&answer)),
@@ -103,7 +104,7 @@ impl Direct {
         };
         // Told before it is written: an answer that is known is of use, and a crash in between counts too much only.
         let _ = reply.send(Ok(said));
-        let finish = FinishCall { call, ending, settled_at, status, error, outcomes: Vec::new(), spends };
+        let finish = FinishCall { call, ending, settled_at, status, error, outcomes: Vec::new(), spends, seen };
         caller.writer.finish(finish).await;
     }
 }

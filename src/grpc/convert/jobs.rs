@@ -2,7 +2,7 @@
 //!
 //! Must never know: policy. Next: `api/jobs`.
 
-use super::{class, class_from, count, duration_from, lane, micros_from, small, state, state_from, time, time_from};
+use super::{class, class_from, count, duration_from, micros_from, small, state, state_from, time, time_from};
 use crate::api::bulk::{Decision, Done, Which};
 use crate::api::enqueue::{Outcome, Spec, Start};
 use crate::api::error::{Error, Result};
@@ -11,7 +11,6 @@ use crate::api::watch::{Item, Kind, Watched};
 use crate::engine::status::WaitingOn;
 use crate::grpc::pb;
 use crate::grpc::status::item_error;
-use crate::model::call::{Call, Ending};
 use crate::model::id::RunId;
 use crate::model::job::Job;
 use crate::model::state::Event;
@@ -157,27 +156,6 @@ pub fn waiting_on(waits: Waits) -> pb::WaitingOn {
     };
     told.kind = kind as i32;
     told
-}
-
-pub fn call(call: Call) -> pb::Call {
-    use pb::call::Ending as E;
-    let ending = match call.ending {
-        Ending::Open => E::Open,
-        Ending::NotSent => E::NotSent,
-        Ending::Answered => E::Answered,
-        Ending::Lost => E::Lost,
-        Ending::Crashed => E::Crashed,
-    };
-    pb::Call {
-        id: call.id.0,
-        lane: lane(call.lane) as i32,
-        job_count: small(call.jobs.len()),
-        begin_time: time(call.begun_at),
-        end_time: call.ended_at.and_then(time),
-        ending: ending as i32,
-        status: call.status.map_or(0, i32::from),
-        error: call.error.map(|e| e.to_string()).unwrap_or_default(),
-    }
 }
 
 pub fn edit(request: pb::EditJobRequest) -> Result<(String, Edit)> {

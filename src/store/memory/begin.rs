@@ -89,6 +89,7 @@ impl Work<'_> {
             ending: Ending::Open,
             status: None,
             error: None,
+            seen: None,
             outside: begin.outside,
         };
         self.world.calls.insert(id, call);

@@ -26,6 +26,7 @@ impl Work<'_> {
         call.settled_at = Some(end.settled_at);
         call.status = end.status;
         call.error = end.error.clone();
+        call.seen = end.seen.clone();
         if let Some(spends) = &end.spends {
             call.permit.spends = spends.clone();
         }

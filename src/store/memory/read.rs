@@ -10,7 +10,7 @@ use crate::model::flow::{Class, Flow};
 use crate::model::id::{CallId, FlowId, RunId};
 use crate::model::job::{ClaimedJob, Job};
 use crate::store::rules::{self, Stand};
-use crate::store::{JobPage, JournalEntry, LIST_SCAN_MAX, Tally, page};
+use crate::store::{CallPage, JobPage, JournalEntry, LIST_SCAN_MAX, Tally, page};
 
 impl World {
     pub(super) fn job(&self, seq: i64) -> Option<Job> {
@@ -79,6 +79,26 @@ impl World {
         let first =
             |class| self.ready.range((flow, class, i64::MIN, i64::MIN)..=(flow, class, i64::MAX, i64::MAX)).next();
         Class::ALL.into_iter().filter_map(first).map(|&(_, _, _, seq)| self.jobs[&seq].core.id.created_at).min()
+    }
+
+    pub(super) fn list_calls(&self, filter: &Filter, before: Option<CallId>, limit: usize, bodies: bool) -> CallPage {
+        let limit = page(limit);
+        let mut found = CallPage { calls: Vec::new(), next: None };
+        let below = self.calls.range(..before.unwrap_or(CallId(i64::MAX))).rev();
+        for (looked, (&id, call)) in below.enumerate() {
+            if filter.passes_call(call) {
+                let mut call = call.clone();
+                if let (false, Some(seen)) = (bodies, &mut call.seen) {
+                    seen.bodies = None;
+                }
+                found.calls.push(call);
+            }
+            if found.calls.len() == limit || looked + 1 == LIST_SCAN_MAX {
+                found.next = Some(id);
+                return found;
+            }
+        }
+        found
     }
 
     pub(super) fn open_calls(&self, after: CallId, limit: usize) -> Vec<Call> {

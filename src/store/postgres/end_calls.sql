@@ -1,4 +1,5 @@
--- Ends those of the calls ($1 their numbers, sorted, $2 ending, $3 status, $4 error, $5 settled at; $6 now) that have not
+-- Ends those of the calls ($1 their numbers, sorted, $2 ending, $3 status, $4 error, $5 settled at, $8 latency, $9 headers, $10
+-- bodies; $6 now) that have not
 -- ended, and locks the hot jobs $7. By primary keys. One way to the server for two questions: the calls come first, each
 -- with its jobs, then the jobs, without their texts. So calls are locked before jobs, and jobs in the order of heads.
 -- SQLite's writer knows both from its desk. Open is 0 and nothing is below; written as `= 0` it would let the planner go
@@ -10,9 +11,13 @@ with ended as (
     status = new.status,
     error = new.error,
     settled_at = new.settled_at,
+    latency = new.latency,
+    headers = new.headers,
+    bodies = new.bodies,
     ended_at = $6
-  from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[])
-    as new(id, ending, status, error, settled_at)
+  from unnest(
+      $1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::bigint[], $8::bigint[], $9::text[], $10::text[]
+    ) as new(id, ending, status, error, settled_at, latency, headers, bodies)
   where call.id = new.id
     and call.ending < 1
   returning call.id, call.jobs

@@ -93,6 +93,12 @@ impl Work<'_> {
         let ints = |get: fn(&FinishCall) -> i64| -> Vec<i64> { first.values().map(|call| get(call)).collect() };
         let statuses: Vec<Option<i64>> = first.values().map(|call| call.status.map(i64::from)).collect();
         let errors: Vec<_> = first.values().map(|call| opt_text(call.error.as_deref())).collect();
+        let (mut latencies, mut headers, mut bodies) = (Vec::new(), Vec::new(), Vec::new());
+        for (latency, header, body) in first.values().map(|call| row::seen_texts(call.seen.as_ref())) {
+            latencies.push(latency);
+            headers.push(header);
+            bodies.push(body);
+        }
         let jobs: BTreeSet<i64> = calls.iter().flat_map(|call| &call.outcomes).map(|o| o.job).collect();
         let end = sqlx::query(sql::END_CALLS)
             .bind(ints(|call| call.call.0))
@@ -101,7 +107,10 @@ impl Work<'_> {
             .bind(errors)
             .bind(ints(|call| call.settled_at.0))
             .bind(self.now.0)
-            .bind(jobs.into_iter().collect::<Vec<i64>>());
+            .bind(jobs.into_iter().collect::<Vec<i64>>())
+            .bind(latencies)
+            .bind(headers)
+            .bind(bodies);
         let (mut open, mut cores) = (HashMap::with_capacity(first.len()), HashMap::with_capacity(first.len()));
         for row in end.fetch_all(&mut *self.conn).await? {
             let mut columns = Columns::of(&row);

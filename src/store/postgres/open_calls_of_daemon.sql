@@ -1,7 +1,7 @@
 -- The same, begun by daemon $3. Relies on call_of_daemon.
 select
   c.id, c.provider, c.operation, c.lane, c.account, c.spends, c.granted_at, c.epoch, c.lease_until, c.jobs, c.begun_at,
-  c.ended_at, c.settled_at, c.ending, c.status, c.error, c.outside
+  c.ended_at, c.settled_at, c.ending, c.status, c.error, c.outside, c.latency, c.headers, c.bodies
 from call as c
 where c.ending = 0
   and c.daemon = $3

@@ -1,9 +1,6 @@
 //! The reading half: every read is one indexed query, or two, on a connection of the pool. Next: `rows`.
 
-use std::sync::Arc;
-
-use sqlx::postgres::{PgArguments, PgRow};
-use sqlx::{Arguments, AssertSqlSafe};
+use sqlx::postgres::PgRow;
 
 use super::arrays::Query;
 use super::row::{self, Columns};
@@ -11,24 +8,16 @@ use super::{PgStore, error, sql};
 use crate::clock::Timestamp;
 use crate::model::call::Call;
 use crate::model::event::{Event, What};
-use crate::model::filter::Filter;
 use crate::model::flow::{Class, Flow, Place};
 use crate::model::id::{CallId, FlowId, RunId};
 use crate::model::job::{ClaimedJob, Job};
 use crate::model::name::ScheduleName;
 use crate::model::run::Run;
 use crate::model::schedule::Schedule;
-use crate::store::filter::{Bind, condition, number_parameters};
-use crate::store::{AppliedProvider, Error, JobPage, JournalEntry, LIST_SCAN_MAX, PAGE_MAX, Tally, Whose, page};
+use crate::store::{AppliedProvider, Error, JournalEntry, PAGE_MAX, Tally, Whose, page};
 
 /// Jobs ahead are counted up to here and estimated beyond.
 const AHEAD_EXACT: u64 = 1_000;
-
-/// Rows that a list looks at first.
-const FIRST_WINDOW: usize = 256;
-
-/// A label of a job, for the list filter.
-const LABEL: &str = "((j.labels::json ->> ?) collate \"C\")";
 
 impl PgStore {
     pub(super) async fn rows<T>(
@@ -52,36 +41,6 @@ impl PgStore {
     pub(super) async fn read_jobs(&self, seqs: &[i64]) -> Result<Vec<Job>, Error> {
         let seqs: Vec<i64> = seqs.iter().take(PAGE_MAX).copied().collect();
         self.rows(sqlx::query(sql::JOBS).bind(seqs), row::job).await
-    }
-
-    /// Looks at a few rows first and at more only if they do not fill the page: most lists are not that selective.
-    pub(super) async fn read_list(&self, filter: &Filter, before: Option<i64>, limit: usize) -> Result<JobPage, Error> {
-        let limit = page(limit);
-        let mut binds = Vec::new();
-        let condition = condition(filter, LABEL, &mut binds);
-        let text = sql::LIST_JOBS.replacen("where true", &format!("where {condition}"), 1);
-        // The parameters of the file are numbered, those of the condition are not: number them on from there.
-        let text: Arc<str> = number_parameters(&text, 4, '$').into();
-        let mut found = JobPage { jobs: Vec::new(), next: None };
-        let mut below = before.unwrap_or(i64::MAX);
-        let mut looked = 0;
-        while looked < LIST_SCAN_MAX {
-            let window = if looked == 0 { FIRST_WINDOW.max(limit) } else { LIST_SCAN_MAX - looked };
-            looked += window;
-            let args = list_args([below, window as i64, (limit - found.jobs.len()) as i64], &binds);
-            // Safe: the text is made of words of ours; values go in as parameters only.
-            let query = sqlx::query_with(AssertSqlSafe(text.clone()), args).persistent(false);
-            found.jobs.extend(self.rows(query, row::job).await?);
-            if found.jobs.len() == limit {
-                found.next = found.jobs.last().map(|job| job.id.seq);
-                break;
-            }
-            let floor = sqlx::query(sql::LIST_FLOOR).bind(below).bind(window as i64 - 1);
-            found.next = self.row(floor, |row| Columns::of(row).int()).await?;
-            let Some(floor) = found.next else { break };
-            below = floor;
-        }
-        Ok(found)
     }
 
     pub(super) async fn read_blocker(&self, job: &Job) -> Result<Option<Job>, Error> {
@@ -238,18 +197,4 @@ impl PgStore {
         });
         Ok(bounds.await?.flatten().unwrap_or((1, 0)))
     }
-}
-
-fn list_args(numbers: [i64; 3], binds: &[Bind]) -> PgArguments {
-    let mut args = PgArguments::default();
-    for n in numbers {
-        args.add(n).expect("a number can always be bound");
-    }
-    for bind in binds {
-        match bind {
-            Bind::Text(text) => args.add(text.as_str()).expect("a text can always be bound"),
-            Bind::Int(n) => args.add(*n).expect("a number can always be bound"),
-        }
-    }
-    args
 }

@@ -14,6 +14,9 @@ use crate::store::{Error, FinishCall, Finished, JobOutcome};
 /// How a call ended.
 type How<'c> = (Ending, Option<u16>, Option<&'c str>);
 
+/// What is a call's own: number, when it settled, and what was seen of it ([`row::seen_texts`]).
+type End = (i64, i64, Option<i64>, Option<String>, Option<String>);
+
 impl Work<'_> {
     pub(super) async fn finish_all(&mut self, calls: &[FinishCall]) -> Result<Vec<Finished>, Error> {
         if calls.is_empty() {
@@ -127,17 +130,18 @@ impl Work<'_> {
     /// Calls that ended alike are written together: most were answered with 200.
     fn end_calls(&mut self, ended: &[&FinishCall]) {
         self.calls_ended.extend(ended.iter().map(|call| call.call));
-        let mut alike: BTreeMap<How<'_>, Vec<(i64, i64)>> = BTreeMap::new();
+        let mut alike: BTreeMap<How<'_>, Vec<End>> = BTreeMap::new();
         for call in ended {
             if let Some(spends) = &call.spends {
                 let values = [call.call.0.into(), packed::spends(spends).into()];
                 self.trip.write(sql::RESPEND_CALL, &values);
             }
             let how = (call.ending, call.status, call.error.as_deref());
-            alike.entry(how).or_default().push((call.call.0, call.settled_at.0));
+            let (latency, headers, bodies) = row::seen_texts(call.seen.as_ref());
+            alike.entry(how).or_default().push((call.call.0, call.settled_at.0, latency, headers, bodies));
         }
         for ((ending, status, error), calls) in alike {
-            let calls = serde_json::to_string(&calls).expect("numbers are JSON");
+            let calls = serde_json::to_string(&calls).expect("numbers and texts are JSON");
             let (status, now) = (status.map(i64::from), self.now.0);
             let values = [calls.into(), (ending as i64).into(), status.into(), error.into(), now.into()];
             self.trip.write(sql::END_CALLS, &values);

@@ -1,10 +1,8 @@
 //! The reading half: every read is one indexed query on a connection of its own, or two.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use sqlx::sqlite::{Sqlite, SqliteArguments, SqliteRow};
-use sqlx::{Arguments, AssertSqlSafe};
 
 use super::bulk::json;
 use super::row::{self, Columns};
@@ -12,24 +10,16 @@ use super::{SqliteStore, error, sql};
 use crate::clock::Timestamp;
 use crate::model::call::Call;
 use crate::model::event::{Event, What};
-use crate::model::filter::Filter;
 use crate::model::flow::{Class, Flow, Place};
 use crate::model::id::{CallId, FlowId, RunId};
 use crate::model::job::{ClaimedJob, Job};
 use crate::model::name::ScheduleName;
 use crate::model::run::Run;
 use crate::model::schedule::Schedule;
-use crate::store::filter::{Bind, condition, number_parameters};
-use crate::store::{AppliedProvider, Error, JobPage, JournalEntry, LIST_SCAN_MAX, PAGE_MAX, Tally, page};
+use crate::store::{AppliedProvider, Error, JournalEntry, PAGE_MAX, Tally, page};
 
 /// Jobs ahead are counted up to here and estimated beyond.
 const AHEAD_EXACT: u64 = 1_000;
-
-/// Rows that a list looks at first.
-const FIRST_WINDOW: usize = 256;
-
-/// A label of a job, for the list filter.
-const LABEL: &str = "(select value from json_each(j.labels) where key = ?)";
 
 type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
@@ -55,37 +45,6 @@ impl SqliteStore {
     pub(super) async fn read_jobs(&self, seqs: &[i64]) -> Result<Vec<Job>, Error> {
         let seqs = json(seqs.iter().take(PAGE_MAX).copied());
         self.rows(sqlx::query(sql::JOBS).bind(seqs), row::job).await
-    }
-
-    /// Looks at a few rows first and at more only if they do not fill the page: most lists are not that selective.
-    pub(super) async fn read_list(&self, filter: &Filter, before: Option<i64>, limit: usize) -> Result<JobPage, Error> {
-        let limit = page(limit);
-        let mut binds = Vec::new();
-        let condition = condition(filter, LABEL, &mut binds);
-        let text = sql::LIST_JOBS.replacen("where true", &format!("where {condition}"), 1);
-        // The parameters of the file are numbered, those of the condition are not: number them on from there, as
-        // SQLite would number them after the highest and the driver binds them by position.
-        let text: Arc<str> = number_parameters(&text, 4, '?').into();
-        let mut found = JobPage { jobs: Vec::new(), next: None };
-        let mut below = before.unwrap_or(i64::MAX);
-        let mut looked = 0;
-        while looked < LIST_SCAN_MAX {
-            let window = if looked == 0 { FIRST_WINDOW.max(limit) } else { LIST_SCAN_MAX - looked };
-            looked += window;
-            let args = list_args([below, window as i64, (limit - found.jobs.len()) as i64], &binds);
-            // Safe: the text is made of words of ours; values go in as parameters only.
-            let query = sqlx::query_with(AssertSqlSafe(text.clone()), args).persistent(false);
-            found.jobs.extend(self.rows(query, row::job).await?);
-            if found.jobs.len() == limit {
-                found.next = found.jobs.last().map(|job| job.id.seq);
-                break;
-            }
-            let floor = sqlx::query(sql::LIST_FLOOR).bind(below).bind(window as i64 - 1);
-            found.next = self.row(floor, |row| Columns::of(row).int()).await?;
-            let Some(floor) = found.next else { break };
-            below = floor;
-        }
-        Ok(found)
     }
 
     pub(super) async fn read_blocker(&self, job: &Job) -> Result<Option<Job>, Error> {
@@ -244,18 +203,4 @@ impl SqliteStore {
         let copy = sqlx::query("vacuum into ?").bind(path).execute(&mut reader).await;
         copy.map(drop).map_err(error::of)
     }
-}
-
-fn list_args(numbers: [i64; 3], binds: &[Bind]) -> SqliteArguments {
-    let mut args = SqliteArguments::default();
-    for n in numbers {
-        args.add(n).expect("a number can always be bound");
-    }
-    for bind in binds {
-        match bind {
-            Bind::Text(text) => args.add(text.as_str()).expect("a text can always be bound"),
-            Bind::Int(n) => args.add(*n).expect("a number can always be bound"),
-        }
-    }
-    args
 }

@@ -18,8 +18,8 @@ use tidegate::model::run::Run;
 use tidegate::model::schedule::Schedule;
 use tidegate::store::memory::MemoryStore;
 use tidegate::store::{
-    AppliedProvider, Batch, Committed, Error, JobPage, JournalEntry, RecordPage, Records, Store, StoreInfo, Tally,
-    Whose,
+    AppliedProvider, Batch, CallPage, Committed, Error, JobPage, JournalEntry, RecordPage, Records, Store, StoreInfo,
+    Tally, Whose,
 };
 
 #[derive(Debug)]
@@ -108,6 +108,15 @@ impl Store for Shaky {
     }
     async fn calls(&self, ids: &[CallId]) -> Result<Vec<Call>, Error> {
         self.inner.calls(ids).await
+    }
+    async fn list_calls(
+        &self,
+        filter: &Filter,
+        before: Option<CallId>,
+        limit: usize,
+        bodies: bool,
+    ) -> Result<CallPage, Error> {
+        self.inner.list_calls(filter, before, limit, bodies).await
     }
     async fn open_calls(&self, whose: Whose, after: CallId, limit: usize) -> Result<Vec<Call>, Error> {
         self.inner.open_calls(whose, after, limit).await

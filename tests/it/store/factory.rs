@@ -140,6 +140,7 @@ impl Bench {
             error: None,
             outcomes: outcomes.into_iter().map(outcome).collect(),
             spends: None,
+            seen: None,
         }
     }
 

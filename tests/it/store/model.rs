@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tidegate::model::call::{Ending, Lane, LimitKey, Permit};
+use tidegate::model::call_log::Seen;
 use tidegate::model::filter::Filter;
 use tidegate::model::flow::{Class, Flow};
 use tidegate::model::id::{CallId, FlowId, JobId, RunId};
@@ -173,6 +174,7 @@ impl Known {
                     error: None,
                     outcomes: outcomes.collect(),
                     spends: (next % 5 == 0).then(|| Arc::from([(LimitKey(Arc::from("crm/k:60s@/x")), 3)])),
+                    seen: (next % 3 == 0).then(|| Seen { latency: Duration::from_millis(3), ..Seen::default() }),
                 });
             }
             Part::Jobs { first, second, what } => {

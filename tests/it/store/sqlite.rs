@@ -155,7 +155,8 @@ async fn no_frequent_query_scans_a_table() {
     let folder = tempfile::tempdir().unwrap();
     open(folder.path()).await.unwrap().close().await;
     let mut conn = raw(&folder.path().join("tidegate.db")).await;
-    let scans = ["list_floor", "list_jobs", "list_runs", "last_numbers", "tallies", "providers"];
+    let scans =
+        ["call_floor", "list_calls", "list_floor", "list_jobs", "list_runs", "last_numbers", "tallies", "providers"];
     for file in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sqlite")).unwrap() {
         let path = file.unwrap().path();
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
