@@ -30,7 +30,7 @@ pub mod watch;
 pub use config::{Faults, HeaderStyle, Latency, LimitRule, Records, Rule, SimulatorConfig};
 pub use core::{Core, Reply};
 pub use documents::Documents;
-pub use lists::ListRule;
+pub use lists::{ListRule, Shape};
 pub use log::Arrival;
 pub use report::Report;
 pub use tokens::{TokenFault, TokenRules};

@@ -23,7 +23,7 @@ mod permits;
 mod records;
 mod servers;
 
-/// Measure this program beside the machine's own ceilings. About five minutes for everything, in a release build.
+/// Measure this program beside the machine's own ceilings. About ten minutes for everything, in a release build.
 ///
 /// Example: `tidegate bench enqueue drain --jobs 200000`
 #[derive(Clone, Debug, clap::Args)]

@@ -24,6 +24,45 @@ pub struct ListRule {
     pub way: Way,
     pub items: usize,
     pub page: usize,
+    #[serde(default)]
+    pub shape: Shape,
+}
+
+/// How a list speaks: JSON pointers into its answer, and names of query parameters.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shape {
+    /// Where the items stand; "": the whole answer is the list.
+    pub items: String,
+    /// Where the cursor of the next page stands. Not below the first step of `items`.
+    pub next: String,
+    /// The parameter that says which page; "": `page`, `cursor` or `offset`.
+    pub at: String,
+    /// The parameter that says how many items.
+    pub size: String,
+    /// The parameter that leaves out what did not change since.
+    pub since: String,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        let [items, next, at, size, since] = ["/data", "/next", "", "per_page", "updated_since"].map(str::to_owned);
+        Shape { items, next, at, size, since }
+    }
+}
+
+impl Shape {
+    fn body(&self, items: &str, next: &str) -> String {
+        if self.items.is_empty() {
+            return items.to_owned();
+        }
+        // `"paging":{"next":{"after":...}}` of `/paging/next/after`.
+        let field = |pointer: &str, value: &str| {
+            let steps: Vec<&str> = pointer.split('/').skip(1).collect();
+            format!("\"{}\":{value}{}", steps.join("\":{\""), "}".repeat(steps.len().saturating_sub(1)))
+        };
+        format!("{{{},{}}}", field(&self.items, items), field(&self.next, next))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +101,7 @@ impl FromStr for ListRule {
             way,
             items: items.parse().map_err(|_| bad())?,
             page: page.parse().map_err(|_| bad())?,
+            shape: Shape::default(),
         };
         let sound = path.starts_with('/') && rule.items <= ITEMS_MAX && (1..=PAGE_MAX).contains(&rule.page);
         if sound { Ok(rule) } else { Err(bad()) }
@@ -139,12 +179,18 @@ impl List {
         if headers.get(header::IF_NONE_MATCH).is_some_and(|given| given.as_bytes() == etag.as_bytes()) {
             return ListAnswer { status: 304, headers: lines, body: Bytes::new() };
         }
-        let size = number("per_page").map_or(self.rule.page, |n| (n as usize).clamp(1, PAGE_MAX));
-        let since = number("updated_since").unwrap_or(0);
-        let skip = match self.rule.way {
-            Way::Link | Way::Page | Way::Away => (number("page").unwrap_or(1).max(1) as usize - 1).saturating_mul(size),
-            Way::Cursor => number("cursor").unwrap_or(0) as usize,
-            Way::Offset => number("offset").unwrap_or(0) as usize,
+        let (rule, shape) = (&self.rule, &self.rule.shape);
+        let size = number(&shape.size).map_or(self.rule.page, |n| (n as usize).clamp(1, PAGE_MAX));
+        let since = number(&shape.since).unwrap_or(0);
+        let at = match (shape.at.as_str(), rule.way) {
+            ("", Way::Link | Way::Page | Way::Away) => "page",
+            ("", Way::Cursor) => "cursor",
+            ("", Way::Offset) => "offset",
+            (named, _) => named,
+        };
+        let skip = match rule.way {
+            Way::Link | Way::Page | Way::Away => (number(at).unwrap_or(1).max(1) as usize - 1).saturating_mul(size),
+            Way::Cursor | Way::Offset => number(at).unwrap_or(0) as usize,
         };
         let found: Vec<&str> =
             self.items.values().filter(|(updated, _)| *updated > since).map(|(_, json)| json.as_str()).collect();
@@ -152,8 +198,8 @@ impl List {
         let more = skip + page.len() < found.len();
         let mut next = "null".to_owned();
         if more {
-            let mut target = format!("{}?page={}", self.rule.path, skip / size + 2);
-            for name in ["per_page", "updated_since"] {
+            let mut target = format!("{}?{at}={}", rule.path, skip / size + 2);
+            for name in [&shape.size, &shape.since] {
                 if let Some(n) = number(name) {
                     let _ = write!(target, "&{name}={n}");
                 }
@@ -168,7 +214,7 @@ impl List {
                 next = format!("\"{}\"", skip + page.len());
             }
         }
-        let body = format!(r#"{{"data":[{}],"next":{next}}}"#, page.join(","));
+        let body = shape.body(&format!("[{}]", page.join(",")), &next);
         ListAnswer { status: 200, headers: lines, body: body.into() }
     }
 }
@@ -197,6 +243,29 @@ mod tests {
         assert!(lists.put("/a", "i0000001", r#""name":"new""#) && lists.delete("/a", "i0000002"));
         assert_eq!(ids(&ask(&lists, "/a?updated_since=5")), ["i0000001"]);
         assert_eq!(ids(&ask(&lists, "/a?per_page=9")), ["i0000001", "i0000003", "i0000004", "i0000005"]);
+    }
+
+    #[test]
+    fn a_list_speaks_as_its_api_does() {
+        let named = |items: &str, next: &str, at: &str, size: &str| Shape {
+            items: items.into(),
+            next: next.into(),
+            at: at.into(),
+            size: size.into(),
+            ..Shape::default()
+        };
+        let list = |text: &str, shape| ListRule { shape, ..text.parse().unwrap() };
+        let lists = Lists::new(&[
+            list("/a=cursor:5/2", named("/results", "/paging/next/after", "after", "limit")),
+            list("/b=link:5/2", named("", "/next", "_page", "_limit")),
+        ]);
+        let first = ask(&lists, "/a?limit=3");
+        assert!(first.body.starts_with(br#"{"results":[{"id":"i0000001""#), "{first:?}");
+        assert!(first.body.ends_with(br#"],"paging":{"next":{"after":"3"}}}"#), "{first:?}");
+        assert!(ask(&lists, "/a?after=4&limit=3").body.ends_with(br#"{"after":null}}}"#));
+        let bare = ask(&lists, "/b?_page=2&_limit=2");
+        assert!(bare.body.starts_with(br#"[{"id":"i0000003""#) && bare.body.ends_with(b"}]"), "{bare:?}");
+        assert_eq!(bare.headers[1].1, "</b?_page=3&_limit=2>; rel=\"next\"");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Every provider profile against a simulator that counts and refuses as its API says that it does.
 //!
-//! Two questions. With the numbers that the API publishes: is no call refused? And where it allows much less than the
+//! Three questions. With the numbers that the API publishes: is no call refused? And where it allows much less than the
 //! profile says, in its own way of refusing: does every job arrive in the end, with no attempt used up? The simulator's
-//! limits are written here by hand, from the same pages as the profiles.
+//! limits are written here by hand, from the same pages as the profiles. Are lists pulled to their end, as
+//! the API tells its pages?
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,9 +13,10 @@ use tidegate::cli::init::profiles::PROFILES;
 use tidegate::config::{self, LoadOptions};
 use tidegate::grpc::pb;
 use tidegate::grpc::pb::job_service_client::JobServiceClient;
+use tidegate::grpc::pb::record_service_client::RecordServiceClient;
 use tidegate::simulator::config::HeaderStyle;
 use tidegate::simulator::tokens::TokenRules;
-use tidegate::simulator::{Report, Simulator, SimulatorConfig, SimulatorHandle};
+use tidegate::simulator::{ListRule, Report, Shape, Simulator, SimulatorConfig, SimulatorHandle};
 use tonic::transport::Channel;
 
 use crate::support::process::until;
@@ -44,7 +46,8 @@ struct Case {
     /// What a refusal says, where that matters.
     body: &'static str,
     work: &'static [Work],
-    /// Jobs of each operation for a stingy API. Few where it does not say when to come back: each refusal doubles the wait.
+    /// Jobs of each operation for a stingy API. Few where it does not say when to come back
+    /// (each refusal doubles the wait), or where refusals use up the day's quota.
     stingy: usize,
 }
 
@@ -172,7 +175,7 @@ const CASES: [Case; 12] = [
             work("list_playlist_items", 20, "p{n}", "null"),
             work("search", 10, "s{n}", "null"),
         ],
-        stingy: 20,
+        stingy: 4,
     },
 ];
 
@@ -224,7 +227,7 @@ fn doorkeeper(text: &str) -> Option<TokenRules> {
 struct Stage {
     app: App,
     simulator: SimulatorHandle,
-    jobs: JobServiceClient<Channel>,
+    channel: Channel,
     _folder: tempfile::TempDir,
 }
 
@@ -242,7 +245,12 @@ impl Stage {
         if !case.body.is_empty() {
             provider.refuse_body = case.body.to_owned();
         }
-        let text = PROFILES.iter().find(|(name, _)| *name == case.profile).unwrap().1;
+        Stage::with(case.profile, provider, "").await
+    }
+
+    /// A daemon with one profile, and its API.
+    async fn with(profile: &str, mut provider: SimulatorConfig, more: &str) -> Stage {
+        let text = PROFILES.iter().find(|(name, _)| *name == profile).unwrap().1;
         provider.tokens = doorkeeper(text);
         let simulator = Simulator::start(provider).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -251,16 +259,17 @@ impl Stage {
             folder.path().join("tidegate.db")
         );
         let file = folder.path().join("tidegate.toml");
-        std::fs::write(&file, settings + &adapted(text, &simulator.base_url(), folder.path())).unwrap();
+        let declared = adapted(text, &simulator.base_url(), folder.path());
+        std::fs::write(&file, [&settings, &declared, more].concat()).unwrap();
         let options = LoadOptions { file: Some(file), ..LoadOptions::default() };
-        let loaded = config::load(&options).unwrap_or_else(|problems| panic!("{}: {problems}", case.profile));
+        let loaded = config::load(&options).unwrap_or_else(|problems| panic!("{profile}: {problems}"));
         let app = App::start(loaded, options).await.unwrap();
-        let jobs = JobServiceClient::connect(format!("http://{}", app.address().unwrap())).await.unwrap();
-        Stage { app, simulator, jobs: jobs.max_decoding_message_size(64 << 20), _folder: folder }
+        let endpoint = Channel::from_shared(format!("http://{}", app.address().unwrap())).unwrap();
+        Stage { app, simulator, channel: endpoint.connect().await.unwrap(), _folder: folder }
     }
 
     /// Hands the work in and waits until all of it has arrived.
-    async fn run(&mut self, case: &Case, most: usize) {
+    async fn run(&self, case: &Case, most: usize) {
         let mut specs = Vec::new();
         for work in case.work {
             let fill = |text: &str, n: usize| text.replace("{n}", &n.to_string()).replace("{m}", &(n % 4).to_string());
@@ -273,11 +282,12 @@ impl Stage {
             }));
         }
         let request = pb::EnqueueJobsRequest { jobs: specs.clone(), ..Default::default() };
-        let accepted = self.jobs.enqueue_jobs(request).await.unwrap().into_inner();
+        let mut client = JobServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20);
+        let accepted = client.enqueue_jobs(request).await.unwrap().into_inner();
         assert_eq!(accepted.accepted_count as usize, specs.len(), "{}: {accepted:?}", case.profile);
         let seen = std::cell::RefCell::new(Vec::new());
         let done = until(PATIENCE, || {
-            let jobs = self.jobs.clone();
+            let jobs = client.clone();
             let (seen, wanted) = (&seen, specs.len());
             async move {
                 let all = all_jobs(jobs).await;
@@ -326,7 +336,7 @@ fn every_profile_has_a_case() {
 async fn no_profile_is_refused_by_an_api_that_keeps_to_what_it_publishes() {
     let published = CASES.iter().filter(|case| !case.limits.is_empty());
     let runs = published.map(|case| async move {
-        let mut stage = Stage::start(case, case.limits).await;
+        let stage = Stage::start(case, case.limits).await;
         stage.run(case, usize::MAX).await;
         let arrivals = stage.simulator.arrivals();
         let report = stage.end().await;
@@ -366,10 +376,68 @@ async fn no_profile_is_refused_by_an_api_that_keeps_to_what_it_publishes() {
     }
 }
 
+/// Items of a list that is pulled.
+const ITEMS: usize = 600;
+
+/// Lists of profiles as their APIs tell them: operation, path and way, then items, cursor, parameters of place and size.
+const LISTS: [(&str, &str, [&str; 4]); 7] = [
+    ("apple-music/list_library_songs", "/v1/me/library/songs=offset", ["/data", "/next", "offset", "limit"]),
+    ("github/list_repositories", "/user/repos=link", ["", "/next", "page", "per_page"]),
+    ("hubspot/list_contacts", "/crm/v3/objects/contacts=cursor", ["/results", "/paging/next/after", "after", "limit"]),
+    ("jsonplaceholder/list_posts", "/posts=page", ["", "/next", "_page", "_limit"]),
+    ("shopify/list_orders", "/admin/api/2026-10/orders.json=link", ["/orders", "/next", "page_info", "limit"]),
+    (
+        "slack/list_channels",
+        "/api/conversations.list=cursor",
+        ["/channels", "/response_metadata/next_cursor", "cursor", "limit"],
+    ),
+    ("spotify/list_saved_tracks", "/v1/me/tracks=offset", ["/items", "/next", "offset", "limit"]),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_list_of_a_profile_is_pulled_whole() {
+    let declared = |text: &str| text.matches("\npages ").count();
+    let expected: usize = PROFILES.iter().map(|(_, text)| declared(text)).sum();
+    assert_eq!(LISTS.len(), expected, "every operation with pages has its list here");
+    let runs = LISTS.iter().map(|(operation, list, [items, next, at, size])| async move {
+        let shape = Shape {
+            items: (*items).to_owned(),
+            next: (*next).to_owned(),
+            at: (*at).to_owned(),
+            size: (*size).to_owned(),
+            ..Shape::default()
+        };
+        // Pages of ten, unless the profile asks for more of them, as it should.
+        let rule: ListRule = format!("{list}:{ITEMS}/10").parse().unwrap();
+        let provider = SimulatorConfig { lists: vec![ListRule { shape, ..rule }], ..SimulatorConfig::default() };
+        let profile = operation.split('/').next().unwrap();
+        let collection = format!("[collections.found]\n[collections.found.pull]\noperation = \"{operation}\"\n");
+        let stage = Stage::with(profile, provider, &collection).await;
+        let mut records = RecordServiceClient::new(stage.channel.clone());
+        let request = pb::PullCollectionRequest { collection: "found".into(), full: false };
+        records.pull_collection(request).await.unwrap();
+        let over = until(PATIENCE, || {
+            let mut records = records.clone();
+            async move {
+                let request = pb::GetCollectionRequest { name: "found".into() };
+                let found = records.get_collection(request).await.unwrap().into_inner().collection?;
+                let pull = found.pull?;
+                matches!(pull.state(), pb::PullState::Done | pb::PullState::Failed)
+                    .then_some((pull, found.record_count))
+            }
+        });
+        let (pull, count) = over.await.unwrap_or_else(|| panic!("{operation}: the pull did not end"));
+        assert_eq!((pull.state(), count), (pb::PullState::Done, ITEMS as i64), "{operation}: {pull:?}");
+        let report = stage.end().await;
+        assert!(report.arrivals <= 13, "{operation}: full pages were to be asked for:\n{report}");
+    });
+    futures_util::future::join_all(runs).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_profile_gets_through_to_an_api_that_refuses_more_than_it_says() {
     let runs = CASES.iter().map(|case| async move {
-        let mut stage = Stage::start(case, &[STINGY]).await;
+        let stage = Stage::start(case, &[STINGY]).await;
         stage.run(case, case.stingy).await;
         let report = stage.end().await;
         assert!(report.refused > 0, "{}: it was to be refused:\n{report}", case.profile);

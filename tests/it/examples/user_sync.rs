@@ -43,6 +43,8 @@ fn user_sync_uses_up_both_lanes_and_loses_nothing() {
         let most = times.iter().enumerate().map(within).max().unwrap();
         assert!(most <= max, "{limit}: {most} in an hour of {max}");
     }
+    let logged = std::fs::read_to_string(folder.path().join("calls.jsonl")).unwrap();
+    assert_eq!(logged.lines().count(), arrivals.len(), "the call log has every call");
     used_up(&arrivals, &said);
     nothing_lost(&arrivals, folder.path());
     failed_alone(&arrivals, &said);
