@@ -32,6 +32,7 @@ pub mod memory;
 mod packed;
 mod packer;
 pub mod postgres;
+mod reads;
 mod records;
 mod row;
 mod rules;

@@ -21,7 +21,7 @@ use crate::store::{AppliedProvider, Error, JournalEntry, PAGE_MAX, Tally, page};
 /// Jobs ahead are counted up to here and estimated beyond.
 const AHEAD_EXACT: u64 = 1_000;
 
-type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
+pub(super) type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
 impl SqliteStore {
     pub(super) async fn rows<T>(
