@@ -12,9 +12,9 @@ use crate::clock::Timestamp;
 use crate::model::flow::Class;
 use crate::model::invalidation::Keys;
 use crate::model::job::Labels;
-use crate::model::name::{Account, BadName, Key, OperationName, ProviderName, ScheduleName, Tenant};
+use crate::model::name::{Account, BadName, CollectionName, Key, OperationName, ProviderName, ScheduleName, Tenant};
 use crate::model::schedule::{JITTER_MAX, JOBS_MAX, MISSED_MAX, SCHEDULES_MAX, Timer};
-pub use crate::model::schedule::{JobSpec, Missed, Overlap, Schedule, Spec, Target};
+pub use crate::model::schedule::{JobSpec, Missed, Overlap, PullSpec, Schedule, Spec, Target};
 
 /// A schedule as it is shown.
 #[derive(Clone, Debug)]
@@ -42,6 +42,7 @@ pub struct ScheduleSpec {
 pub enum TargetSpec {
     Jobs(Vec<ScheduledJob>),
     Invalidate { namespace: String, keys: Option<Keys> },
+    Pull { collection: String, full: bool },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -150,11 +151,12 @@ impl Api {
     fn check_spec(&self, name: &ScheduleName, spec: ScheduleSpec) -> Result<(Spec, Timer)> {
         let ScheduleSpec { cron, zone, jitter, overlap, missed, target } = spec;
         let target = match target {
-            None => return Err(Error::field("spec.target", "NO_TARGET", "expected jobs or an invalidation")),
+            None => return Err(Error::field("spec.target", "NO_TARGET", "expected jobs, a pull or an invalidation")),
             Some(TargetSpec::Invalidate { namespace, keys }) => {
                 Target::Invalidate(super::calls::which(&namespace, keys).map_err(|e| e.under("spec.invalidate"))?)
             }
             Some(TargetSpec::Jobs(jobs)) => Target::Jobs(self.check_jobs(jobs)?),
+            Some(TargetSpec::Pull { collection, full }) => Target::Pull(self.check_pull(&collection, full)?),
         };
         if jitter > JITTER_MAX {
             let said = format!("expected at most {} s, got {jitter:?}", JITTER_MAX.as_secs());
@@ -168,6 +170,18 @@ impl Api {
         let timer =
             Timer::new(name, &spec).map_err(|e| Error::field(format!("spec.{}", e.field), "BAD_SCHEDULE", e.said))?;
         Ok((spec, timer))
+    }
+
+    fn check_pull(&self, collection: &str, full: bool) -> Result<PullSpec> {
+        const FIELD: &str = "spec.pull.collection";
+        let collection = CollectionName::new(collection).map_err(|e| Error::field(FIELD, "BAD_NAME", e))?;
+        let declared = self.engine().collections().get(&collection);
+        let declared = declared.ok_or_else(|| Error::not_found("collection", &collection))?;
+        if declared.pull.is_none() {
+            let said = format!("collection {collection} has no pull; declare [collections.{collection}.pull]");
+            return Err(Error::field(FIELD, "NO_PULL", said));
+        }
+        Ok(PullSpec { collection, full })
     }
 
     fn check_jobs(&self, jobs: Vec<ScheduledJob>) -> Result<Vec<JobSpec>> {

@@ -17,7 +17,7 @@ use crate::grpc::pb::schedule_spec as s;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Declare a schedule of one job, or of cached answers to be thrown away. More jobs: `--spec`.
+    /// Declare a schedule of one job, of a pull, or of cached answers to be thrown away. More jobs: `--spec`.
     ///
     /// Example: `tidegate schedules create refresh --cron '*/15 * * * *' --zone Europe/Berlin --job crm/pull`
     Create(Create),
@@ -83,7 +83,7 @@ pub struct Create {
     /// Its name, a word.
     name: String,
     /// All of it as the JSON of a ScheduleSpec: a text, `@file`, or `-` for stdin.
-    #[arg(long, value_name = "JSON", conflicts_with_all = ["cron", "job", "invalidate"])]
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["cron", "job", "pull", "invalidate"])]
     spec: Option<String>,
     /// Minute, hour, day of month, month, day of week; or `@daily` and its kin.
     #[arg(long, value_name = "LINE", required_unless_present = "spec")]
@@ -101,7 +101,7 @@ pub struct Create {
     #[arg(long, default_value = "one", value_parser = missed, value_name = "WHICH")]
     missed: (i32, i32),
     /// The job that a tick starts.
-    #[arg(long, value_parser = args::target, value_name = "PROVIDER/OP", required_unless_present_any = ["spec", "invalidate"])]
+    #[arg(long, value_parser = args::target, value_name = "PROVIDER/OP", required_unless_present_any = ["spec", "pull", "invalidate"])]
     job: Option<Target>,
     /// Its payload: a JSON text, `@file`, or `-` for stdin. Default: null.
     #[arg(short, long, value_name = "JSON")]
@@ -112,6 +112,12 @@ pub struct Create {
     /// Its account.
     #[arg(long)]
     account: Option<String>,
+    /// Pull this collection.
+    #[arg(long, value_name = "COLLECTION", conflicts_with_all = ["job", "invalidate"])]
+    pull: Option<String>,
+    /// The pull asks for everything, whatever is known from before.
+    #[arg(long, requires = "pull")]
+    full: bool,
     /// Throw cached answers away: NAMESPACE:PREFIX, as `crm:/users/`.
     #[arg(long, value_name = "NAMESPACE:PREFIX", conflicts_with = "job")]
     invalidate: Option<String>,
@@ -135,8 +141,8 @@ impl Create {
             return crate::grpc::json::from_json("ScheduleSpec", &args::payload(spec)?).map_err(wrong);
         }
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let target = match (&self.job, &self.invalidate) {
-            (Some(job), _) => s::Target::Jobs(pb::ScheduledJobs {
+        let target = match (&self.job, &self.pull, &self.invalidate) {
+            (Some(job), ..) => s::Target::Jobs(pb::ScheduledJobs {
                 jobs: vec![pb::ScheduledJob {
                     provider: job.provider.clone(),
                     operation: job.operation.clone(),
@@ -146,12 +152,17 @@ impl Create {
                     ..Default::default()
                 }],
             }),
-            (None, Some(which)) => {
+            (None, Some(collection), _) => {
+                s::Target::Pull(pb::PullCollectionRequest { collection: collection.clone(), full: self.full })
+            }
+            (None, None, Some(which)) => {
                 let (namespace, prefix) = which.split_once(':').unwrap_or((which, ""));
                 let which = Some(pb::invalidate_cache_request::Which::Prefix(prefix.to_owned()));
                 s::Target::Invalidate(pb::InvalidateCacheRequest { namespace: namespace.to_owned(), which })
             }
-            (None, None) => return Err(Error::usage("say what a tick starts: --job or --invalidate".to_owned())),
+            (None, None, None) => {
+                return Err(Error::usage("say what a tick starts: --job, --pull or --invalidate".to_owned()));
+            }
         };
         let overlap = match self.overlap {
             Overlap::Skip => s::Overlap::Skip,
@@ -232,6 +243,7 @@ fn table(schedules: &[pb::Schedule], wide: bool) -> Rows {
                 many => format!("{} jobs", many.len()),
             },
             Some(s::Target::Invalidate(which)) => format!("invalidates {}", which.namespace),
+            Some(s::Target::Pull(pull)) => format!("pulls {}", pull.collection),
             None => String::new(),
         };
         let next = if schedule.paused { "paused".to_owned() } else { times.show(schedule.next_start_time.as_ref()) };

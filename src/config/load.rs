@@ -220,6 +220,9 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
     let providers = providers.collect();
     let collections = reader.node("collections").map(|node| collection::read_all(found, node)).unwrap_or_default();
     let schedules = reader.node("schedules").map(|node| schedules::read_all(found, node)).unwrap_or_default();
+    if let (Some(node), 0) = (reader.node("schedules"), found.count()) {
+        schedules::check_pulls(found, node, &schedules, &collections);
+    }
     reader.finish();
     Some(Config {
         server: server?,

@@ -11,12 +11,15 @@ use super::problem::{At, Found, Problem};
 use super::reader::{Reader, Unfit};
 use super::tree::{self, Entry, Node, Value};
 use super::values::{self, expected};
+use crate::model::collection::Collection;
 use crate::model::flow::Class;
 use crate::model::invalidation::{KEY_BYTES_MAX, Keys, Which};
 use crate::model::job::Labels;
-use crate::model::name::{Account, BadName, Key, Namespace, OperationName, ProviderName, ScheduleName, Tenant};
+use crate::model::name::{
+    Account, BadName, CollectionName, Key, Namespace, OperationName, ProviderName, ScheduleName, Tenant,
+};
 use crate::model::schedule::{
-    JITTER_MAX, JOBS_MAX, JobSpec, MISSED_MAX, Missed, Overlap, SCHEDULES_MAX, Spec, Target, Timer,
+    JITTER_MAX, JOBS_MAX, JobSpec, MISSED_MAX, Missed, Overlap, PullSpec, SCHEDULES_MAX, Spec, Target, Timer,
 };
 
 /// All schedules of a table.
@@ -29,6 +32,21 @@ pub fn read_all(found: &Found, node: &Node) -> Vec<DeclaredSchedule> {
         found.add(expected(format_args!("at most {SCHEDULES_MAX} schedules"), node));
     }
     table.iter().take(SCHEDULES_MAX).filter_map(|(name, entry)| read(found, name, entry)).collect()
+}
+
+/// A pull needs a collection that is pulled.
+pub fn check_pulls(found: &Found, node: &Node, schedules: &[DeclaredSchedule], collections: &[Collection]) {
+    for schedule in schedules {
+        let Target::Pull(pull) = &schedule.spec.target else { continue };
+        if !collections.iter().any(|c| c.name == pull.collection && c.pull.is_some()) {
+            let said = format!(
+                "schedule {} pulls {}, which no collection with a pull is named",
+                schedule.name, pull.collection
+            );
+            let help = format!("declare [collections.{}.pull]", pull.collection);
+            found.add(Problem::new(said).at(&node.at).help(help));
+        }
+    }
 }
 
 fn read(found: &Found, name: &str, entry: &Entry) -> Option<DeclaredSchedule> {
@@ -74,13 +92,14 @@ fn missed(found: &Found, node: &Node) -> Option<Missed> {
     all.map(Missed::All)
 }
 
-/// Exactly one of `job`, `jobs` and `invalidate`.
+/// Exactly one of `job`, `jobs`, `pull` and `invalidate`.
 fn target(reader: &Reader<'_>, at: &At) -> Option<Target> {
     let found = reader.found;
-    let (one, many, invalidate) = (reader.node("job"), reader.node("jobs"), reader.node("invalidate"));
-    match (one, many, invalidate) {
-        (Some(node), None, None) => Some(Target::Jobs(vec![job(found, node)?])),
-        (None, Some(node), None) => {
+    let (one, many) = (reader.node("job"), reader.node("jobs"));
+    let (pulled, invalidate) = (reader.node("pull"), reader.node("invalidate"));
+    match (one, many, pulled, invalidate) {
+        (Some(node), None, None, None) => Some(Target::Jobs(vec![job(found, node)?])),
+        (None, Some(node), None, None) => {
             let items = reader.note(&node.at, values::list(node))?;
             if items.is_empty() || items.len() > JOBS_MAX {
                 found.add(expected(format_args!("a list of 1 to {JOBS_MAX} jobs"), node));
@@ -92,10 +111,11 @@ fn target(reader: &Reader<'_>, at: &At) -> Option<Target> {
             }
             Some(Target::Jobs(jobs))
         }
-        (None, None, Some(node)) => which(found, node).map(Target::Invalidate),
+        (None, None, Some(node), None) => pull(found, node).map(Target::Pull),
+        (None, None, None, Some(node)) => which(found, node).map(Target::Invalidate),
         _ => {
             let help = "for example job = { provider = \"crm\", operation = \"pull\" }";
-            found.add(Problem::new("expected exactly one of `job`, `jobs` and `invalidate`").at(at).help(help));
+            found.add(Problem::new("expected exactly one of `job`, `jobs`, `pull` and `invalidate`").at(at).help(help));
             None
         }
     }
@@ -103,6 +123,19 @@ fn target(reader: &Reader<'_>, at: &At) -> Option<Target> {
 
 fn named<'n, T>(make: impl Fn(&'n str) -> Result<T, BadName>) -> impl Fn(&'n Node) -> Result<T, Unfit> {
     move |node| make(values::text(node)?).map_err(|e| Problem::new(e.to_string()).at(&node.at))
+}
+
+/// `"orders"`, or `{ collection = "orders", full = true }`.
+fn pull(found: &Found, node: &Node) -> Option<PullSpec> {
+    if matches!(node.value, Value::Text(_)) {
+        let collection = named(CollectionName::new)(node).map_err(|problem| found.add(problem)).ok()?;
+        return Some(PullSpec { collection, full: false });
+    }
+    let reader = Reader::of(found, node)?;
+    let collection = reader.need("collection", "which one, as collection = \"orders\"", named(CollectionName::new));
+    let full = reader.get("full", values::boolean).unwrap_or(false);
+    reader.finish();
+    Some(PullSpec { collection: collection?, full })
 }
 
 fn job(found: &Found, node: &Node) -> Option<JobSpec> {
@@ -158,3 +191,6 @@ fn which(found: &Found, node: &Node) -> Option<Which> {
     reader.finish();
     Some(Which { namespace: namespace?, keys: keys? })
 }
+
+#[cfg(test)]
+mod tests;

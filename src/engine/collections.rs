@@ -103,6 +103,22 @@ impl Handle {
     /// Starts a pull of the collection, or finds the one that is running: the flag says which. `full`: ask for
     /// everything, whatever is known from before.
     pub async fn start_pull(&self, name: &CollectionName, full: bool, actor: &str) -> Result<(Pull, bool), PullError> {
+        let start = self.pull_to_start(name, full, actor).await?;
+        let done = self.records(vec![RecordOp::StartPull(Box::new(start))]).await?;
+        match done.into_iter().next() {
+            Some(Ok(RecordDone::Pulling { pull, started })) => Ok((pull, started)),
+            Some(Err(refusal)) => Err(EngineError::Refused(refusal).into()),
+            _ => Err(EngineError::Unavailable("the store answered a pull with something else".to_owned()).into()),
+        }
+    }
+
+    /// What a commit needs to start a pull.
+    pub(super) async fn pull_to_start(
+        &self,
+        name: &CollectionName,
+        full: bool,
+        actor: &str,
+    ) -> Result<StartPull, PullError> {
         let collection = self.collections().get(name).ok_or_else(|| PullError::NoCollection(name.clone()))?;
         let rule = collection.pull.as_ref().ok_or_else(|| PullError::NoPull(name.clone()))?;
         let no_pages = |what| PullError::NoPages {
@@ -116,7 +132,7 @@ impl Handle {
         let mut job = NewJob::new(rule.provider.clone(), rule.operation.clone(), "null");
         job.account = rule.account.clone();
         job.labels.insert("collection".to_owned(), name.to_string());
-        let start = StartPull {
+        Ok(StartPull {
             collection: name.clone(),
             shape: collection.shape.clone(),
             actor: actor.to_owned(),
@@ -126,13 +142,7 @@ impl Handle {
             full_before: self.clock().now() - rule.full_every,
             job,
             replace: self.stuck_pull(name).await?,
-        };
-        let done = self.records(vec![RecordOp::StartPull(Box::new(start))]).await?;
-        match done.into_iter().next() {
-            Some(Ok(RecordDone::Pulling { pull, started })) => Ok((pull, started)),
-            Some(Err(refusal)) => Err(EngineError::Refused(refusal).into()),
-            _ => Err(EngineError::Unavailable("the store answered a pull with something else".to_owned()).into()),
-        }
+        })
     }
 
     /// A pull that says it runs, while the job of its page is no more.

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::EngineError;
+use super::collections::PullError;
 use super::handle::Handle;
 use super::supervisor::{ActorResult, BEAT_EVERY, Beat, Supervisor};
 use crate::clock::Timestamp;
@@ -174,7 +175,7 @@ impl Scheduler {
             return Ok(());
         };
         tracing::info!(schedule = %name, outcome = decision.outcome, "tick");
-        match self.handle.tick(tick(&self.handle, &schedule, decision)).await {
+        match self.handle.tick(tick(&self.handle, &schedule, decision).await?).await {
             Ok(schedule) => self.learn(&schedule),
             // Another daemon was faster, or it was changed or deleted in this moment: the row says.
             Err(EngineError::Refused(Refusal::ScheduleMoved(_) | Refusal::NoSchedule(_))) => {
@@ -206,10 +207,20 @@ async fn run_ended(handle: &Handle) {
     }
 }
 
-fn tick(handle: &Handle, schedule: &Schedule, decision: Decision) -> Tick {
-    let Decision { starts, cancels, queued, next_at, last_tick_at, outcome } = decision;
+async fn tick(handle: &Handle, schedule: &Schedule, decision: Decision) -> Result<Tick, EngineError> {
+    let Decision { starts, cancels, queued, next_at, last_tick_at, mut outcome } = decision;
     let target = &schedule.spec.target;
-    Tick {
+    let mut pull = None;
+    if let (Target::Pull(spec), false) = (target, starts.is_empty()) {
+        let by = format!("schedule {}", schedule.name);
+        match handle.pull_to_start(&spec.collection, spec.full, &by).await {
+            Ok(start) => pull = Some(Box::new(start)),
+            Err(PullError::Engine(e)) => return Err(e),
+            // Not declared so any more: the tick has happened, and says why nothing came of it.
+            Err(e) => outcome = format!("not pulled: {e}"),
+        }
+    }
+    Ok(Tick {
         name: schedule.name.clone(),
         version: schedule.version,
         next_at,
@@ -219,14 +230,15 @@ fn tick(handle: &Handle, schedule: &Schedule, decision: Decision) -> Tick {
         cancels: schedule.last_run.filter(|_| cancels),
         invalidates: invalidates(target).filter(|_| !starts.is_empty()),
         starts: starts.into_iter().filter_map(|at| start(handle, &schedule.name, target, at)).collect(),
+        pull,
         actor: ACTOR.to_owned(),
-    }
+    })
 }
 
 fn invalidates(target: &Target) -> Option<Which> {
     match target {
         Target::Invalidate(which) => Some(which.clone()),
-        Target::Jobs(_) => None,
+        Target::Jobs(_) | Target::Pull(_) => None,
     }
 }
 
@@ -301,7 +313,7 @@ impl Handle {
             last_tick_at: schedule.last_tick_at,
             outcome: "started by hand".to_owned(),
         };
-        let tick = Tick { actor: actor.to_owned(), ..tick(self, schedule, decision) };
+        let tick = Tick { actor: actor.to_owned(), ..tick(self, schedule, decision).await? };
         let after = self.tick(tick).await?;
         self.scheduler().changed();
         Ok(after)

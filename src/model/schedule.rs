@@ -9,7 +9,7 @@ use super::flow::Class;
 use super::id::RunId;
 use super::invalidation::Which;
 use super::job::{Labels, Payload};
-use super::name::{Account, Key, OperationName, ProviderName, ScheduleName, Tenant};
+use super::name::{Account, CollectionName, Key, OperationName, ProviderName, ScheduleName, Tenant};
 use crate::clock::Timestamp;
 
 mod decide;
@@ -78,6 +78,15 @@ pub enum Target {
     Jobs(Vec<JobSpec>),
     /// Cached answers are thrown away.
     Invalidate(Which),
+    /// A pull of a collection; one that runs goes on, and is not started again.
+    Pull(PullSpec),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct PullSpec {
+    pub collection: CollectionName,
+    /// Ask for everything, whatever is known from before.
+    pub full: bool,
 }
 
 /// A job as a schedule starts it.

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use super::packer::Packer;
 use super::records::rules::counting;
 use super::rules::{self, Core, Stand};
+use super::schedules::{counting_pulls, wished_pulls};
 use super::tokens::TokenKey;
 use super::{
     AppliedProvider, Batch, CallPage, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose,
@@ -131,6 +132,7 @@ impl World {
         for call in &batch.finishes {
             done.finishes.push(work.finish(call));
         }
+        let wished = wished_pulls(&batch.changes);
         for change in batch.changes {
             work.packer.section();
             done.changes.push(work.change(change));
@@ -138,6 +140,8 @@ impl World {
         work.packer.section();
         let asked = batch.enqueues.len();
         let pages = counting(batch.pages, &batch.finishes, &done.finishes);
+        let records_asked = batch.records.len();
+        batch.records.extend(counting_pulls(wished, &done.changes));
         let sheet = work.records(pages, batch.records, &mut batch.enqueues);
         for job in batch.enqueues {
             done.enqueues.push(work.enqueue(job));
@@ -146,6 +150,7 @@ impl World {
             sheet.enqueued(done.enqueues.split_off(asked));
             work.save_collections(&sheet);
             done.records = sheet.answers;
+            done.records.truncate(records_asked);
         }
         for begin in batch.begins {
             done.begins.push(work.begin(begin));

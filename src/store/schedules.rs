@@ -9,7 +9,7 @@ use crate::model::job::NewJob;
 use crate::model::name::ScheduleName;
 use crate::model::run::NewRun;
 use crate::model::schedule::{Schedule, Spec};
-use crate::store::Refusal;
+use crate::store::{Change, Changed, RecordOp, Refusal, StartPull};
 
 #[derive(Clone, Debug)]
 pub enum ScheduleChange {
@@ -54,6 +54,8 @@ pub struct Tick {
     /// A run to be called off before; one that has ended is left alone.
     pub cancels: Option<RunId>,
     pub invalidates: Option<Which>,
+    /// A pull that starts in the same transaction, unless one of its collection runs.
+    pub pull: Option<Box<StartPull>>,
     pub actor: String,
 }
 
@@ -72,6 +74,25 @@ impl ScheduleChange {
             ScheduleChange::Tick(tick) => &tick.name,
         }
     }
+}
+
+/// The pulls that the ticks of a commit would start, each with the place of its change.
+pub(super) fn wished_pulls(changes: &[Change]) -> Vec<(usize, RecordOp)> {
+    let of_tick = |(at, change): (usize, &Change)| {
+        let Change::Schedule(change) = change else { return None };
+        let ScheduleChange::Tick(Tick { pull: Some(pull), .. }) = &**change else { return None };
+        Some((at, RecordOp::StartPull(pull.clone())))
+    };
+    changes.iter().enumerate().filter_map(of_tick).collect()
+}
+
+/// Those of them whose tick counts. They come after all other records of the commit, and nobody waits for their answers.
+pub(super) fn counting_pulls(
+    wished: Vec<(usize, RecordOp)>,
+    done: &[Result<Changed, Refusal>],
+) -> impl Iterator<Item = RecordOp> {
+    let counts = |(at, op): (usize, RecordOp)| done.get(at).is_some_and(Result::is_ok).then_some(op);
+    wished.into_iter().filter_map(counts)
 }
 
 /// A declaration laid over what was there.

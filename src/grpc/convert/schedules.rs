@@ -34,6 +34,7 @@ pub fn spec(spec: Option<pb::ScheduleSpec>) -> Result<ScheduleSpec> {
         Some(s::Target::Invalidate(which)) => {
             Some(TargetSpec::Invalidate { namespace: which.namespace, keys: keys(which.which) })
         }
+        Some(s::Target::Pull(pull)) => Some(TargetSpec::Pull { collection: pull.collection, full: pull.full }),
         Some(s::Target::Jobs(jobs)) => {
             let jobs = jobs.jobs.into_iter().enumerate().map(|(at, job)| scheduled(at, job));
             Some(TargetSpec::Jobs(jobs.collect::<Result<_>>()?))
@@ -84,6 +85,9 @@ fn spec_of(spec: Spec) -> pb::ScheduleSpec {
     let target = match spec.target {
         Target::Jobs(jobs) => s::Target::Jobs(pb::ScheduledJobs { jobs: jobs.into_iter().map(job).collect() }),
         Target::Invalidate(which) => s::Target::Invalidate(invalidation(&which)),
+        Target::Pull(pull) => {
+            s::Target::Pull(pb::PullCollectionRequest { collection: pull.collection.to_string(), full: pull.full })
+        }
     };
     pb::ScheduleSpec {
         cron: spec.cron,

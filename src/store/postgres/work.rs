@@ -24,9 +24,10 @@ use crate::model::invalidation::Which;
 use crate::model::run::Run;
 use crate::store::packer::Packer;
 use crate::store::records::rules::counting;
-use crate::store::records::shelf::{Shelf, names};
+use crate::store::records::shelf::{self, Shelf, names};
 use crate::store::rules::{Core, Stand};
-use crate::store::{Batch, Committed};
+use crate::store::schedules::{counting_pulls, wished_pulls};
+use crate::store::{Batch, Committed, RecordOp};
 
 pub(super) type Step<T> = Result<T, Trouble>;
 
@@ -88,7 +89,10 @@ impl<'a> Work<'a> {
 
     async fn apply_parts(mut self, batch: &Batch) -> Step<Worked> {
         // First: whoever holds jobs must not wait for a collection.
-        let names = names(&batch.pages, &batch.records);
+        let wished = wished_pulls(&batch.changes);
+        let pulls: Vec<RecordOp> = wished.iter().map(|(_, op)| op.clone()).collect();
+        let mut names = names(&batch.pages, &batch.records);
+        names.extend(shelf::names(&[], &pulls));
         let sets = if names.is_empty() { Vec::new() } else { self.sets(&names).await? };
         let mut done = Committed { finishes: self.finish_all(&batch.finishes).await?, ..Committed::default() };
         for change in &batch.changes {
@@ -97,7 +101,9 @@ impl<'a> Work<'a> {
         }
         self.packer.section();
         let pages = counting(batch.pages.clone(), &batch.finishes, &done.finishes);
-        match self.records(sets, pages, batch.records.clone()).await? {
+        let mut records = batch.records.clone();
+        records.extend(counting_pulls(wished, &done.changes));
+        match self.records(sets, pages, records).await? {
             None => done.enqueues = self.enqueue_all(&batch.enqueues).await?,
             Some(mut sheet) => {
                 let enqueues = [batch.enqueues.clone(), sheet.take_jobs()].concat();
@@ -105,6 +111,7 @@ impl<'a> Work<'a> {
                 sheet.enqueued(done.enqueues.split_off(batch.enqueues.len()));
                 self.save_collections(&sheet).await?;
                 done.records = sheet.answers;
+                done.records.truncate(batch.records.len());
             }
         }
         done.begins = self.begin_all(&batch.begins).await?;

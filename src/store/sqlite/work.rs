@@ -20,6 +20,7 @@ use crate::model::run::{Run, RunState};
 use crate::store::packer::Packer;
 use crate::store::records::rules::{Sheet, counting};
 use crate::store::rules::{self, Core, Stand};
+use crate::store::schedules::{counting_pulls, wished_pulls};
 use crate::store::{Batch, Committed, Error, Tally};
 
 pub(super) struct Work<'a> {
@@ -114,13 +115,17 @@ impl<'a> Work<'a> {
         // What began or was settled moves the floor of the steady line; the rest need not pay for writing it down.
         self.save_numbers = !batch.begins.is_empty() || !batch.finishes.is_empty();
         done.finishes = self.finish_all(&batch.finishes).await?;
+        let wished = wished_pulls(&batch.changes);
         for change in batch.changes {
             self.packer.section();
             done.changes.push(self.change(change).await?);
         }
         self.packer.section();
         let pages = counting(batch.pages, &batch.finishes, &done.finishes);
-        let sheet = self.records(pages, batch.records).await?;
+        let records_asked = batch.records.len();
+        let mut records = batch.records;
+        records.extend(counting_pulls(wished, &done.changes));
+        let sheet = self.records(pages, records).await?;
         let mut enqueues = batch.enqueues;
         let asked = enqueues.len();
         enqueues.extend(sheet.as_ref().map(Sheet::take_jobs).unwrap_or_default());
@@ -129,6 +134,7 @@ impl<'a> Work<'a> {
             sheet.enqueued(done.enqueues.split_off(asked));
             self.save_collections(&sheet).await?;
             done.records = sheet.answers;
+            done.records.truncate(records_asked);
         }
         for begin in batch.begins {
             done.begins.push(self.begin(begin).await?);

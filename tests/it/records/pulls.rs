@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidegate::grpc::pb;
+use tidegate::grpc::pb::schedule_service_client::ScheduleServiceClient;
 use tonic::Code;
 
 use super::stage::{PATIENCE, provider, start};
@@ -140,5 +141,41 @@ async fn many_who_ask_at_once_share_one_pull_and_it_shares_the_limits_with_pushe
     let no_pull = stage.records.pull_collection(pb::PullCollectionRequest { collection: "users".into(), full: false });
     assert_eq!(no_pull.await.unwrap_err().code(), Code::FailedPrecondition);
     assert_eq!(shop.arrivals().len(), 2);
+    stage.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_pulls_a_collection_and_leaves_a_running_pull_alone() {
+    let (folder, shop) = (tempfile::tempdir().unwrap(), provider(&["/i=page:25/10"], FAST).await);
+    let schedule = "[schedules.items]\ncron = \"* * * * * *\"\npull = \"items\"\n";
+    let pages = "next = \"page\", size = 10";
+    let mut stage = start(folder.path(), &shop.base_url(), &declare("/i", pages, schedule)).await;
+    let twice = until(PATIENCE, || {
+        let mut records = stage.records.clone();
+        async move {
+            let request = pb::GetCollectionRequest { name: "items".into() };
+            let pull = records.get_collection(request).await.unwrap().into_inner().collection.unwrap().pull?;
+            assert_ne!(pull.state(), pb::PullState::Failed, "{pull:?}");
+            (pull.id >= 3).then_some(())
+        }
+    });
+    twice.await.expect("every second a pull");
+    assert_eq!(stage.all("items").await.len(), 25);
+    let mut schedules =
+        ScheduleServiceClient::connect(format!("http://{}", stage.app.address().unwrap())).await.unwrap();
+    let request = pb::GetScheduleRequest { name: "items".into() };
+    let found = schedules.get_schedule(request).await.unwrap().into_inner().schedule.unwrap();
+    let target = pb::PullCollectionRequest { collection: "items".into(), full: false };
+    assert_eq!(found.spec.unwrap().target, Some(pb::schedule_spec::Target::Pull(target)));
+    assert!(found.last_run_id.is_empty() && found.last_time.is_some());
+    // Declared over the wire, it needs a collection that is pulled.
+    let pull = pb::PullCollectionRequest { collection: "nothing".into(), full: true };
+    let spec = pb::ScheduleSpec {
+        cron: "@daily".into(),
+        target: Some(pb::schedule_spec::Target::Pull(pull)),
+        ..Default::default()
+    };
+    let request = pb::CreateScheduleRequest { name: "other".into(), spec: Some(spec), validate_only: false };
+    assert_eq!(schedules.create_schedule(request).await.unwrap_err().code(), Code::NotFound);
     stage.app.stop().await;
 }

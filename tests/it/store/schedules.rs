@@ -10,12 +10,13 @@ use tidegate::model::event::What;
 use tidegate::model::flow::Class;
 use tidegate::model::id::{CallId, FlowId};
 use tidegate::model::invalidation::{Keys, Which};
-use tidegate::model::name::{Namespace, ScheduleName, Tenant};
+use tidegate::model::name::{CollectionName, Namespace, ScheduleName, Tenant};
+use tidegate::model::record::PullState;
 use tidegate::model::run::{NewRun, RunState};
 use tidegate::model::schedule::{Missed, Overlap, Schedule, Spec, Target};
 use tidegate::store::*;
 
-use super::factory::{Bench, job, keyed, permit};
+use super::factory::{Bench, all_jobs, job, keyed, permit};
 
 suite!(
     a_schedule_is_kept_as_it_was_declared,
@@ -24,6 +25,7 @@ suite!(
     a_tick_that_came_second_does_nothing,
     a_tick_calls_the_run_before_it_off,
     an_invalidation_is_told_in_the_log,
+    a_tick_starts_its_pull_in_the_same_commit_once,
     a_call_without_jobs_is_journaled_and_ends,
     a_call_without_jobs_needs_no_partition_but_the_present_epoch,
 );
@@ -78,6 +80,7 @@ fn tick(schedule: &Schedule, starts: Vec<Start>) -> Tick {
         starts,
         cancels: None,
         invalidates: None,
+        pull: None,
         actor: "scheduler".into(),
     }
 }
@@ -87,6 +90,42 @@ async fn ticked(bench: &Bench, tick: Tick) -> Result<Schedule, Refusal> {
         Changed::Schedule(schedule) => Ok(*schedule),
         other => panic!("expected a schedule, got {other:?}"),
     }
+}
+
+fn pull(bench: &Bench) -> Option<Box<StartPull>> {
+    Some(Box::new(StartPull {
+        collection: CollectionName::new("items").unwrap(),
+        shape: "s".into(),
+        actor: "schedule nightly".into(),
+        full: false,
+        sweep: false,
+        marks: false,
+        full_before: bench.now,
+        job: job("null"),
+        replace: None,
+    }))
+}
+
+async fn a_tick_starts_its_pull_in_the_same_commit_once(bench: Bench) {
+    let schedule = declared(&bench).await;
+    let with_pull = |schedule: &Schedule| Tick { pull: pull(&bench), ..tick(schedule, Vec::new()) };
+    // Two daemons tick at once, and one of them has it.
+    let change = |tick| Change::Schedule(Box::new(ScheduleChange::Tick(tick)));
+    let changes = vec![change(with_pull(&schedule)), change(with_pull(&schedule))];
+    let done = bench.commit(Batch { changes, ..bench.batch() }).await;
+    assert!(matches!(&done.changes[..], [Ok(_), Err(Refusal::ScheduleMoved(_))]), "{:?}", done.changes);
+    assert!(done.records.is_empty() && done.enqueues.is_empty(), "nobody asked for these");
+    let items = CollectionName::new("items").unwrap();
+    let running = bench.store.collection(&items).await.unwrap().unwrap().pull.unwrap();
+    assert_eq!((running.id, running.state), (1, PullState::Running));
+    assert_eq!(all_jobs(&*bench.store).await.len(), 1, "the job of the first page");
+    // The next tick finds it running.
+    let after = bench.store.schedule(&name()).await.unwrap().unwrap();
+    ticked(&bench, with_pull(&after)).await.unwrap();
+    assert_eq!(all_jobs(&*bench.store).await.len(), 1);
+    assert_eq!(bench.store.collection(&items).await.unwrap().unwrap().pull.unwrap().id, 1);
+    // A tick that came second pulls nothing even when nothing runs.
+    assert!(ticked(&bench, with_pull(&schedule)).await.is_err());
 }
 
 async fn a_schedule_is_kept_as_it_was_declared(bench: Bench) {
