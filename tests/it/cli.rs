@@ -205,6 +205,23 @@ fn the_manual_has_every_key_and_is_a_good_configuration_itself() {
 }
 
 #[test]
+fn a_profile_is_found_by_its_name_and_written_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |args: &[&str]| command(folder.path()).args(args).output().unwrap();
+    let listed = String::from_utf8(run(&["init", "--list", "-o", "name"]).stdout).unwrap();
+    assert!(listed.lines().count() >= 12 && listed.lines().any(|name| name == "github"), "{listed}");
+    let table = String::from_utf8(run(&["init", "--list"]).stdout).unwrap();
+    assert!(table.contains("GitHub REST API. Profile 1"), "{table}");
+    let args = ["init", "--provider", "gitlab"];
+    check(&run(&args), &args, 3, "tidegate init --list");
+    let args = ["init", "--provider", "github", "--provider", "slack"];
+    check(&run(&args), &args, 0, "name your credentials");
+    check(&run(&args), &args, 8, "nothing was written");
+    let args = ["check-config", "--without-secrets", "tidegate.toml"];
+    check(&run(&args), &args, 0, "is good");
+}
+
+#[test]
 fn a_run_is_fed_from_a_file_and_refused_lines_are_told_by_their_number() {
     let house = House::open();
     let lines = "{\"key\":\"a\",\"payload\":{\"id\":\"a\"}}\nnonsense\n{\"key\":\"b\",\"payload\":{\"id\":\"b\"}}\n";

@@ -1,9 +1,8 @@
 //! Every provider profile against a simulator that counts and refuses as its API says that it does.
 //!
-//! Three questions. With the numbers that the API publishes: is no call refused? And where it allows much less than the
-//! profile says, in its own way of refusing: does every job arrive in the end, with no attempt used up? The simulator's
-//! limits are written here by hand, from the same pages as the profiles. Are lists pulled to their end, as
-//! the API tells its pages?
+//! Three questions. With the numbers that the API publishes: is no call refused? Where it allows much less than the profile
+//! says, in its own way of refusing: does every job arrive in the end, with no attempt used up? Are lists pulled to their
+//! end, as the API tells its pages? What the APIs are stands in `providers/cases.rs`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,170 +13,19 @@ use tidegate::config::{self, LoadOptions};
 use tidegate::grpc::pb;
 use tidegate::grpc::pb::job_service_client::JobServiceClient;
 use tidegate::grpc::pb::record_service_client::RecordServiceClient;
-use tidegate::simulator::config::HeaderStyle;
 use tidegate::simulator::tokens::TokenRules;
 use tidegate::simulator::{ListRule, Report, Shape, Simulator, SimulatorConfig, SimulatorHandle};
 use tonic::transport::Channel;
 
 use crate::support::process::until;
 
+mod cases;
+
+use cases::{CASES, Case, LISTS};
+
 const PATIENCE: Duration = Duration::from_secs(90);
 /// What a stingy API allows.
 const STINGY: &str = "all=rolling:3/1s";
-
-/// Jobs of one operation; `{n}` in key and payload is the number of the job, `{m}` one of 0 to 3.
-struct Work {
-    operation: &'static str,
-    jobs: usize,
-    key: &'static str,
-    payload: &'static str,
-}
-
-const fn work(operation: &'static str, jobs: usize, key: &'static str, payload: &'static str) -> Work {
-    Work { operation, jobs, key, payload }
-}
-
-struct Case {
-    profile: &'static str,
-    /// As published. Empty: nothing is.
-    limits: &'static [&'static str],
-    status: u16,
-    headers: HeaderStyle,
-    /// What a refusal says, where that matters.
-    body: &'static str,
-    work: &'static [Work],
-    /// Jobs of each operation for a stingy API. Few where it does not say when to come back
-    /// (each refusal doubles the wait), or where refusals use up the day's quota.
-    stingy: usize,
-}
-
-const RECORD: &str = r#"{"id":"r{n}","n":1}"#;
-
-const CASES: [Case; 12] = [
-    Case {
-        profile: "apple-music",
-        limits: &[],
-        status: 429,
-        headers: HeaderStyle::RetryAfter,
-        body: "",
-        work: &[work("add_song", 12, "r{n}", "null")],
-        stingy: 20,
-    },
-    Case {
-        profile: "github",
-        limits: &[
-            "core=rolling:5000/1h",
-            "writes=rolling:80/60s@POST /repos/*",
-            "writes-hour=rolling:500/1h@POST /repos/*",
-            "at-once=concurrency:100",
-        ],
-        status: 403,
-        headers: HeaderStyle::XRatelimit,
-        body: "",
-        work: &[work("comment", 40, "o/r/issues/{n}", RECORD), work("get_repository", 150, "o/r{n}", "null")],
-        stingy: 4,
-    },
-    Case {
-        profile: "hubspot",
-        limits: &["burst=rolling:100/10s", "daily=fixed:250000/1d"],
-        status: 429,
-        headers: HeaderStyle::None,
-        body: "",
-        work: &[work("update_contact", 1_500, "r{n}", RECORD)],
-        stingy: 700,
-    },
-    Case {
-        profile: "jsonplaceholder",
-        limits: &["courtesy=rolling:10/1s"],
-        status: 429,
-        headers: HeaderStyle::RetryAfter,
-        body: "",
-        work: &[work("put_post", 25, "r{n}", RECORD)],
-        stingy: 20,
-    },
-    Case {
-        profile: "klaviyo",
-        limits: &[
-            "update-burst=fixed:75/1s@PATCH /api/profiles/*",
-            "update-steady=fixed:700/60s@PATCH /api/profiles/*",
-            "import-burst=fixed:10/1s@POST /api/profile-bulk-import-jobs",
-        ],
-        status: 429,
-        headers: HeaderStyle::RetryAfter,
-        body: "",
-        work: &[work("update_profile", 160, "r{n}", RECORD), work("import_profile", 100, "i{n}", RECORD)],
-        stingy: 20,
-    },
-    Case {
-        profile: "marketing",
-        limits: &["batch=rolling:50/1h@POST /users/batch", "single=rolling:3600/1h@PUT /users/*"],
-        status: 429,
-        headers: HeaderStyle::RetryAfter,
-        body: "",
-        // Full batches, and what is left goes singly.
-        work: &[work("update_user", 5_010, "r{n}", RECORD)],
-        stingy: 5_010,
-    },
-    Case {
-        profile: "shopify",
-        limits: &["bucket=bucket:40,2/1s"],
-        status: 429,
-        headers: HeaderStyle::RetryAfter,
-        body: "",
-        work: &[work("update_order", 48, "r{n}", RECORD)],
-        stingy: 20,
-    },
-    Case {
-        profile: "slack",
-        // How much a workspace may is not published.
-        limits: &["posts=rolling:100000/1h@POST /api/chat.postMessage"],
-        status: 429,
-        headers: HeaderStyle::RetryAfter,
-        body: "",
-        work: &[work("post_message", 16, "c{m}", r#"{"id":"c{m}","text":"{n}"}"#)],
-        stingy: 20,
-    },
-    Case {
-        profile: "spotify",
-        limits: &[],
-        status: 429,
-        headers: HeaderStyle::RetryAfter,
-        body: "",
-        work: &[work("remove_track", 600, "r{n}", "null")],
-        stingy: 600,
-    },
-    Case {
-        profile: "stripe",
-        limits: &["global=rolling:100/1s", "update=rolling:25/1s@POST /v1/customers/*"],
-        status: 429,
-        headers: HeaderStyle::None,
-        body: "",
-        work: &[work("update_customer", 60, "cus_{n}", r#"{"email":"e{n}@example.com","name":"N"}"#)],
-        stingy: 8,
-    },
-    Case {
-        profile: "tidal",
-        limits: &[],
-        status: 429,
-        headers: HeaderStyle::RetryAfter,
-        body: "",
-        work: &[work("add_tracks", 12, "r{n}", RECORD)],
-        stingy: 20,
-    },
-    Case {
-        profile: "youtube",
-        limits: &["units=fixed:10000/1d", "searches=fixed:100/1d@GET /youtube/v3/search"],
-        status: 403,
-        headers: HeaderStyle::RetryAfter,
-        body: r#"{"error":{"errors":[{"reason":"rateLimitExceeded"}],"code":403}}"#,
-        work: &[
-            work("delete_playlist_item", 20, "r{n}", "null"),
-            work("list_playlist_items", 20, "p{n}", "null"),
-            work("search", 10, "s{n}", "null"),
-        ],
-        stingy: 4,
-    },
-];
 
 /// A profile whose API is on this machine, and whose secrets are files in the folder.
 fn adapted(text: &str, base_url: &str, folder: &Path) -> String {
@@ -378,21 +226,6 @@ async fn no_profile_is_refused_by_an_api_that_keeps_to_what_it_publishes() {
 
 /// Items of a list that is pulled.
 const ITEMS: usize = 600;
-
-/// Lists of profiles as their APIs tell them: operation, path and way, then items, cursor, parameters of place and size.
-const LISTS: [(&str, &str, [&str; 4]); 7] = [
-    ("apple-music/list_library_songs", "/v1/me/library/songs=offset", ["/data", "/next", "offset", "limit"]),
-    ("github/list_repositories", "/user/repos=link", ["", "/next", "page", "per_page"]),
-    ("hubspot/list_contacts", "/crm/v3/objects/contacts=cursor", ["/results", "/paging/next/after", "after", "limit"]),
-    ("jsonplaceholder/list_posts", "/posts=page", ["", "/next", "_page", "_limit"]),
-    ("shopify/list_orders", "/admin/api/2026-10/orders.json=link", ["/orders", "/next", "page_info", "limit"]),
-    (
-        "slack/list_channels",
-        "/api/conversations.list=cursor",
-        ["/channels", "/response_metadata/next_cursor", "cursor", "limit"],
-    ),
-    ("spotify/list_saved_tracks", "/v1/me/tracks=offset", ["/items", "/next", "offset", "limit"]),
-];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_list_of_a_profile_is_pulled_whole() {
