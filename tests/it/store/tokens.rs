@@ -100,7 +100,7 @@ async fn sqlite_takes_the_table_of_tokens_after_later_schemas() {
         sqlx::query(statement).execute(&mut db).await.unwrap();
     }
     let later = sqlx::query_scalar::<_, i64>("select max(version) from _sqlx_migrations");
-    assert_eq!(later.fetch_one(&mut db).await.unwrap(), 10);
+    assert!(later.fetch_one(&mut db).await.unwrap() > 6);
     db.close().await.unwrap();
     holds_its_promises(Arc::new(open(folder.path()).await.unwrap())).await;
 }
@@ -114,6 +114,6 @@ async fn postgres_takes_the_table_of_tokens_after_later_schemas() {
         sqlx::query(statement).execute(&mut db).await.unwrap();
     }
     let later = sqlx::query_scalar::<_, i64>("select max(version) from _sqlx_migrations");
-    assert_eq!(later.fetch_one(&mut db).await.unwrap(), 10);
+    assert!(later.fetch_one(&mut db).await.unwrap() > 6);
     holds_its_promises(Arc::new(database.open().await)).await;
 }
