@@ -10,7 +10,9 @@ use crate::readme::{Ran, run};
 /// The example's hour.
 const HOUR_US: i64 = 20_000_000;
 const LIMITS: [(&str, usize); 2] = [("batch", 50), ("single", 3_600)];
-const USED_MIN: f64 = 0.99;
+/// On a quiet machine 99 % and more are used (what it was is printed). One that other tests keep busy loses moments, and a
+/// second is 5 % of this hour. The figure for long windows is `saturation.rs`'s.
+const USED_MIN: f64 = 0.95;
 /// Jobs of the run.
 const EVERYBODY: usize = 70_000;
 
