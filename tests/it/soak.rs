@@ -4,7 +4,8 @@
 //! and dropped, and what is kept for a day (jobs, dead letters, events, runs, flows, idempotency keys) is kept for a
 //! minute. On SQLite it is the daemon's clock. On PostgreSQL it is the database's, which a daemon takes over when it
 //! starts: so it is started again each day. Ended calls are kept by the steady clock, which on SQLite nobody can set: for
-//! a minute too, by configuration. Not scaled: PostgreSQL's own vacuum, which sees the real minutes.
+//! a minute too, by configuration. PostgreSQL's vacuum looks each second in place of each minute, the least it can be set
+//! to: at its own pace it would come once in a scaled day, and once is when the tables are largest.
 //!
 //! A day is over after so many jobs, which come at 200 a second: a minute, or more where the machine does something else
 //! as well, so that each day holds the same. `TIDEGATE_SOAK_MINUTES` is how many there are; without it a short form shows
@@ -134,6 +135,7 @@ async fn days_of_steady_load_do_not_make_postgres_grow() {
     let Some(library) = libfaketime() else { return left_out("the soak, as libfaketime is not installed") };
     let (folder, redis) = (tempfile::tempdir().unwrap(), RedisServer::start().await);
     let (database, provider) = (Postgres::with_a_clock(library), provider().await);
+    database.set("autovacuum_naptime", "1s").await;
     let place = Place::shared(folder.path(), "d1", database.url(), &redis.url(), &declaration(&provider.base_url));
     let mut days = std::collections::BTreeSet::new();
     let measure = async |daemon: &Daemon| {

@@ -85,6 +85,13 @@ impl Postgres {
     pub async fn connect(&self) -> PgConnection {
         PgConnection::connect(&self.url).await.unwrap()
     }
+
+    /// Changes a setting of the running server, for good.
+    pub async fn set(&self, name: &str, value: &str) {
+        let mut conn = self.connect().await;
+        run(&mut conn, format!("alter system set {name} = '{value}'")).await;
+        run(&mut conn, "select pg_reload_conf()".to_owned()).await;
+    }
 }
 
 impl Drop for Postgres {
