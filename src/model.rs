@@ -15,6 +15,7 @@ pub mod flow;
 pub mod id;
 pub mod invalidation;
 pub mod job;
+pub mod limit_headers;
 pub mod name;
 pub mod pages;
 pub mod provider;
