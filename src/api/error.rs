@@ -235,7 +235,9 @@ impl From<Refusal> for Error {
             Refusal::StaleRecord { collection, id, current, .. } => Error::new(Code::Aborted, "STALE_VERSION", message)
                 .about("record", format_args!("{collection}/{id}"))
                 .with("version", current.to_string()),
-            Refusal::Repeated(name) => Error::new(Code::AlreadyExists, "WEBHOOK_REPEATED", message).about("webhook", name),
+            Refusal::Repeated(name) => {
+                Error::new(Code::AlreadyExists, "WEBHOOK_REPEATED", message).about("webhook", name)
+            }
             Refusal::NoSchedule(name) => Error::not_found("schedule", name),
             Refusal::StaleSchedule { name, current, .. } => Error::new(Code::Aborted, "STALE_ETAG", message)
                 .about("schedule", name)

@@ -99,7 +99,13 @@ impl Api {
         Ok(self.write_op(collection, id, Some(document), spec.expect))
     }
 
-    pub(super) fn write_op(&self, of: &Arc<Collection>, id: Key, document: Option<Checked>, expect: Option<i64>) -> RecordOp {
+    pub(super) fn write_op(
+        &self,
+        of: &Arc<Collection>,
+        id: Key,
+        document: Option<Checked>,
+        expect: Option<i64>,
+    ) -> RecordOp {
         let push = self.engine().push_rule(of);
         RecordOp::Write(RecordWrite {
             collection: of.name.clone(),

@@ -4,13 +4,13 @@
 
 use std::time::Duration;
 
+use super::DeclaredProvider;
 use super::problem::{At, Found, Problem};
 use super::reader::{Reader, Unfit, unknown};
 use super::rules;
 use super::schedules::{labels, named, pull};
 use super::tree::{self, Entry, Node};
 use super::values::{self, expected};
-use super::DeclaredProvider;
 use crate::model::collection::Collection;
 use crate::model::flow::Class;
 use crate::model::job::PAYLOAD_BYTES_MAX;
@@ -54,7 +54,8 @@ pub fn check_targets(
     for Webhook { name, starts, .. } in webhooks {
         match starts {
             Starts::Pull(spec) if !collections.iter().any(|c| c.name == spec.collection && c.pull.is_some()) => {
-                let said = format!("webhook {name} pulls {}, which no collection with a pull is named", spec.collection);
+                let said =
+                    format!("webhook {name} pulls {}, which no collection with a pull is named", spec.collection);
                 add(Problem::new(said).help(format!("declare [collections.{}.pull]", spec.collection)));
             }
             Starts::Record(rule) if !collections.iter().any(|c| c.name == rule.collection) => {

@@ -13,7 +13,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::family::{
-    Bounded, Build, ByActor, ByCause, ByLimit, ByOperation, ByOutcome, ByProvider, ByState, ByStatus, ByWebhook, HttpCall, RpcCall,
+    Bounded, Build, ByActor, ByCause, ByLimit, ByOperation, ByOutcome, ByProvider, ByState, ByStatus, ByWebhook,
+    HttpCall, RpcCall,
 };
 
 /// Seconds of a call on the wire: the buckets of OpenTelemetry's HTTP conventions.

@@ -27,7 +27,9 @@ pub(super) struct Signed {
 pub(super) enum Refused {
     #[error("expected a signature of this message by one of the webhook's secrets")]
     Signature,
-    #[error("expected a time within the webhook's tolerance; it was signed too long ago, or its clock is ahead of ours")]
+    #[error(
+        "expected a time within the webhook's tolerance; it was signed too long ago, or its clock is ahead of ours"
+    )]
     Time,
 }
 

@@ -372,11 +372,8 @@ impl Work<'_> {
                 self.trip.write(query, &[old.as_str().into()]);
             }
         }
-        let log = [
-            (sql::PRUNE_CALLS, calls_before),
-            (sql::PRUNE_EVENTS, events_before),
-            (sql::PRUNE_DELIVERIES, self.now),
-        ];
+        let log =
+            [(sql::PRUNE_CALLS, calls_before), (sql::PRUNE_EVENTS, events_before), (sql::PRUNE_DELIVERIES, self.now)];
         for (query, before) in log {
             self.trip.write(query, &[before.0.into(), limit.into()]);
             pruned += self.trip.flush().await?;
