@@ -119,9 +119,12 @@ impl App {
             ..grpc::server::Limits::default()
         };
         let (ask_reload, reloads) = api::reload::channel();
+        let webhooks = api::webhooks::Webhooks::default();
+        webhooks.replace(api::webhooks::arm(&config.webhooks, &clock).map_err(StartError::Shared)?);
         let api_options = api::Options {
             payload_bytes_max: config.server.payload_bytes_max,
             reload: Some(ask_reload),
+            webhooks: webhooks.clone(),
             ..api::Options::default()
         };
         let api = Api::new(handle.clone(), api_options);
@@ -130,7 +133,7 @@ impl App {
             http: web.local_addr().ok(),
             edges: CancellationToken::new(),
             grace: config.engine.grace,
-            reload: Reload::new(handle.clone(), options, config),
+            reload: Reload::new(handle.clone(), webhooks, options, config),
             handle,
         };
         app.reload.answer_from(reloads);

@@ -13,6 +13,7 @@ use crate::model::collection::Collection;
 use crate::model::name::ScheduleName;
 use crate::model::provider::{Provider, SecretRef};
 use crate::model::schedule::Spec;
+use crate::model::webhook::Webhook;
 
 mod auth;
 mod collection;
@@ -32,6 +33,7 @@ mod server;
 mod tree;
 mod values;
 mod warnings;
+mod webhooks;
 
 pub use load::{LoadOptions, Loaded, SecretCheck, load};
 pub use problem::{Problem, Problems};
@@ -56,6 +58,7 @@ pub struct Config {
     pub providers: Vec<DeclaredProvider>,
     pub collections: Vec<Collection>,
     pub schedules: Vec<DeclaredSchedule>,
+    pub webhooks: Vec<Webhook>,
 }
 
 /// A schedule of a file.

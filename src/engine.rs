@@ -39,6 +39,7 @@ pub mod spread;
 pub mod status;
 pub mod supervisor;
 pub mod sweeper;
+pub mod webhooks;
 pub mod writer;
 
 pub use handle::{EngineError, Handle};

@@ -26,3 +26,4 @@ pub mod shard;
 pub mod state;
 pub mod verdict;
 pub mod walk;
+pub mod webhook;

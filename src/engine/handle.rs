@@ -132,11 +132,16 @@ impl Handle {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
-        // In a store that one process owns an account is one part, whatever is declared.
-        if self.0.parts.owned.is_shared() {
-            self.0.spread.place(&mut jobs, &self.0.registry);
-        }
+        self.place(&mut jobs);
         self.writer().enqueue(jobs).await
+    }
+
+    /// Puts jobs into the parts of their accounts. In a store that one process owns an account is one part, whatever is
+    /// declared.
+    pub(super) fn place(&self, jobs: &mut [NewJob]) {
+        if self.0.parts.owned.is_shared() {
+            self.0.spread.place(jobs, &self.0.registry);
+        }
     }
 
     /// Applies one change durably and wakes whom it concerns.

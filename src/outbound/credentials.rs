@@ -23,7 +23,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 enum Source {
     None,
-    Secret(Arc<Watched>),
+    Secret(Arc<Watched<Credential>>),
     Token(Arc<TokenSource>),
 }
 

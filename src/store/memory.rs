@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use super::packer::Packer;
 use super::records::rules::counting;
 use super::rules::{self, Core, Stand};
-use super::schedules::{counting_pulls, wished_pulls};
+use super::schedules::{counting_records, wished_records};
 use super::tokens::TokenKey;
 use super::{
     AppliedProvider, Batch, CallPage, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose,
@@ -109,6 +109,8 @@ struct World {
     tokens: BTreeMap<TokenKey, tokens::TokenRow>,
     steady_floor: Timestamp,
     records: records::Book,
+    /// Messages of webhooks, and until when they are remembered.
+    deliveries: BTreeMap<[u8; 32], Timestamp>,
     last_seq: i64,
     last_flow: i64,
     last_run: i64,
@@ -132,7 +134,7 @@ impl World {
         for call in &batch.finishes {
             done.finishes.push(work.finish(call));
         }
-        let wished = wished_pulls(&batch.changes);
+        let wished = wished_records(&batch.changes);
         for change in batch.changes {
             work.packer.section();
             done.changes.push(work.change(change));
@@ -141,7 +143,7 @@ impl World {
         let asked = batch.enqueues.len();
         let pages = counting(batch.pages, &batch.finishes, &done.finishes);
         let records_asked = batch.records.len();
-        batch.records.extend(counting_pulls(wished, &done.changes));
+        batch.records.extend(counting_records(wished, &done.changes));
         let sheet = work.records(pages, batch.records, &mut batch.enqueues);
         for job in batch.enqueues {
             done.enqueues.push(work.enqueue(job));

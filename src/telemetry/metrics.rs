@@ -13,7 +13,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::family::{
-    Bounded, Build, ByActor, ByCause, ByLimit, ByOperation, ByOutcome, ByProvider, ByState, ByStatus, HttpCall, RpcCall,
+    Bounded, Build, ByActor, ByCause, ByLimit, ByOperation, ByOutcome, ByProvider, ByState, ByStatus, ByWebhook,
+    HttpCall, RpcCall,
 };
 
 /// Seconds of a call on the wire: the buckets of OpenTelemetry's HTTP conventions.
@@ -48,6 +49,7 @@ pub(super) struct Inner {
     throttled: Counters<ByLimit>,
     wait_seconds: Seconds<ByCause>,
     actor_restarts: Counters<ByActor>,
+    webhooks: Counters<ByWebhook>,
     job_wait: Histograms<ByOperation>,
     job_total: Histograms<ByOperation>,
     batch_records: Histograms<ByOperation>,
@@ -88,6 +90,7 @@ impl Metrics {
             throttled: Bounded::default(),
             wait_seconds: Bounded::default(),
             actor_restarts: Bounded::default(),
+            webhooks: Bounded::default(),
             job_wait: Bounded::with_constructor(|| Histogram::new(WAIT_SECONDS)),
             job_total: Bounded::with_constructor(|| Histogram::new(WAIT_SECONDS)),
             batch_records: Bounded::with_constructor(|| Histogram::new(RECORDS)),
@@ -190,6 +193,11 @@ impl Metrics {
         self.inner.store_commit.observe(time.as_secs_f64());
     }
 
+    /// One message that came to a webhook. `outcome`: `accepted`, `not_wanted`, `repeated`, or the reason in lower case.
+    pub fn webhook(&self, webhook: &str, outcome: &str) {
+        self.inner.webhooks.with(&ByWebhook::of(webhook, outcome), Counter::inc);
+    }
+
     /// One restart of a supervised task.
     pub fn actor_restarted(&self, actor: &str) {
         self.inner.actor_restarts.with(&ByActor::of(actor), Counter::inc);
@@ -207,6 +215,7 @@ impl Inner {
         let help = "Seconds that ready work of a provider was held, by cause";
         to.register("tidegate_wait_seconds", help, self.wait_seconds.share());
         to.register("tidegate_actor_restarts", "Restarts of supervised tasks", self.actor_restarts.share());
+        to.register("tidegate_webhooks", "Messages that webhooks brought, by outcome", self.webhooks.share());
         let help = "Seconds from a job's due time to the start of its first call";
         to.register("tidegate_job_wait_seconds", help, self.job_wait.share());
         to.register(

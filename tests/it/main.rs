@@ -37,3 +37,4 @@ mod torture;
 mod torture_clock;
 mod torture_limits;
 mod traces;
+mod webhooks;

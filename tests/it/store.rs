@@ -44,3 +44,4 @@ mod silence;
 mod sqlite;
 mod states;
 mod tokens;
+mod webhooks;

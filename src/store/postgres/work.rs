@@ -26,7 +26,7 @@ use crate::store::packer::Packer;
 use crate::store::records::rules::counting;
 use crate::store::records::shelf::{self, Shelf, names};
 use crate::store::rules::{Core, Stand};
-use crate::store::schedules::{counting_pulls, wished_pulls};
+use crate::store::schedules::{counting_records, wished_records};
 use crate::store::{Batch, Committed, RecordOp};
 
 pub(super) type Step<T> = Result<T, Trouble>;
@@ -89,10 +89,10 @@ impl<'a> Work<'a> {
 
     async fn apply_parts(mut self, batch: &Batch) -> Step<Worked> {
         // First: whoever holds jobs must not wait for a collection.
-        let wished = wished_pulls(&batch.changes);
-        let pulls: Vec<RecordOp> = wished.iter().map(|(_, op)| op.clone()).collect();
+        let wished = wished_records(&batch.changes);
+        let beside: Vec<RecordOp> = wished.iter().map(|(_, op)| op.clone()).collect();
         let mut names = names(&batch.pages, &batch.records);
-        names.extend(shelf::names(&[], &pulls));
+        names.extend(shelf::names(&[], &beside));
         let sets = if names.is_empty() { Vec::new() } else { self.sets(&names).await? };
         let mut done = Committed { finishes: self.finish_all(&batch.finishes).await?, ..Committed::default() };
         for change in &batch.changes {
@@ -102,7 +102,7 @@ impl<'a> Work<'a> {
         self.packer.section();
         let pages = counting(batch.pages.clone(), &batch.finishes, &done.finishes);
         let mut records = batch.records.clone();
-        records.extend(counting_pulls(wished, &done.changes));
+        records.extend(counting_records(wished, &done.changes));
         match self.records(sets, pages, records).await? {
             None => done.enqueues = self.enqueue_all(&batch.enqueues).await?,
             Some(mut sheet) => {

@@ -13,14 +13,14 @@ use super::trip::Trip;
 use super::{row, sql};
 use crate::clock::Timestamp;
 use crate::model::event::{Event, What};
-use crate::model::flow::{Class, Flow, FlowCounts};
+use crate::model::flow::{Class, Flow, FlowCounts, FlowKey};
 use crate::model::id::{CallId, FlowId};
 use crate::model::name::{OperationName, ProviderName};
 use crate::model::run::{Run, RunState};
 use crate::store::packer::Packer;
 use crate::store::records::rules::{Sheet, counting};
 use crate::store::rules::{self, Core, Stand};
-use crate::store::schedules::{counting_pulls, wished_pulls};
+use crate::store::schedules::{counting_records, wished_records};
 use crate::store::{Batch, Committed, Error, Tally};
 
 pub(super) struct Work<'a> {
@@ -31,6 +31,8 @@ pub(super) struct Work<'a> {
     pub numbers: Numbers,
     /// Working copies; those in `touched` are written back.
     pub flows: BTreeMap<FlowId, Flow>,
+    /// Those that this commit makes: the database has none of them before its end.
+    pub flows_made: HashMap<FlowKey, FlowId>,
     pub touched: BTreeSet<FlowId>,
     pub tallies: BTreeMap<(ProviderName, OperationName), FlowCounts>,
     pub runs: BTreeMap<i64, Run>,
@@ -90,6 +92,7 @@ impl<'a> Work<'a> {
             steady_floor: desk.steady_floor.max(batch.steady),
             packer: Packer::default(),
             flows: BTreeMap::new(),
+            flows_made: HashMap::new(),
             touched: BTreeSet::new(),
             tallies: BTreeMap::new(),
             runs: BTreeMap::new(),
@@ -115,7 +118,7 @@ impl<'a> Work<'a> {
         // What began or was settled moves the floor of the steady line; the rest need not pay for writing it down.
         self.save_numbers = !batch.begins.is_empty() || !batch.finishes.is_empty();
         done.finishes = self.finish_all(&batch.finishes).await?;
-        let wished = wished_pulls(&batch.changes);
+        let wished = wished_records(&batch.changes);
         for change in batch.changes {
             self.packer.section();
             done.changes.push(self.change(change).await?);
@@ -124,7 +127,7 @@ impl<'a> Work<'a> {
         let pages = counting(batch.pages, &batch.finishes, &done.finishes);
         let records_asked = batch.records.len();
         let mut records = batch.records;
-        records.extend(counting_pulls(wished, &done.changes));
+        records.extend(counting_records(wished, &done.changes));
         let sheet = self.records(pages, records).await?;
         let mut enqueues = batch.enqueues;
         let asked = enqueues.len();
