@@ -38,7 +38,9 @@ async fn the_dead_are_replaced_and_who_joins_or_leaves_pauses_nobody() {
     let taken_over = seen.longest_pause(killed_at, to);
     let joined = seen.longest_pause(joining_at, leaving_at);
     let left = seen.longest_pause(leaving_at, to);
-    eprintln!("longest pauses of an account with work: {taken_over:?} after a death, {joined:?} when one joined, {left:?} when one left");
+    eprintln!(
+        "longest pauses of an account with work: {taken_over:?} after a death, {joined:?} when one joined, {left:?} when one left"
+    );
     seen.is_in_order();
     assert!(taken_over < TAKEN_OVER_MAX, "{taken_over:?} after a death");
     assert!(joined < HANDED_OVER_MAX, "{joined:?} when a daemon joined");
