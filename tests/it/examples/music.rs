@@ -13,8 +13,12 @@ const TRACKS: usize = 10_000;
 /// Those that no service takes out.
 const GONE: usize = 5;
 /// Service, calls, and in how many microseconds.
-const LIMITS: [(&str, usize, i64); 4] =
-    [("spotify", 100, 5_000_000), ("apple", 1_000, 300_000_000), ("youtube", 100, 5_000_000), ("tidal", 200, 5_000_000)];
+const LIMITS: [(&str, usize, i64); 4] = [
+    ("spotify", 100, 5_000_000),
+    ("apple", 1_000, 300_000_000),
+    ("youtube", 100, 5_000_000),
+    ("tidal", 200, 5_000_000),
+];
 /// A call that was on the wire when the daemon was killed had arrived so long before, or arrived so long after: its answer
 /// takes half a second at most, its recording a moment.
 const ON_THE_WIRE_US: (i64, i64) = (1_500_000, 500_000);
