@@ -32,6 +32,7 @@ pub mod runs;
 pub mod schedules;
 pub mod undo;
 pub mod watch;
+pub mod webhooks;
 
 pub use error::{Code, Error, Result};
 
@@ -44,11 +45,18 @@ pub struct Options {
     pub version: &'static str,
     /// Whom to ask for a reload; `None`: there is nothing to reload.
     pub reload: Option<tokio::sync::mpsc::Sender<reload::Reload>>,
+    /// Webhooks that come in. Shared with whoever puts others in force.
+    pub webhooks: webhooks::Webhooks,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { payload_bytes_max: PAYLOAD_BYTES_MAX, version: env!("CARGO_PKG_VERSION"), reload: None }
+        Options {
+            payload_bytes_max: PAYLOAD_BYTES_MAX,
+            version: env!("CARGO_PKG_VERSION"),
+            reload: None,
+            webhooks: webhooks::Webhooks::default(),
+        }
     }
 }
 

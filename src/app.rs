@@ -104,6 +104,7 @@ impl App {
                 calls: config.retention.calls,
             },
             collections: engine::collections::Collections::new(config.collections.iter().cloned()),
+            subscriptions: engine::subscriptions::Subscriptions::new(config.notify.clone()),
             cluster,
         };
         // Addresses first: a port that is taken should be known before calls leave.
@@ -119,9 +120,12 @@ impl App {
             ..grpc::server::Limits::default()
         };
         let (ask_reload, reloads) = api::reload::channel();
+        let webhooks = api::webhooks::Webhooks::default();
+        webhooks.replace(api::webhooks::arm(&config.webhooks, &clock).map_err(StartError::Shared)?);
         let api_options = api::Options {
             payload_bytes_max: config.server.payload_bytes_max,
             reload: Some(ask_reload),
+            webhooks: webhooks.clone(),
             ..api::Options::default()
         };
         let api = Api::new(handle.clone(), api_options);
@@ -130,7 +134,7 @@ impl App {
             http: web.local_addr().ok(),
             edges: CancellationToken::new(),
             grace: config.engine.grace,
-            reload: Reload::new(handle.clone(), options, config),
+            reload: Reload::new(handle.clone(), webhooks, options, config),
             handle,
         };
         app.reload.answer_from(reloads);

@@ -11,8 +11,10 @@ use std::time::Duration;
 
 use crate::model::collection::Collection;
 use crate::model::name::ScheduleName;
+use crate::model::notify::Subscription;
 use crate::model::provider::{Provider, SecretRef};
 use crate::model::schedule::Spec;
+use crate::model::webhook::Webhook;
 
 mod auth;
 mod collection;
@@ -21,6 +23,7 @@ mod file;
 mod limit_headers;
 mod limits;
 mod load;
+mod notify;
 mod operation;
 mod pages;
 mod problem;
@@ -33,6 +36,7 @@ mod server;
 mod tree;
 mod values;
 mod warnings;
+mod webhooks;
 
 pub use load::{LoadOptions, Loaded, SecretCheck, load};
 pub use problem::{Problem, Problems};
@@ -57,6 +61,9 @@ pub struct Config {
     pub providers: Vec<DeclaredProvider>,
     pub collections: Vec<Collection>,
     pub schedules: Vec<DeclaredSchedule>,
+    pub webhooks: Vec<Webhook>,
+    /// Their providers are among `providers`.
+    pub notify: Vec<Subscription>,
 }
 
 /// A schedule of a file.

@@ -1,4 +1,4 @@
-//! The HTTP face: REST, health, readiness, metrics. Plain HTTP/1 on its own listener.
+//! The HTTP face: REST, webhooks, health, readiness, metrics. Plain HTTP/1 on its own listener.
 //!
 //! `/healthz` says that the process runs, `/readyz` that it can do its work, `/metrics` how it does it. Must never
 //! know: the engine's inside, SQL, proto types. Next: `http/rest.rs`, `http/metrics.rs`, `http/server.rs`.
@@ -17,6 +17,7 @@ use crate::telemetry::Metrics;
 mod metrics;
 mod rest;
 mod server;
+mod webhooks;
 
 pub use server::{Bounds, serve};
 
@@ -33,7 +34,8 @@ pub fn router(api: Api, metrics: Metrics, methods: Transcoder) -> Router {
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics::scrape))
-        .with_state(Shared { api, metrics })
+        .with_state(Shared { api: api.clone(), metrics })
+        .merge(webhooks::router(api))
         .merge(rest::router(methods))
 }
 

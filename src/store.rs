@@ -18,7 +18,7 @@ use crate::model::filter::Filter;
 use crate::model::flow::{Flow, FlowCounts};
 use crate::model::id::{CallId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job, Labels};
-use crate::model::name::{CollectionName, Key, OperationName, ProviderName, ScheduleName};
+use crate::model::name::{CollectionName, Key, OperationName, ProviderName, ScheduleName, WebhookName};
 use crate::model::run::Run;
 use crate::model::schedule::Schedule;
 use crate::model::state::State;
@@ -29,6 +29,7 @@ mod filter;
 mod info;
 pub mod leases;
 pub mod memory;
+mod notices;
 mod packed;
 mod packer;
 pub mod postgres;
@@ -43,7 +44,7 @@ pub mod tokens;
 pub use batch::{
     Accepted, Again, Batch, Begin, Begun, BegunCall, Committed, Enqueued, FinishCall, Finished, JobOutcome, Next, Take,
 };
-pub use change::{AppliedProvider, Change, Changed, Decision, JobNow};
+pub use change::{AppliedProvider, Change, Changed, Decision, Delivery, JobNow};
 pub use info::{Notice, StoreInfo, Touched, Whose};
 pub use records::{PageEnd, PageWhat, RecordDone, RecordOp, RecordPage, RecordWrite, Records, StartPull, Written};
 pub use schedules::{Apply, ScheduleChange, Start, Tick};
@@ -95,6 +96,8 @@ pub enum Refusal {
     /// Somebody else ticked or changed it first.
     #[error("schedule {0} has moved on")]
     ScheduleMoved(ScheduleName),
+    #[error("webhook {0} has brought this message before")]
+    Repeated(WebhookName),
 }
 
 /// A failure of the store itself. The batch did not happen.

@@ -44,12 +44,14 @@ pub enum Code {
     Unavailable,
     /// Not built.
     Unimplemented,
+    /// It does not come from whom it says.
+    Unauthenticated,
     /// Our fault.
     Internal,
 }
 
 /// The one table: code, number in google.rpc.Code, HTTP status.
-pub const CODES: [(Code, i32, u16); 11] = [
+pub const CODES: [(Code, i32, u16); 12] = [
     (Code::InvalidArgument, 3, 400),
     (Code::DeadlineExceeded, 4, 504),
     (Code::NotFound, 5, 404),
@@ -61,6 +63,7 @@ pub const CODES: [(Code, i32, u16); 11] = [
     (Code::Unimplemented, 12, 501),
     (Code::Internal, 13, 500),
     (Code::Unavailable, 14, 503),
+    (Code::Unauthenticated, 16, 401),
 ];
 
 impl Code {
@@ -162,6 +165,7 @@ impl Error {
             "run" => "NO_SUCH_RUN",
             "provider" => "NO_SUCH_PROVIDER",
             "schedule" => "NO_SUCH_SCHEDULE",
+            "webhook" => "NO_SUCH_WEBHOOK",
             _ => "NOT_FOUND",
         };
         Error::new(Code::NotFound, reason, format!("no {kind} {name}")).about(kind, name)
@@ -231,6 +235,9 @@ impl From<Refusal> for Error {
             Refusal::StaleRecord { collection, id, current, .. } => Error::new(Code::Aborted, "STALE_VERSION", message)
                 .about("record", format_args!("{collection}/{id}"))
                 .with("version", current.to_string()),
+            Refusal::Repeated(name) => {
+                Error::new(Code::AlreadyExists, "WEBHOOK_REPEATED", message).about("webhook", name)
+            }
             Refusal::NoSchedule(name) => Error::not_found("schedule", name),
             Refusal::StaleSchedule { name, current, .. } => Error::new(Code::Aborted, "STALE_ETAG", message)
                 .about("schedule", name)

@@ -99,7 +99,13 @@ impl Api {
         Ok(self.write_op(collection, id, Some(document), spec.expect))
     }
 
-    fn write_op(&self, of: &Arc<Collection>, id: Key, document: Option<Checked>, expect: Option<i64>) -> RecordOp {
+    pub(super) fn write_op(
+        &self,
+        of: &Arc<Collection>,
+        id: Key,
+        document: Option<Checked>,
+        expect: Option<i64>,
+    ) -> RecordOp {
         let push = self.engine().push_rule(of);
         RecordOp::Write(RecordWrite {
             collection: of.name.clone(),
@@ -231,7 +237,7 @@ fn check_version(expect: Option<i64>) -> Result<()> {
 }
 
 /// The document, or every violation with the JSON pointer as its field.
-fn check(collection: &Collection, data: String) -> Result<Checked> {
+pub(super) fn check(collection: &Collection, data: impl Into<Arc<str>>) -> Result<Checked> {
     collection.check(data).map_err(|wrong| {
         let violation = |wrong: crate::model::collection::Wrong| Violation {
             field: format!("data{}", wrong.pointer),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::api;
+use crate::api::webhooks::{Webhooks, arm};
 use crate::config::{self, Config, LoadOptions};
 use crate::engine::supervisor::BEAT_EVERY;
 use crate::engine::{EngineError, Handle};
@@ -18,6 +19,7 @@ pub struct Reload(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     handle: Handle,
+    webhooks: Webhooks,
     options: LoadOptions,
     current: Mutex<Config>,
 }
@@ -39,6 +41,7 @@ impl Reloaded {
 fn told(error: ReloadError) -> Vec<String> {
     match error {
         ReloadError::Config(problems) => problems.iter().map(ToString::to_string).collect(),
+        ReloadError::Secret(said) => vec![said],
         ReloadError::Apply(e) => vec![e.to_string()],
     }
 }
@@ -49,12 +52,14 @@ pub enum ReloadError {
     #[error("{0}")]
     Config(config::Problems),
     #[error("{0}")]
+    Secret(String),
+    #[error("{0}")]
     Apply(#[from] EngineError),
 }
 
 impl Reload {
-    pub fn new(handle: Handle, options: LoadOptions, current: Config) -> Self {
-        Reload(Arc::new(Inner { handle, options, current: Mutex::new(current) }))
+    pub fn new(handle: Handle, webhooks: Webhooks, options: LoadOptions, current: Config) -> Self {
+        Reload(Arc::new(Inner { handle, webhooks, options, current: Mutex::new(current) }))
     }
 
     /// Does what the edges ask for, one reload after the other, until the daemon stops.
@@ -91,10 +96,16 @@ impl Reload {
         for d in &changed {
             handle.try_connect(&d.provider)?;
         }
+        let armed = arm(&fresh.webhooks, handle.clock()).map_err(ReloadError::Secret)?;
         for d in changed {
             let actor = format!("file {}", d.origin);
             let revision = handle.apply_provider(d.provider.clone(), d.source.clone(), None, &actor).await?;
             done.changes.push(format!("provider {} is at revision {revision}", d.provider.name));
+        }
+        if current.notify != fresh.notify {
+            // Between those that are to send from now on and those that are to send no more.
+            handle.subscriptions().replace(fresh.notify.clone());
+            done.changes.push(format!("{} subscriptions are declared", fresh.notify.len()));
         }
         let kept: BTreeSet<_> = fresh.providers.iter().map(|d| d.provider.name.clone()).collect();
         for gone in current.providers.iter().filter(|d| !kept.contains(&d.provider.name)) {
@@ -111,6 +122,10 @@ impl Reload {
         if text(&current) != text(&fresh) {
             handle.collections().replace(fresh.collections.iter().cloned());
             done.changes.push(format!("{} collections are declared", fresh.collections.len()));
+        }
+        self.0.webhooks.replace(armed);
+        if current.webhooks != fresh.webhooks {
+            done.changes.push(format!("{} webhooks are declared", fresh.webhooks.len()));
         }
         for schedule in fresh.schedules.iter().filter(|s| !current.schedules.contains(s)) {
             if super::declare_schedule(handle, schedule).await? {

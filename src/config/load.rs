@@ -9,11 +9,12 @@ use std::sync::Arc;
 use super::collection;
 use super::explain;
 use super::file;
+use super::notify;
 use super::problem::{At, Found, Problem, Problems, Source};
 use super::reader::Reader;
 use super::tree::{self, Entry, Table, Value};
 use super::values;
-use super::{Address, Config, DEFAULT_TOML, DeclaredProvider, Limiter, Store, provider, schedules, server};
+use super::{Address, Config, DEFAULT_TOML, DeclaredProvider, Limiter, Store, provider, schedules, server, webhooks};
 use crate::model::provider::{Auth, SecretRef};
 
 /// Variables that are settings begin so; the rest of the name are the keys, with two underlines between.
@@ -217,11 +218,35 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
             .unwrap_or_else(|| explain::provider_toml(checked.name.as_str(), entry));
         DeclaredProvider { provider: Arc::new(checked), source, origin: entry.key_at.to_string() }
     });
-    let providers = providers.collect();
+    let mut providers: Vec<DeclaredProvider> = providers.collect();
+    if let Some(node) = reader.node("providers") {
+        notify::names_are_free(found, &providers, node);
+    }
+    let mut subscriptions = Vec::new();
+    if let Some(node) = reader.node("notify") {
+        for declared in notify::read_all(found, node) {
+            if options.secrets == SecretCheck::Required {
+                reference_leads_somewhere(&declared.secret, &node.at, options, found);
+            }
+            subscriptions.push(declared.subscription);
+            providers.push(declared.provider);
+        }
+    }
     let collections = reader.node("collections").map(|node| collection::read_all(found, node)).unwrap_or_default();
     let schedules = reader.node("schedules").map(|node| schedules::read_all(found, node)).unwrap_or_default();
     if let (Some(node), 0) = (reader.node("schedules"), found.count()) {
         schedules::check_pulls(found, node, &schedules, &collections);
+    }
+    let webhooks = reader.node("webhooks").map(|node| webhooks::read_all(found, node)).unwrap_or_default();
+    if let Some(node) = reader.node("webhooks") {
+        if found.count() == 0 {
+            webhooks::check_targets(found, node, &webhooks, &providers, &collections);
+        }
+        for secret in webhooks.iter().flat_map(|webhook| &webhook.secrets) {
+            if options.secrets == SecretCheck::Required {
+                reference_leads_somewhere(secret, &node.at, options, found);
+            }
+        }
     }
     reader.finish();
     Some(Config {
@@ -238,6 +263,8 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
         providers,
         collections,
         schedules,
+        webhooks,
+        notify: subscriptions,
     })
 }
 

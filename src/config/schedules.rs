@@ -121,12 +121,12 @@ fn target(reader: &Reader<'_>, at: &At) -> Option<Target> {
     }
 }
 
-fn named<'n, T>(make: impl Fn(&'n str) -> Result<T, BadName>) -> impl Fn(&'n Node) -> Result<T, Unfit> {
+pub(super) fn named<'n, T>(make: impl Fn(&'n str) -> Result<T, BadName>) -> impl Fn(&'n Node) -> Result<T, Unfit> {
     move |node| make(values::text(node)?).map_err(|e| Problem::new(e.to_string()).at(&node.at))
 }
 
 /// `"orders"`, or `{ collection = "orders", full = true }`.
-fn pull(found: &Found, node: &Node) -> Option<PullSpec> {
+pub(super) fn pull(found: &Found, node: &Node) -> Option<PullSpec> {
     if matches!(node.value, Value::Text(_)) {
         let collection = named(CollectionName::new)(node).map_err(|problem| found.add(problem)).ok()?;
         return Some(PullSpec { collection, full: false });
@@ -158,7 +158,7 @@ fn job(found: &Found, node: &Node) -> Option<JobSpec> {
     (provider.is_some() && operation.is_some()).then_some(spec)
 }
 
-fn labels(found: &Found, node: &Node) -> Labels {
+pub(super) fn labels(found: &Found, node: &Node) -> Labels {
     let mut labels = BTreeMap::new();
     let Some(reader) = Reader::of(found, node) else { return labels };
     for (name, entry) in reader.entries() {

@@ -101,6 +101,7 @@ pub(super) struct Shared {
     pub reload: AtomicBool,
     /// Calls begun and not answered, per lane.
     pub in_flight: [AtomicU32; 2],
+    call_time: forecast::CallTime,
     /// Ended calls that the gate has not looked at. Bounded by the calls in flight.
     pub completions: Mutex<Vec<(group::GroupKey, Completion)>>,
     pub throttles: Arc<Throttles>,
@@ -164,6 +165,7 @@ pub(super) fn start(
         returned: AtomicBool::new(false),
         reload: AtomicBool::new(false),
         in_flight: Default::default(),
+        call_time: Default::default(),
         completions: Default::default(),
         throttles: Default::default(),
         excused: Default::default(),

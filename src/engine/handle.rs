@@ -14,6 +14,7 @@ use super::scheduler::SchedulerHandle;
 use super::signal::Signals;
 use super::spread::Spread;
 use super::status::{ActorInfo, Explanation, ProviderStatus, TestReport, WaitingOn};
+use super::subscriptions::Subscriptions;
 use super::supervisor::Supervisor;
 use super::sweeper::SweeperHandle;
 use super::writer::Writer;
@@ -66,6 +67,7 @@ pub(super) struct Inner {
     pub sweeper: SweeperHandle,
     pub scheduler: SchedulerHandle,
     pub calls: Calls,
+    pub subscriptions: Subscriptions,
     pub spread: Spread,
     /// Cancelled when draining begins.
     pub draining: CancellationToken,
@@ -91,6 +93,11 @@ impl Handle {
 
     pub fn metrics(&self) -> &Metrics {
         &self.0.parts.metrics
+    }
+
+    /// Who is told of what comes to an end.
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.0.subscriptions
     }
 
     pub(super) fn writer(&self) -> &Writer {
@@ -132,11 +139,16 @@ impl Handle {
         if jobs.is_empty() {
             return Ok(Vec::new());
         }
-        // In a store that one process owns an account is one part, whatever is declared.
-        if self.0.parts.owned.is_shared() {
-            self.0.spread.place(&mut jobs, &self.0.registry);
-        }
+        self.place(&mut jobs);
         self.writer().enqueue(jobs).await
+    }
+
+    /// Puts jobs into the parts of their accounts. In a store that one process owns an account is one part, whatever is
+    /// declared.
+    pub(super) fn place(&self, jobs: &mut [NewJob]) {
+        if self.0.parts.owned.is_shared() {
+            self.0.spread.place(jobs, &self.0.registry);
+        }
     }
 
     /// Applies one change durably and wakes whom it concerns.

@@ -78,7 +78,7 @@ impl Rest {
             let answers = self.methods.feed(&found, asked, lines::of(body)).await?;
             return Ok(stream(answers, as_events, place));
         }
-        let body = read(body).await?;
+        let body = read(body, BODY_BYTES_MAX).await?;
         if !body.is_empty() {
             kind_is(&head.headers, &["application/json"])?;
         }
@@ -102,11 +102,11 @@ impl Rest {
 }
 
 /// A body within its bounds of size and time.
-async fn read(body: Body) -> Result<Bytes, Problem> {
-    let reading = Limited::new(body, BODY_BYTES_MAX).collect();
+pub(super) async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+    let reading = Limited::new(body, bytes_max).collect();
     match tokio::time::timeout(BODY_WAIT_MAX, reading).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_large(bytes_max)),
         Ok(Err(e)) => Err(Problem::new(400, "BAD_BODY", &format!("the body could not be read: {e}"))),
         Err(_) => {
             let said = format!("expected the whole body within {} s", BODY_WAIT_MAX.as_secs());
@@ -115,8 +115,8 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
     }
 }
 
-fn too_large() -> Problem {
-    let said = format!("expected at most {BODY_BYTES_MAX} bytes; hand more in with several requests");
+fn too_large(bytes_max: usize) -> Problem {
+    let said = format!("expected at most {bytes_max} bytes; hand more in with several requests");
     Problem::new(413, "ABOVE_CAP", &said)
 }
 
@@ -177,7 +177,7 @@ fn not_there(wanted: &Wanted, verb: &http::Method, path: &str) -> Response {
     }
 }
 
-fn told(problem: Problem) -> Response {
+pub(super) fn told(problem: Problem) -> Response {
     let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], problem.json).into_response();
     if let Some(wait) = problem.retry_after {

@@ -113,6 +113,10 @@ name!(
     ScheduleName, |s| check_word("a schedule name", 63, s)
 );
 name!(
+    /// Name of a webhook that comes in: a word of at most 63 bytes.
+    WebhookName, |s| check_word("a webhook name", 63, s)
+);
+name!(
     /// A set of cached answers that are told apart from others: a word of at most 63 bytes. A provider's own is its name.
     Namespace, |s| check_word("a namespace", 63, s)
 );

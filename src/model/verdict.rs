@@ -355,6 +355,11 @@ fn excerpt(text: &str) -> String {
     out
 }
 
+/// Does any of the matches fit? Other things that came over HTTP are looked at in the same way.
+pub fn any_fits(rules: &[Match], answer: &Answer) -> bool {
+    View::new(answer).any(rules)
+}
+
 /// An answer as matches look at it: its JSON is read at most once.
 struct View<'a> {
     answer: &'a Answer,

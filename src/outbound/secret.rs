@@ -11,7 +11,6 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::credential::Credential;
 use crate::clock::Clock;
 use crate::model::provider::SecretRef;
 
@@ -23,26 +22,27 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What tells that a file was replaced or rewritten.
 type Stamp = Option<(SystemTime, u64)>;
 
-/// Makes a credential of a secret.
-type Make = Box<dyn Fn(&str) -> Result<Credential, String> + Send + Sync>;
+/// Makes of a secret what it is used as.
+type Make<T> = Box<dyn Fn(&str) -> Result<T, String> + Send + Sync>;
 
-/// A credential made of a secret that may change while the daemon runs.
-pub(super) struct Watched {
+/// What was made of a secret that may change while the daemon runs.
+pub struct Watched<T> {
     reference: SecretRef,
-    make: Make,
+    make: Make<T>,
     clock: Clock,
-    now: ArcSwap<(Credential, Stamp)>,
+    now: ArcSwap<(T, Stamp)>,
     looked_at: AtomicI64,
 }
 
-impl std::fmt::Debug for Watched {
+impl<T> std::fmt::Debug for Watched<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Watched").field("reference", &self.reference).finish_non_exhaustive()
     }
 }
 
-impl Watched {
-    pub fn read(reference: &SecretRef, clock: &Clock, make: Make) -> Result<Watched, String> {
+impl<T: Clone> Watched<T> {
+    /// Reads it for the first time. The error names the reference, never the value.
+    pub fn read(reference: &SecretRef, clock: &Clock, make: Make<T>) -> Result<Watched<T>, String> {
         let first = load(reference, &make)?;
         Ok(Watched {
             reference: reference.clone(),
@@ -54,7 +54,7 @@ impl Watched {
     }
 
     /// The one in force. A file that changed is read again; one that cannot be read leaves the old value.
-    pub fn value(&self) -> Credential {
+    pub fn value(&self) -> T {
         let now = self.clock.steady();
         let looked_at = self.looked_at.load(Ordering::Relaxed);
         let due = now.0 - looked_at >= LOOK_EVERY.as_micros() as i64;
@@ -77,7 +77,7 @@ impl Watched {
     }
 }
 
-fn load(reference: &SecretRef, make: &Make) -> Result<(Credential, Stamp), String> {
+fn load<T>(reference: &SecretRef, make: &Make<T>) -> Result<(T, Stamp), String> {
     let path = path(reference)?;
     let stamp = path.as_deref().and_then(stamp);
     let secret = resolve(reference)?;

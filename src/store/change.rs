@@ -6,12 +6,12 @@ use crate::model::event::What;
 use crate::model::flow::Class;
 use crate::model::id::{JobId, RunId};
 use crate::model::invalidation::Which;
-use crate::model::job::Payload;
-use crate::model::name::ProviderName;
+use crate::model::job::{NewJob, Payload};
+use crate::model::name::{ProviderName, WebhookName};
 use crate::model::run::{NewRun, Run, RunWish};
 use crate::model::schedule::Schedule;
 use crate::model::state::State;
-use crate::store::{Refusal, ScheduleChange};
+use crate::store::{RecordOp, Refusal, ScheduleChange};
 
 /// A change that a person, the sweeper or the gate asks for.
 #[derive(Clone, Debug)]
@@ -93,6 +93,8 @@ pub enum Change {
     /// jobs of each kind, and only those that ended before all of `finished_before`, `dead_before` and the oldest event
     /// that is left. A flow ends with the last commit that touched it, by the latest wall time seen there, and must have
     /// nothing to do; a run must be final with no flow left. Sums per operation keep what the flows counted.
+    ///
+    /// Messages of webhooks are forgotten when their own time has come.
     Prune {
         finished_before: Timestamp,
         dead_before: Timestamp,
@@ -106,11 +108,27 @@ pub enum Change {
     },
     /// Declares, pauses, deletes or ticks a schedule.
     Schedule(Box<ScheduleChange>),
+    /// A message that a webhook brought, and what it starts, unless it was there before.
+    Receive(Box<Delivery>),
     /// Tells everybody to throw cached answers away, and writes it to the event log.
     Invalidate {
         which: Which,
         actor: String,
     },
+}
+
+/// A message that a webhook brought. All of it or, when its mark is known, nothing.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub webhook: WebhookName,
+    /// Stands for the message, whoever brings it again.
+    pub mark: [u8; 32],
+    /// Its mark is kept until then; wall time.
+    pub forget_at: Timestamp,
+    /// Without a run and without an idempotency key, so that nothing refuses it.
+    pub job: Option<NewJob>,
+    /// After all other records of the commit; nobody waits for its answer.
+    pub record: Option<RecordOp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,10 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
+use super::notices::Ends;
 use super::packer::Packer;
 use super::records::rules::counting;
 use super::rules::{self, Core, Stand};
-use super::schedules::{counting_pulls, wished_pulls};
+use super::schedules::{counting_records, wished_records};
 use super::tokens::TokenKey;
 use super::{
     AppliedProvider, Batch, CallPage, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose,
@@ -109,6 +110,8 @@ struct World {
     tokens: BTreeMap<TokenKey, tokens::TokenRow>,
     steady_floor: Timestamp,
     records: records::Book,
+    /// Messages of webhooks, and until when they are remembered.
+    deliveries: BTreeMap<[u8; 32], Timestamp>,
     last_seq: i64,
     last_flow: i64,
     last_run: i64,
@@ -127,12 +130,13 @@ struct Work<'a> {
 impl World {
     fn commit(&mut self, mut batch: Batch) -> Committed {
         self.steady_floor = self.steady_floor.max(batch.steady);
-        let mut work = Work { now: batch.now, world: self, packer: Packer::default(), touched: BTreeSet::new() };
+        let packer = Packer::telling(Ends::told_to(&batch.notify));
+        let mut work = Work { now: batch.now, world: self, packer, touched: BTreeSet::new() };
         let mut done = Committed::default();
         for call in &batch.finishes {
             done.finishes.push(work.finish(call));
         }
-        let wished = wished_pulls(&batch.changes);
+        let wished = wished_records(&batch.changes);
         for change in batch.changes {
             work.packer.section();
             done.changes.push(work.change(change));
@@ -141,7 +145,7 @@ impl World {
         let asked = batch.enqueues.len();
         let pages = counting(batch.pages, &batch.finishes, &done.finishes);
         let records_asked = batch.records.len();
-        batch.records.extend(counting_pulls(wished, &done.changes));
+        batch.records.extend(counting_records(wished, &done.changes));
         let sheet = work.records(pages, batch.records, &mut batch.enqueues);
         for job in batch.enqueues {
             done.enqueues.push(work.enqueue(job));
@@ -155,7 +159,9 @@ impl World {
         for begin in batch.begins {
             done.begins.push(work.begin(begin));
         }
+        work.notify();
         work.end_runs();
+        work.notify();
         let (whats, touched) = (work.packer.finish(), work.touched);
         for id in &touched {
             let at = self.touched_at.entry(*id).or_insert(batch.now);
@@ -260,6 +266,16 @@ impl Work<'_> {
         if next.stand == Stand::Behind {
             next.release(self.now);
             self.put(next);
+        }
+    }
+
+    /// Enqueues the notices of what has ended.
+    fn notify(&mut self) {
+        let world = &*self.world;
+        let flow = |id| world.flows.get(&id).map(|(key, _)| key.clone());
+        let notices = self.packer.ends.notices(flow, |seq| world.runs.get(&seq).cloned(), self.now);
+        for notice in notices {
+            self.enqueue(notice).expect("a notice has no run and no idempotency key, which could be refused");
         }
     }
 

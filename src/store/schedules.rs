@@ -76,18 +76,21 @@ impl ScheduleChange {
     }
 }
 
-/// The pulls that the ticks of a commit would start, each with the place of its change.
-pub(super) fn wished_pulls(changes: &[Change]) -> Vec<(usize, RecordOp)> {
-    let of_tick = |(at, change): (usize, &Change)| {
-        let Change::Schedule(change) = change else { return None };
-        let ScheduleChange::Tick(Tick { pull: Some(pull), .. }) = &**change else { return None };
-        Some((at, RecordOp::StartPull(pull.clone())))
+/// What the ticks and deliveries of a commit would do to records, each with the place of its change.
+pub(super) fn wished_records(changes: &[Change]) -> Vec<(usize, RecordOp)> {
+    let wish = |(at, change): (usize, &Change)| match change {
+        Change::Receive(delivery) => Some((at, delivery.record.clone()?)),
+        Change::Schedule(change) => {
+            let ScheduleChange::Tick(Tick { pull: Some(pull), .. }) = &**change else { return None };
+            Some((at, RecordOp::StartPull(pull.clone())))
+        }
+        _ => None,
     };
-    changes.iter().enumerate().filter_map(of_tick).collect()
+    changes.iter().enumerate().filter_map(wish).collect()
 }
 
-/// Those of them whose tick counts. They come after all other records of the commit, and nobody waits for their answers.
-pub(super) fn counting_pulls(
+/// Those of them whose change counts. They come after all other records of the commit, and nobody waits for their answers.
+pub(super) fn counting_records(
     wished: Vec<(usize, RecordOp)>,
     done: &[Result<Changed, Refusal>],
 ) -> impl Iterator<Item = RecordOp> {

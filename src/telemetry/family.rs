@@ -134,6 +134,10 @@ labels!(
     ByActor { actor }
 );
 labels!(
+    /// What became of a webhook's messages.
+    ByWebhook { webhook, outcome }
+);
+labels!(
     /// What was built.
     Build { version }
 );

@@ -13,7 +13,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::family::{
-    Bounded, Build, ByActor, ByCause, ByLimit, ByOperation, ByOutcome, ByProvider, ByState, ByStatus, HttpCall, RpcCall,
+    Bounded, Build, ByActor, ByCause, ByLimit, ByOperation, ByOutcome, ByProvider, ByState, ByStatus, ByWebhook,
+    HttpCall, RpcCall,
 };
 
 /// Seconds of a call on the wire: the buckets of OpenTelemetry's HTTP conventions.
@@ -49,6 +50,7 @@ pub(super) struct Inner {
     limit_headers_ignored: Counters<ByProvider>,
     wait_seconds: Seconds<ByCause>,
     actor_restarts: Counters<ByActor>,
+    webhooks: Counters<ByWebhook>,
     job_wait: Histograms<ByOperation>,
     job_total: Histograms<ByOperation>,
     batch_records: Histograms<ByOperation>,
@@ -90,6 +92,7 @@ impl Metrics {
             limit_headers_ignored: Bounded::default(),
             wait_seconds: Bounded::default(),
             actor_restarts: Bounded::default(),
+            webhooks: Bounded::default(),
             job_wait: Bounded::with_constructor(|| Histogram::new(WAIT_SECONDS)),
             job_total: Bounded::with_constructor(|| Histogram::new(WAIT_SECONDS)),
             batch_records: Bounded::with_constructor(|| Histogram::new(RECORDS)),
@@ -199,6 +202,11 @@ impl Metrics {
         self.inner.store_commit.observe(time.as_secs_f64());
     }
 
+    /// One message that came to a webhook. `outcome`: `accepted`, `not_wanted`, `repeated`, or the reason in lower case.
+    pub fn webhook(&self, webhook: &str, outcome: &str) {
+        self.inner.webhooks.with(&ByWebhook::of(webhook, outcome), Counter::inc);
+    }
+
     /// One restart of a supervised task.
     pub fn actor_restarted(&self, actor: &str) {
         self.inner.actor_restarts.with(&ByActor::of(actor), Counter::inc);
@@ -218,6 +226,7 @@ impl Inner {
         let help = "Seconds that ready work of a provider was held, by cause";
         to.register("tidegate_wait_seconds", help, self.wait_seconds.share());
         to.register("tidegate_actor_restarts", "Restarts of supervised tasks", self.actor_restarts.share());
+        to.register("tidegate_webhooks", "Messages that webhooks brought, by outcome", self.webhooks.share());
         let help = "Seconds from a job's due time to the start of its first call";
         to.register("tidegate_job_wait_seconds", help, self.job_wait.share());
         to.register(

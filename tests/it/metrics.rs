@@ -47,6 +47,13 @@ request = "POST /events"
 body = "{{payload}}"
 limits = [{{ name = "events", max = 100, per = "1h" }}]
 
+[collections.items]
+
+[webhooks.ring]
+verify = "github"
+secrets = [{{ env = "PATH" }}]
+record = {{ collection = "items", id = "{{payload.id}}" }}
+
 [providers.gone]
 base_url = "http://127.0.0.1:9"
 allow_private = true
@@ -70,7 +77,8 @@ async fn house(folder: &std::path::Path, base_url: &str) -> House {
     let file = folder.join("tidegate.toml");
     let text = format!("{}\n[store]\npath = {:?}\n", declarations(base_url), folder.join("tidegate.db"));
     std::fs::write(&file, text).unwrap();
-    let options = LoadOptions { file: Some(file), ..LoadOptions::default() };
+    // For the secret of the webhook, which nobody knows: any variable will do.
+    let options = LoadOptions::from_process(Some(file));
     let app = App::start(config::load(&options).unwrap(), options).await.unwrap();
     let address = format!("http://{}", app.address().unwrap());
     let jobs = JobServiceClient::connect(address).await.unwrap();
@@ -131,6 +139,7 @@ const EXPECTED: &[(&str, &[&str], f64, f64)] = &[
     ("tidegate_throttled", &["lent"], 1.0, 3.0),
     ("tidegate_wait_seconds", &["crm", "cause"], 0.5, 100.0),
     ("tidegate_wait_seconds", &["gone", "breaker"], 0.5, 100.0),
+    ("tidegate_webhooks", &["ring", "bad_signature"], 1.0, 1.0),
     ("tidegate_actor_restarts", &["fragile"], 1.0, 1.0),
     ("tidegate_job_wait_seconds", &["crm", "sync"], 70.0, 70.0),
     ("tidegate_job_total_seconds", &["crm", "sync"], 70.0, 70.0),
@@ -192,6 +201,11 @@ async fn every_instrument_is_fed_by_the_work_it_is_named_after() {
     house.enqueue("gone", "ping", 8).await;
     let nobody = pb::GetJobRequest { job_id: "019aa8c2-7d31-7123-8000-00000000002a".to_owned(), view: 0 };
     house.jobs.get_job(nobody).await.unwrap_err();
+    // A message that nobody signed, and one for a webhook that there is not, which makes no label.
+    for name in ["ring", "nobody"] {
+        let url = house.url.replace("/metrics", &format!("/hooks/{name}"));
+        house.client.post(url).body("{}").send().await.unwrap();
+    }
     // A method that there is not: clients choose paths, and labels must not grow with them.
     let mut unknown = stranger(&house).await;
     unknown.unary().await;

@@ -194,10 +194,15 @@ impl Gate {
         };
         let (shared, group) = (self.shared.clone(), plan.group.clone());
         let open = self.parts.open_calls.hold();
+        let (clock, began_at) = (self.parts.clock.clone(), self.now());
+        let completed = move |completion| {
+            shared.call_time.saw(clock.steady().since(began_at));
+            shared.completed(group, completion);
+        };
         self.parts.supervisor.task(async move {
             // Until the outcome is recorded.
             let _open = open;
-            caller.run(errand, move |completion| shared.completed(group, completion)).await;
+            caller.run(errand, completed).await;
         });
     }
 }

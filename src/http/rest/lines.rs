@@ -35,7 +35,7 @@ async fn next(reading: &mut Reading) -> Result<Option<String>, Problem> {
             Some(end) => reading.read.split_to(end),
             None if reading.ended && reading.read.is_empty() => return Ok(None),
             None if reading.ended => reading.read.split(),
-            None if reading.read.len() > BODY_BYTES_MAX => return Err(too_large()),
+            None if reading.read.len() > BODY_BYTES_MAX => return Err(too_large(BODY_BYTES_MAX)),
             None => {
                 match tokio::time::timeout(BODY_WAIT_MAX, reading.body.next()).await {
                     Ok(Some(Ok(more))) => reading.read.extend_from_slice(&more),

@@ -57,6 +57,8 @@ pub enum Site {
     Single,
     /// `{payloads}`, `{keys}`, `{account}`. Jobs of several tenants share a batch, so there is no `{tenant}`.
     Batch,
+    /// `{payload}`, `{payload.a.b}` of a message that came in.
+    Webhook,
 }
 
 /// Where a text goes; decides how a variable's value is escaped.
@@ -69,6 +71,8 @@ pub enum Into {
     Header,
     /// The inside of a JSON string.
     JsonText,
+    /// A name, which checks itself.
+    Name,
 }
 
 /// What the variables stand for in one call.
@@ -104,6 +108,7 @@ impl Site {
             Site::Provider => vec!["{account}"],
             Site::Single => vec!["{key}", "{account}", "{tenant}", "{job_id}", "{payload}", "{payload.field}"],
             Site::Batch => vec!["{payloads}", "{keys}", "{account}"],
+            Site::Webhook => vec!["{payload}", "{payload.field}"],
         }
     }
 
@@ -112,6 +117,7 @@ impl Site {
             Site::Provider => "in a header of the provider",
             Site::Single => "on the single lane",
             Site::Batch => "on the batch lane",
+            Site::Webhook => "in what a webhook starts",
         }
     }
 
@@ -133,6 +139,8 @@ impl Site {
             },
         };
         let why = match (&variable, self) {
+            (Variable::Payload(_), Site::Webhook) => None,
+            (_, Site::Webhook) => Some("only the message is there; write {payload.field}"),
             (Variable::Account, _) => None,
             (Variable::Payloads | Variable::Keys, Site::Batch) => None,
             (Variable::Payloads, _) => Some("it needs a batch; write {payload}"),
@@ -349,6 +357,7 @@ fn escape_into(out: &mut String, variable: &Variable, job: usize, value: &str, i
             out.push_str(value);
         }
         Into::JsonText => push_json_inside(out, value),
+        Into::Name => out.push_str(value),
     }
     Ok(())
 }

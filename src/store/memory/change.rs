@@ -7,7 +7,7 @@ use crate::model::name::ProviderName;
 use crate::model::run::{NewRun, Run, RunState, RunWish};
 use crate::model::state::Event;
 use crate::store::rules::{self, Core, Stand};
-use crate::store::{AppliedProvider, Change, Changed, JobNow, Refusal};
+use crate::store::{AppliedProvider, Change, Changed, Delivery, JobNow, Refusal};
 
 impl Work<'_> {
     pub(super) fn change(&mut self, change: Change) -> Result<Changed, Refusal> {
@@ -45,7 +45,7 @@ impl Work<'_> {
                 let limit = limit as usize;
                 let (jobs, no_more) = self.prune_jobs(finished_before, dead_before, limit);
                 let calls = self.prune_calls(calls_before, limit);
-                let events = self.prune_events(events_before, limit);
+                let events = self.prune_events(events_before, limit) + self.prune_deliveries(limit);
                 let before = finished_before.min(dead_before);
                 let ended = if no_more { self.prune_flows(before, limit) + self.prune_runs(before, limit) } else { 0 };
                 Ok(Changed::Count(jobs + calls + events + ended))
@@ -55,11 +55,23 @@ impl Work<'_> {
                 Ok(Changed::Done)
             }
             Change::Schedule(change) => self.schedule(*change),
+            Change::Receive(delivery) => self.receive(*delivery),
             Change::Invalidate { which, actor } => {
                 self.packer.note(What::Invalidated { which, actor });
                 Ok(Changed::Done)
             }
         }
+    }
+
+    fn receive(&mut self, delivery: Delivery) -> Result<Changed, Refusal> {
+        if self.world.deliveries.contains_key(&delivery.mark) {
+            return Err(Refusal::Repeated(delivery.webhook));
+        }
+        self.world.deliveries.insert(delivery.mark, delivery.forget_at);
+        if let Some(job) = delivery.job {
+            self.enqueue(job)?;
+        }
+        Ok(Changed::Done)
     }
 
     /// Applies `change` to each job by itself. What returns an event is written to the log.

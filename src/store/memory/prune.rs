@@ -58,6 +58,18 @@ impl Work<'_> {
         over.len() as u64
     }
 
+    /// Messages whose time has come, the oldest first.
+    pub(super) fn prune_deliveries(&mut self, limit: usize) -> u64 {
+        let old = self.world.deliveries.iter().filter(|(_, forget_at)| **forget_at < self.now);
+        let mut old: Vec<(Timestamp, [u8; 32])> = old.map(|(mark, at)| (*at, *mark)).collect();
+        old.sort_unstable();
+        old.truncate(limit);
+        for (_, mark) in &old {
+            self.world.deliveries.remove(mark);
+        }
+        old.len() as u64
+    }
+
     fn before_events(&self, before: Timestamp) -> Timestamp {
         self.world.events.front().map_or(before, |oldest| before.min(oldest.at))
     }

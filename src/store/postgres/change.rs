@@ -11,7 +11,7 @@ use crate::model::id::JobId;
 use crate::model::run::RunState;
 use crate::model::state::Event;
 use crate::store::rules::{self, Core, Stand};
-use crate::store::{Change, Changed, JobNow, Refusal};
+use crate::store::{Change, Changed, Delivery, JobNow, Refusal};
 
 pub(super) type Answer<T> = Step<Result<T, Refusal>>;
 
@@ -53,7 +53,11 @@ impl Work<'_> {
             }
             Change::Prune { finished_before, dead_before, calls_before, events_before, limit } => {
                 let jobs = [(sql::OLD_DEAD, *dead_before), (sql::OLD_DONE, *finished_before)];
-                let log = [(sql::PRUNE_CALLS, *calls_before), (sql::PRUNE_EVENTS, *events_before)];
+                let log = [
+                    (sql::PRUNE_CALLS, *calls_before),
+                    (sql::PRUNE_EVENTS, *events_before),
+                    (sql::PRUNE_DELIVERIES, now),
+                ];
                 Ok(Ok(Changed::Count(self.prune(jobs, log, *limit).await?)))
             }
             Change::Note { what } => {
@@ -61,11 +65,22 @@ impl Work<'_> {
                 Ok(Ok(Changed::Done))
             }
             Change::Schedule(change) => self.schedule(change).await,
+            Change::Receive(delivery) => self.receive(delivery).await,
             Change::Invalidate { which, actor } => {
                 self.invalidate(which, actor);
                 Ok(Ok(Changed::Done))
             }
         }
+    }
+
+    /// Of several daemons that bring the same message at once, the second waits here for the first.
+    async fn receive(&mut self, delivery: &Delivery) -> Answer<Changed> {
+        let save = sqlx::query(sql::SAVE_DELIVERY).bind(&delivery.mark[..]).bind(delivery.forget_at.0);
+        if save.fetch_optional(&mut *self.conn).await?.is_none() {
+            return Ok(Err(Refusal::Repeated(delivery.webhook.clone())));
+        }
+        self.enqueue_all(delivery.job.as_slice()).await?;
+        Ok(Ok(Changed::Done))
     }
 
     /// The jobs with those of the ids that exist, the hot ones locked. A final job has its key's hash, in case it comes

@@ -104,7 +104,7 @@ impl Work<'_> {
     pub(super) async fn prune(
         &mut self,
         jobs: [(&'static str, Timestamp); 2],
-        log: [(&'static str, Timestamp); 2],
+        log: [(&'static str, Timestamp); 3],
         limit: u32,
     ) -> Step<u64> {
         let limit = i64::from(limit);

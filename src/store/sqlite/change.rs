@@ -13,7 +13,7 @@ use crate::model::name::ProviderName;
 use crate::model::run::{NewRun, Run, RunState, RunWish};
 use crate::model::state::Event;
 use crate::store::rules::{self, Core};
-use crate::store::{AppliedProvider, Change, Changed, Error, JobNow, Refusal};
+use crate::store::{AppliedProvider, Change, Changed, Delivery, Error, JobNow, Refusal};
 
 pub(super) type Answer<T> = Result<Result<T, Refusal>, Error>;
 
@@ -65,11 +65,21 @@ impl Work<'_> {
                 Ok(Ok(Changed::Done))
             }
             Change::Schedule(change) => self.schedule(*change).await,
+            Change::Receive(delivery) => self.receive(*delivery).await,
             Change::Invalidate { which, actor } => {
                 self.packer.note(What::Invalidated { which, actor });
                 Ok(Ok(Changed::Done))
             }
         }
+    }
+
+    async fn receive(&mut self, delivery: Delivery) -> Answer<Changed> {
+        let values = [delivery.mark.to_vec().into(), delivery.forget_at.0.into()];
+        if self.trip.read(sql::SAVE_DELIVERY, &values).await?.is_empty() {
+            return Ok(Err(Refusal::Repeated(delivery.webhook)));
+        }
+        self.enqueue_all(delivery.job.into_iter().collect()).await?;
+        Ok(Ok(Changed::Done))
     }
 
     /// The jobs with those of the ids that exist. A final job has its key's hash again, in case it comes back.
@@ -362,7 +372,9 @@ impl Work<'_> {
                 self.trip.write(query, &[old.as_str().into()]);
             }
         }
-        for (query, before) in [(sql::PRUNE_CALLS, calls_before), (sql::PRUNE_EVENTS, events_before)] {
+        let log =
+            [(sql::PRUNE_CALLS, calls_before), (sql::PRUNE_EVENTS, events_before), (sql::PRUNE_DELIVERIES, self.now)];
+        for (query, before) in log {
             self.trip.write(query, &[before.0.into(), limit.into()]);
             pruned += self.trip.flush().await?;
         }

@@ -192,6 +192,7 @@ impl Work<'_> {
         self.numbers.flow += 1;
         let held = job.run.is_some_and(|run| self.runs.get(&run.seq).is_none_or(|run| run.state.holds_jobs()));
         self.flows.insert(id, Flow { id, key: key.clone(), counts: Default::default(), held, version: 0 });
+        self.flows_made.insert(key.clone(), id);
         intake.flows.insert(key, id);
         id
     }
@@ -201,7 +202,7 @@ impl Work<'_> {
         let mut unknown: Vec<(&str, &str, &str, &str, i64, u16)> = Vec::new();
         let mut known = BTreeSet::new();
         for key in &keys {
-            match self.desk.flow_ids.get(key) {
+            match self.flows_made.get(key).copied().or_else(|| self.desk.flow_ids.get(key)) {
                 Some(id) => {
                     known.insert(id);
                     intake.flows.insert(key.clone(), id);

@@ -13,14 +13,15 @@ use super::trip::Trip;
 use super::{row, sql};
 use crate::clock::Timestamp;
 use crate::model::event::{Event, What};
-use crate::model::flow::{Class, Flow, FlowCounts};
+use crate::model::flow::{Class, Flow, FlowCounts, FlowKey};
 use crate::model::id::{CallId, FlowId};
 use crate::model::name::{OperationName, ProviderName};
 use crate::model::run::{Run, RunState};
+use crate::store::notices::Ends;
 use crate::store::packer::Packer;
 use crate::store::records::rules::{Sheet, counting};
 use crate::store::rules::{self, Core, Stand};
-use crate::store::schedules::{counting_pulls, wished_pulls};
+use crate::store::schedules::{counting_records, wished_records};
 use crate::store::{Batch, Committed, Error, Tally};
 
 pub(super) struct Work<'a> {
@@ -31,6 +32,8 @@ pub(super) struct Work<'a> {
     pub numbers: Numbers,
     /// Working copies; those in `touched` are written back.
     pub flows: BTreeMap<FlowId, Flow>,
+    /// Those that this commit makes: the database has none of them before its end.
+    pub flows_made: HashMap<FlowKey, FlowId>,
     pub touched: BTreeSet<FlowId>,
     pub tallies: BTreeMap<(ProviderName, OperationName), FlowCounts>,
     pub runs: BTreeMap<i64, Run>,
@@ -88,8 +91,9 @@ impl<'a> Work<'a> {
             now: batch.now,
             numbers: desk.numbers,
             steady_floor: desk.steady_floor.max(batch.steady),
-            packer: Packer::default(),
+            packer: Packer::telling(Ends::told_to(&batch.notify)),
             flows: BTreeMap::new(),
+            flows_made: HashMap::new(),
             touched: BTreeSet::new(),
             tallies: BTreeMap::new(),
             runs: BTreeMap::new(),
@@ -115,7 +119,7 @@ impl<'a> Work<'a> {
         // What began or was settled moves the floor of the steady line; the rest need not pay for writing it down.
         self.save_numbers = !batch.begins.is_empty() || !batch.finishes.is_empty();
         done.finishes = self.finish_all(&batch.finishes).await?;
-        let wished = wished_pulls(&batch.changes);
+        let wished = wished_records(&batch.changes);
         for change in batch.changes {
             self.packer.section();
             done.changes.push(self.change(change).await?);
@@ -124,7 +128,7 @@ impl<'a> Work<'a> {
         let pages = counting(batch.pages, &batch.finishes, &done.finishes);
         let records_asked = batch.records.len();
         let mut records = batch.records;
-        records.extend(counting_pulls(wished, &done.changes));
+        records.extend(counting_records(wished, &done.changes));
         let sheet = self.records(pages, records).await?;
         let mut enqueues = batch.enqueues;
         let asked = enqueues.len();
@@ -139,7 +143,9 @@ impl<'a> Work<'a> {
         for begin in batch.begins {
             done.begins.push(self.begin(begin).await?);
         }
+        self.notify().await?;
         self.end_runs().await?;
+        self.notify().await?;
         self.save_counts().await?;
         let whats = std::mem::take(&mut self.packer).finish();
         done.events = self.log(whats);
@@ -275,6 +281,14 @@ impl<'a> Work<'a> {
         }
         // They go from one waiting place to another, which frees nothing further.
         Box::pin(self.save_jobs(released)).await
+    }
+
+    /// Enqueues the notices of what has ended. They have no run and no idempotency key, so nothing refuses them.
+    async fn notify(&mut self) -> Result<(), Error> {
+        let (flows, runs) = (&self.flows, &self.runs);
+        let flow = |id| flows.get(&id).map(|flow| flow.key.clone());
+        let notices = self.packer.ends.notices(flow, |seq| runs.get(&seq).cloned(), self.now);
+        self.enqueue_all(notices).await.map(drop)
     }
 
     async fn end_runs(&mut self) -> Result<(), Error> {
