@@ -51,7 +51,10 @@ pub const CASES: [Case; 12] = [
         status: 403,
         headers: HeaderStyle::XRatelimit,
         body: "",
-        work: &[work("comment", 40, "o/r/issues/{n}", RECORD), work("get_repository", 150, "o/r{n}", "null")],
+        work: &[
+            work("comment", 40, "o/r/{n}", r#"{"owner":"o","name":"r","issue":{n},"text":"hello"}"#),
+            work("get_repository", 150, "", r#"{"owner":"o","name":"r{n}"}"#),
+        ],
         stingy: 4,
     },
     Case {
