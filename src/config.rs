@@ -22,6 +22,7 @@ mod auth;
 mod collection;
 mod explain;
 mod file;
+mod limit_headers;
 mod limits;
 mod load;
 mod notify;

@@ -16,6 +16,7 @@ pub mod flow;
 pub mod id;
 pub mod invalidation;
 pub mod job;
+pub mod limit_headers;
 pub mod name;
 pub mod notify;
 pub mod pages;

@@ -47,6 +47,7 @@ pub(super) struct Inner {
     jobs_finished: Counters<ByOutcome>,
     attempts: Counters<ByStatus>,
     throttled: Counters<ByLimit>,
+    limit_headers_ignored: Counters<ByProvider>,
     wait_seconds: Seconds<ByCause>,
     actor_restarts: Counters<ByActor>,
     webhooks: Counters<ByWebhook>,
@@ -89,6 +90,7 @@ impl Metrics {
             jobs_finished: Bounded::default(),
             attempts: Bounded::default(),
             throttled: Bounded::default(),
+            limit_headers_ignored: Bounded::default(),
             wait_seconds: Bounded::default(),
             actor_restarts: Bounded::default(),
             webhooks: Bounded::default(),
@@ -132,6 +134,13 @@ impl Metrics {
     /// One call that left, by the status that came back; `None` when none came.
     pub fn attempt(&self, provider: &str, lane: &str, status: Option<u16>) {
         self.inner.attempts.with(&ByStatus::of(provider, lane, status_class(status)), Counter::inc);
+    }
+
+    /// Values of limit headers that could not be meant.
+    pub fn limit_headers_ignored(&self, provider: &str, values: u32) {
+        self.inner.limit_headers_ignored.with(&ByProvider::of(provider), |c| {
+            c.inc_by(u64::from(values));
+        });
     }
 
     /// One "not now" from a provider: the number to keep at 0. `limit`: the limit it spoke of, "" when it did not say.
@@ -218,6 +227,8 @@ impl Inner {
         to.register("tidegate_jobs_enqueued", "Jobs accepted", self.jobs_enqueued.share());
         to.register("tidegate_jobs_finished", "Jobs that reached an end, by outcome", self.jobs_finished.share());
         to.register("tidegate_attempts", "Calls that left, by class of the answer's status", self.attempts.share());
+        let ignored = "Values of limit headers that could not be meant, and were ignored";
+        to.register("tidegate_limit_headers_ignored", ignored, self.limit_headers_ignored.share());
         to.register("tidegate_throttled", "Answers that said \"not now\"; keep at 0", self.throttled.share());
         let help = "Seconds that ready work of a provider was held, by cause";
         to.register("tidegate_wait_seconds", help, self.wait_seconds.share());
