@@ -4,6 +4,7 @@
 //! wire formats, SQL. Next: `limit/` and `plan/`, which decide with these words.
 
 pub mod address;
+pub mod alert;
 pub mod auth;
 pub mod backoff;
 pub mod call;

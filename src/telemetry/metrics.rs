@@ -13,8 +13,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::family::{
-    Bounded, Build, ByActor, ByCause, ByLimit, ByOperation, ByOutcome, ByProvider, ByState, ByStatus, ByWebhook,
-    HttpCall, RpcCall,
+    Bounded, Build, ByActor, ByAlert, ByCause, ByLimit, ByOperation, ByOutcome, ByProvider, ByState, ByStatus,
+    ByWebhook, HttpCall, RpcCall,
 };
 
 /// Seconds of a call on the wire: the buckets of OpenTelemetry's HTTP conventions.
@@ -51,6 +51,7 @@ pub(super) struct Inner {
     wait_seconds: Seconds<ByCause>,
     actor_restarts: Counters<ByActor>,
     webhooks: Counters<ByWebhook>,
+    alerts: Gauges<ByAlert>,
     job_wait: Histograms<ByOperation>,
     job_total: Histograms<ByOperation>,
     batch_records: Histograms<ByOperation>,
@@ -93,6 +94,7 @@ impl Metrics {
             wait_seconds: Bounded::default(),
             actor_restarts: Bounded::default(),
             webhooks: Bounded::default(),
+            alerts: Bounded::default(),
             job_wait: Bounded::with_constructor(|| Histogram::new(WAIT_SECONDS)),
             job_total: Bounded::with_constructor(|| Histogram::new(WAIT_SECONDS)),
             batch_records: Bounded::with_constructor(|| Histogram::new(RECORDS)),
@@ -207,6 +209,11 @@ impl Metrics {
         self.inner.webhooks.with(&ByWebhook::of(webhook, outcome), Counter::inc);
     }
 
+    /// How an alert stands.
+    pub fn alert(&self, alert: &str, provider: &str, raised: bool) {
+        self.inner.alerts.with(&ByAlert::of(alert, provider), |g| g.set(f64::from(u8::from(raised))));
+    }
+
     /// One restart of a supervised task.
     pub fn actor_restarted(&self, actor: &str) {
         self.inner.actor_restarts.with(&ByActor::of(actor), Counter::inc);
@@ -226,6 +233,8 @@ impl Inner {
         let help = "Seconds that ready work of a provider was held, by cause";
         to.register("tidegate_wait_seconds", help, self.wait_seconds.share());
         to.register("tidegate_actor_restarts", "Restarts of supervised tasks", self.actor_restarts.share());
+        let help = "1 while an alert of the configuration is raised, else 0; told by the daemon that looks after it";
+        to.register("tidegate_alert_raised", help, self.alerts.share());
         to.register("tidegate_webhooks", "Messages that webhooks brought, by outcome", self.webhooks.share());
         let help = "Seconds from a job's due time to the start of its first call";
         to.register("tidegate_job_wait_seconds", help, self.job_wait.share());

@@ -268,6 +268,7 @@ async fn start(
         retention: Retention::default(),
         collections: Default::default(),
         subscriptions: Default::default(),
+        alerts: Default::default(),
         cluster: None,
     };
     engine::start(parts, declared.collect()).await.unwrap()
