@@ -18,6 +18,7 @@ use crate::model::webhook::Webhook;
 mod auth;
 mod collection;
 mod explain;
+mod external;
 mod file;
 mod limits;
 mod load;

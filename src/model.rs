@@ -27,3 +27,4 @@ pub mod state;
 pub mod verdict;
 pub mod walk;
 pub mod webhook;
+pub mod worker;
