@@ -104,6 +104,7 @@ impl App {
                 calls: config.retention.calls,
             },
             collections: engine::collections::Collections::new(config.collections.iter().cloned()),
+            subscriptions: engine::subscriptions::Subscriptions::new(config.notify.clone()),
             cluster,
         };
         // Addresses first: a port that is taken should be known before calls leave.

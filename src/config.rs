@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::model::collection::Collection;
 use crate::model::name::ScheduleName;
+use crate::model::notify::Subscription;
 use crate::model::provider::{Provider, SecretRef};
 use crate::model::schedule::Spec;
 use crate::model::webhook::Webhook;
@@ -22,6 +23,7 @@ mod external;
 mod file;
 mod limits;
 mod load;
+mod notify;
 mod operation;
 mod pages;
 mod problem;
@@ -60,6 +62,8 @@ pub struct Config {
     pub collections: Vec<Collection>,
     pub schedules: Vec<DeclaredSchedule>,
     pub webhooks: Vec<Webhook>,
+    /// Their providers are among `providers`.
+    pub notify: Vec<Subscription>,
 }
 
 /// A schedule of a file.

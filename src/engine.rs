@@ -38,6 +38,7 @@ pub mod scheduler;
 pub mod signal;
 pub mod spread;
 pub mod status;
+pub mod subscriptions;
 pub mod supervisor;
 pub mod sweeper;
 pub mod webhooks;
@@ -54,6 +55,7 @@ use gate::GateParts;
 use lender::Lender;
 use registry::Registry;
 use signal::Signals;
+use subscriptions::Subscriptions;
 use supervisor::Supervisor;
 use sweeper::Sweeper;
 use writer::Writer;
@@ -88,6 +90,8 @@ pub struct Parts {
     pub dice: Dice,
     pub retention: Retention,
     pub collections: Collections,
+    /// Who is told of what comes to an end.
+    pub subscriptions: Subscriptions,
     /// What an engine among many has beside; `None`: this process is alone and owns everything.
     pub cluster: Option<Cluster>,
 }
@@ -122,7 +126,7 @@ pub(crate) fn open_until(entry: &JournalEntry, now: Timestamp, total_timeout: Du
 /// Brings the engine up: takes the steady line up again, rebuilds the limits from the journal, judges what a dead
 /// process left open, applies declarations that changed, and opens the gates. When it returns, jobs leave.
 pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, EngineError> {
-    let Parts { clock, store, limiter, connect, metrics, dice, retention, collections, cluster } = parts;
+    let Parts { clock, store, limiter, connect, metrics, dice, retention, collections, subscriptions, cluster } = parts;
     let info = store.info().await?;
     match info.db_now {
         Some(shared) => clock.align(shared),
@@ -136,7 +140,8 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
     let supervisor = Supervisor::new(clock.clone(), metrics.clone());
     let signals = Arc::new(Signals::new());
     signals.set_next_due(store.next_due().await?);
-    let writer = Writer::start(&supervisor, clock.clone(), store.clone(), signals.clone(), metrics.clone());
+    let news = (signals.clone(), metrics.clone(), subscriptions.clone());
+    let writer = Writer::start(&supervisor, clock.clone(), store.clone(), news.0, news.1, news.2);
     let registry = Registry::default();
     let lender = Lender::new(clock.clone(), store.clone(), limiter.clone(), writer.clone());
     let lender = Arc::new(lender);
@@ -181,6 +186,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         sweeper: sweeper.start(&supervisor),
         scheduler: Default::default(),
         calls: Default::default(),
+        subscriptions,
         spread: Default::default(),
         draining: CancellationToken::new(),
     }));

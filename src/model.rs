@@ -16,6 +16,7 @@ pub mod id;
 pub mod invalidation;
 pub mod job;
 pub mod name;
+pub mod notify;
 pub mod pages;
 pub mod provider;
 pub mod record;

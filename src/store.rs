@@ -29,6 +29,7 @@ mod filter;
 mod info;
 pub mod leases;
 pub mod memory;
+mod notices;
 mod packed;
 mod packer;
 pub mod postgres;

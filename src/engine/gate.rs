@@ -109,6 +109,7 @@ pub(super) struct Shared {
     pub reload: AtomicBool,
     /// Calls begun and not answered, per lane.
     pub in_flight: [AtomicU32; 2],
+    call_time: forecast::CallTime,
     /// Ended calls that the gate has not looked at. Bounded by the calls in flight.
     pub completions: Mutex<Vec<(group::GroupKey, Completion)>>,
     pub throttles_in_a_row: Arc<AtomicU32>,
@@ -178,6 +179,7 @@ pub(super) fn start(
         seated: AtomicBool::new(false),
         reload: AtomicBool::new(false),
         in_flight: Default::default(),
+        call_time: Default::default(),
         completions: Default::default(),
         throttles_in_a_row: Default::default(),
         throttled_total: Default::default(),

@@ -15,6 +15,7 @@ use super::scheduler::SchedulerHandle;
 use super::signal::Signals;
 use super::spread::Spread;
 use super::status::{ActorInfo, Explanation, ProviderStatus, TestReport, WaitingOn};
+use super::subscriptions::Subscriptions;
 use super::supervisor::Supervisor;
 use super::sweeper::SweeperHandle;
 use super::writer::Writer;
@@ -67,6 +68,7 @@ pub(super) struct Inner {
     pub sweeper: SweeperHandle,
     pub scheduler: SchedulerHandle,
     pub calls: Calls,
+    pub subscriptions: Subscriptions,
     pub spread: Spread,
     /// Cancelled when draining begins.
     pub draining: CancellationToken,
@@ -92,6 +94,11 @@ impl Handle {
 
     pub fn metrics(&self) -> &Metrics {
         &self.0.parts.metrics
+    }
+
+    /// Who is told of what comes to an end.
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.0.subscriptions
     }
 
     pub(super) fn writer(&self) -> &Writer {

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
+use super::notices::Ends;
 use super::packer::Packer;
 use super::records::rules::counting;
 use super::rules::{self, Core, Stand};
@@ -129,7 +130,8 @@ struct Work<'a> {
 impl World {
     fn commit(&mut self, mut batch: Batch) -> Committed {
         self.steady_floor = self.steady_floor.max(batch.steady);
-        let mut work = Work { now: batch.now, world: self, packer: Packer::default(), touched: BTreeSet::new() };
+        let packer = Packer::telling(Ends::told_to(&batch.notify));
+        let mut work = Work { now: batch.now, world: self, packer, touched: BTreeSet::new() };
         let mut done = Committed::default();
         for call in &batch.finishes {
             done.finishes.push(work.finish(call));
@@ -157,7 +159,9 @@ impl World {
         for begin in batch.begins {
             done.begins.push(work.begin(begin));
         }
+        work.notify();
         work.end_runs();
+        work.notify();
         let (whats, touched) = (work.packer.finish(), work.touched);
         for id in &touched {
             let at = self.touched_at.entry(*id).or_insert(batch.now);
@@ -262,6 +266,16 @@ impl Work<'_> {
         if next.stand == Stand::Behind {
             next.release(self.now);
             self.put(next);
+        }
+    }
+
+    /// Enqueues the notices of what has ended.
+    fn notify(&mut self) {
+        let world = &*self.world;
+        let flow = |id| world.flows.get(&id).map(|(key, _)| key.clone());
+        let notices = self.packer.ends.notices(flow, |seq| world.runs.get(&seq).cloned(), self.now);
+        for notice in notices {
+            self.enqueue(notice).expect("a notice has no run and no idempotency key, which could be refused");
         }
     }
 

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use super::FinishCall;
+use super::notices::Ends;
 use super::rules::{Core, Stand};
 use crate::clock::Timestamp;
 use crate::model::event::What;
@@ -19,9 +20,15 @@ pub(super) struct Packer {
     /// Event of the present section by flow and kind; `None` is "enqueued".
     open: HashMap<(FlowId, Option<Event>), usize>,
     duplicates: Option<usize>,
+    /// What came to an end, for those who want to be told.
+    pub ends: Ends,
 }
 
 impl Packer {
+    pub(super) fn telling(ends: Ends) -> Packer {
+        Packer { ends, ..Packer::default() }
+    }
+
     /// Later jobs join no event from before.
     pub(super) fn section(&mut self) {
         self.open.clear();
@@ -29,6 +36,11 @@ impl Packer {
     }
 
     pub(super) fn note(&mut self, what: What) {
+        if let What::Run { run, state, .. } = &what
+            && state.is_final()
+        {
+            self.ends.run(*run);
+        }
         self.whats.push(what);
     }
 
@@ -44,6 +56,7 @@ impl Packer {
 
     /// `core` as it stands after the change. `call`: what a begin or an end belongs to, with its status.
     pub(super) fn changed(&mut self, core: &Core, change: Event, call: Option<(CallId, Option<u16>)>) {
+        self.ends.job(core);
         let again = core.stand == Stand::Later && matches!(change, Event::Retry | Event::Throttle);
         let due = again.then_some(core.due_at);
         let with_error = matches!(change, Event::Retry | Event::Throttle | Event::Die | Event::Lose | Event::Cancel);

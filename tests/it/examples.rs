@@ -7,6 +7,7 @@ use std::path::Path;
 use tidegate::simulator::Arrival;
 
 mod items_gateway;
+mod music;
 mod orders;
 mod user_sync;
 

@@ -16,6 +16,7 @@ mod hostile_answers;
 mod limits;
 mod metrics;
 mod mutants;
+mod notify;
 mod operate;
 mod outbound;
 mod outside;

@@ -23,6 +23,7 @@ mod outage;
 mod refused;
 mod rolling;
 mod stage;
+mod takeover;
 
 const TIDEGATE: &str = env!("CARGO_BIN_EXE_tidegate");
 const PATIENCE: Duration = Duration::from_secs(40);

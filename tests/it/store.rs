@@ -33,6 +33,7 @@ mod filters;
 mod intake;
 mod keys;
 mod model;
+mod notices;
 mod outside;
 mod postgres;
 mod providers;

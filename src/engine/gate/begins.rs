@@ -194,10 +194,15 @@ impl Gate {
         }
         self.shared.in_flight[plan.begin.lane as usize].fetch_add(1, Ordering::Relaxed);
         let caller = self.caller(transport);
+        let (clock, began_at) = (self.parts.clock.clone(), self.now());
+        let completed = move |completion| {
+            shared.call_time.saw(clock.steady().since(began_at));
+            shared.completed(group, completion);
+        };
         self.parts.supervisor.task(async move {
             // Until the outcome is recorded.
             let _open = open;
-            caller.run(errand, move |completion| shared.completed(group, completion)).await;
+            caller.run(errand, completed).await;
         });
     }
 }

@@ -262,6 +262,7 @@ async fn start(
         dice: Dice::seeded(life + 1),
         retention: Retention::default(),
         collections: Default::default(),
+        subscriptions: Default::default(),
         cluster: None,
     };
     engine::start(parts, declared.collect()).await.unwrap()
