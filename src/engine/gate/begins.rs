@@ -189,7 +189,7 @@ impl Gate {
         };
         let (shared, group) = (self.shared.clone(), plan.group.clone());
         let open = self.parts.open_calls.hold();
-        if let (Some(external), Some(seat)) = (plan.operation.external, seat) {
+        if let Some(external) = plan.operation.external {
             return self.launch_lease(external, group, errand, seat, open);
         }
         self.shared.in_flight[plan.begin.lane as usize].fetch_add(1, Ordering::Relaxed);
