@@ -6,6 +6,7 @@ use std::path::Path;
 
 use tidegate::simulator::Arrival;
 
+mod github;
 mod items_gateway;
 mod music;
 mod orders;
