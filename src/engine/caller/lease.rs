@@ -46,7 +46,7 @@ enum Heard {
 }
 
 impl Leased {
-    pub async fn carry(self, mut errand: Errand, seat: Seat, open: Held, completed: impl FnOnce(Completion)) {
+    pub async fn carry(self, mut errand: Errand, seat: Option<Seat>, open: Held, completed: impl FnOnce(Completion)) {
         let stays = self.caller.hold_back(&mut errand).await;
         let completed = |completion| completed(Completion { leased: true, ..completion });
         let call = errand.call.id;
@@ -54,7 +54,7 @@ impl Leased {
             return self.caller.nothing_left(errand, stays, completed).await;
         };
         let term = self.term(&errand);
-        let heard = match self.desk.lend(seat, call, work, term) {
+        let heard = match seat.and_then(|seat| self.desk.lend(seat, call, work, term)) {
             None => Heard::Untaken,
             Some(word) => {
                 drop(open);

@@ -55,7 +55,7 @@ impl Gate {
         external: External,
         group: GroupKey,
         errand: Errand,
-        seat: Seat,
+        seat: Option<Seat>,
         open: open_calls::Held,
     ) {
         let Some(leased) = self.leased(external) else { return };
