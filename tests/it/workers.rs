@@ -273,7 +273,7 @@ async fn progress_is_shown_and_a_broken_stream_goes_on() {
     assert_eq!((seen.fraction, seen.text.as_str()), (0.25, "page 1 of 4"));
     drop(worker);
     let mut worker = Worker::join(daemon, 1, &[&lease.token]).await;
-    assert_eq!(worker.welcome.resumed_tokens, [lease.token.clone()]);
+    assert_eq!(worker.welcome.resumed_tokens, std::slice::from_ref(&lease.token));
     enqueue(daemon, 1).await;
     assert!(worker.is_told_nothing().await, "what is resumed takes its seat");
     worker.complete(&lease.token, "\"all\"").await;
@@ -294,7 +294,7 @@ async fn a_worker_comes_back_after_the_daemon_was_killed() {
 
     let daemon = place.start().await;
     let mut worker = Worker::join(&daemon, 1, &[&kept.token]).await;
-    assert_eq!(worker.welcome.resumed_tokens, [kept.token.clone()]);
+    assert_eq!(worker.welcome.resumed_tokens, std::slice::from_ref(&kept.token));
     assert_eq!(job(&daemon, &kept.job_id).await.state(), pb::JobState::Calling);
     worker.complete(&kept.token, "\"done\"").await;
     assert!(worker.ended(&kept.token).await.recorded);
