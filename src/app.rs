@@ -104,6 +104,7 @@ impl App {
                 calls: config.retention.calls,
             },
             collections: engine::collections::Collections::new(config.collections.iter().cloned()),
+            alerts: engine::alerts::Alerts::new(config.alerts.clone()),
             subscriptions: engine::subscriptions::Subscriptions::new(config.notify.clone()),
             cluster,
         };

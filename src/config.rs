@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::alert::Rule;
 use crate::model::collection::Collection;
 use crate::model::name::ScheduleName;
 use crate::model::notify::Subscription;
@@ -16,11 +17,13 @@ use crate::model::provider::{Provider, SecretRef};
 use crate::model::schedule::Spec;
 use crate::model::webhook::Webhook;
 
+mod alerts;
 mod auth;
 mod collection;
 mod explain;
 mod external;
 mod file;
+mod limit_headers;
 mod limits;
 mod load;
 mod notify;
@@ -64,6 +67,7 @@ pub struct Config {
     pub webhooks: Vec<Webhook>,
     /// Their providers are among `providers`.
     pub notify: Vec<Subscription>,
+    pub alerts: Vec<Rule>,
 }
 
 /// A schedule of a file.

@@ -20,6 +20,7 @@ use crate::outbound::Connect;
 use crate::store::{Change, JournalEntry, PAGE_MAX, Store};
 use crate::telemetry::metrics::Metrics;
 
+pub mod alerts;
 pub mod call;
 pub mod caller;
 pub mod cluster;
@@ -46,6 +47,7 @@ pub mod writer;
 
 pub use handle::{EngineError, Handle};
 
+use alerts::Alerts;
 use cluster::standing::Standing;
 use cluster::{Cluster, Owned};
 use collections::Collections;
@@ -92,6 +94,8 @@ pub struct Parts {
     pub collections: Collections,
     /// Who is told of what comes to an end.
     pub subscriptions: Subscriptions,
+    /// What is watched.
+    pub alerts: Alerts,
     /// What an engine among many has beside; `None`: this process is alone and owns everything.
     pub cluster: Option<Cluster>,
 }
@@ -126,7 +130,8 @@ pub(crate) fn open_until(entry: &JournalEntry, now: Timestamp, total_timeout: Du
 /// Brings the engine up: takes the steady line up again, rebuilds the limits from the journal, judges what a dead
 /// process left open, applies declarations that changed, and opens the gates. When it returns, jobs leave.
 pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, EngineError> {
-    let Parts { clock, store, limiter, connect, metrics, dice, retention, collections, subscriptions, cluster } = parts;
+    let Parts { clock, store, limiter, connect, metrics, dice, retention, collections, subscriptions, alerts, cluster } =
+        parts;
     let info = store.info().await?;
     match info.db_now {
         Some(shared) => clock.align(shared),
@@ -187,6 +192,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         scheduler: Default::default(),
         calls: Default::default(),
         subscriptions,
+        alerts,
         spread: Default::default(),
         draining: CancellationToken::new(),
     }));
@@ -222,6 +228,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         }
     };
     collections::chores::start(&handle);
+    alerts::start(&handle);
     let what = What::Daemon { kind: "started".to_owned(), detail: format!("{crashed} calls were left open") };
     handle.change(Change::Note { what }).await?;
     handle.0.registry.all().values().for_each(|e| e.gate.open());

@@ -4,6 +4,7 @@
 //! wire formats, SQL. Next: `limit/` and `plan/`, which decide with these words.
 
 pub mod address;
+pub mod alert;
 pub mod auth;
 pub mod backoff;
 pub mod call;
@@ -15,6 +16,7 @@ pub mod flow;
 pub mod id;
 pub mod invalidation;
 pub mod job;
+pub mod limit_headers;
 pub mod name;
 pub mod notify;
 pub mod pages;

@@ -107,6 +107,10 @@ impl Reload {
             handle.subscriptions().replace(fresh.notify.clone());
             done.changes.push(format!("{} subscriptions are declared", fresh.notify.len()));
         }
+        if current.alerts != fresh.alerts {
+            handle.alerts().replace(fresh.alerts.clone());
+            done.changes.push(format!("{} alerts are declared", fresh.alerts.len()));
+        }
         let kept: BTreeSet<_> = fresh.providers.iter().map(|d| d.provider.name.clone()).collect();
         for gone in current.providers.iter().filter(|d| !kept.contains(&d.provider.name)) {
             let name = &gone.provider.name;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::alerts;
 use super::collection;
 use super::explain;
 use super::file;
@@ -248,6 +249,10 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
             }
         }
     }
+    let alerts = reader.node("alerts").map(|node| alerts::read_all(found, node)).unwrap_or_default();
+    if let (Some(node), 0) = (reader.node("alerts"), found.count()) {
+        alerts::check_targets(found, node, &alerts, &providers);
+    }
     reader.finish();
     Some(Config {
         server: server?,
@@ -265,6 +270,7 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
         schedules,
         webhooks,
         notify: subscriptions,
+        alerts,
     })
 }
 

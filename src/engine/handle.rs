@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::alerts::Alerts;
 use super::call::Calls;
 use super::cluster::standing::Standing;
 use super::desk::Desk;
@@ -69,6 +70,7 @@ pub(super) struct Inner {
     pub scheduler: SchedulerHandle,
     pub calls: Calls,
     pub subscriptions: Subscriptions,
+    pub alerts: Alerts,
     pub spread: Spread,
     /// Cancelled when draining begins.
     pub draining: CancellationToken,
@@ -99,6 +101,11 @@ impl Handle {
     /// Who is told of what comes to an end.
     pub fn subscriptions(&self) -> &Subscriptions {
         &self.0.subscriptions
+    }
+
+    /// What is watched.
+    pub fn alerts(&self) -> &Alerts {
+        &self.0.alerts
     }
 
     pub(super) fn writer(&self) -> &Writer {

@@ -33,15 +33,20 @@ pub enum Occasion {
     JobCancelled,
     RunFinished,
     RunCancelled,
+    /// Also when it is told again.
+    AlertRaised,
+    AlertCleared,
 }
 
 impl Occasion {
-    pub const ALL: [Occasion; 5] = [
+    pub const ALL: [Occasion; 7] = [
         Occasion::JobDelivered,
         Occasion::JobDead,
         Occasion::JobCancelled,
         Occasion::RunFinished,
         Occasion::RunCancelled,
+        Occasion::AlertRaised,
+        Occasion::AlertCleared,
     ];
 
     /// The `type` of a notice.
@@ -52,6 +57,8 @@ impl Occasion {
             Occasion::JobCancelled => "job.cancelled",
             Occasion::RunFinished => "run.finished",
             Occasion::RunCancelled => "run.cancelled",
+            Occasion::AlertRaised => "alert.raised",
+            Occasion::AlertCleared => "alert.cleared",
         }
     }
 

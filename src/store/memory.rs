@@ -20,13 +20,14 @@ use super::{
     AppliedProvider, Batch, CallPage, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose,
 };
 use crate::clock::Timestamp;
+use crate::model::alert::Raised;
 use crate::model::call::Call;
 use crate::model::event::{Event, What};
 use crate::model::filter::Filter;
 use crate::model::flow::{Class, Flow, FlowCounts, FlowKey};
 use crate::model::id::{CallId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job, Labels, Payload};
-use crate::model::name::{IdempotencyKey, Key, OperationName, ProviderName, ScheduleName, Tenant};
+use crate::model::name::{AlertName, IdempotencyKey, Key, OperationName, ProviderName, ScheduleName, Tenant};
 use crate::model::run::{Run, RunState};
 use crate::model::schedule::Schedule;
 
@@ -112,6 +113,7 @@ struct World {
     records: records::Book,
     /// Messages of webhooks, and until when they are remembered.
     deliveries: BTreeMap<[u8; 32], Timestamp>,
+    alerts: BTreeMap<AlertName, Raised>,
     last_seq: i64,
     last_flow: i64,
     last_run: i64,
@@ -438,6 +440,10 @@ impl Store for MemoryStore {
 
     async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
         Ok(self.world()?.schedules.get(name).cloned())
+    }
+
+    async fn alerts(&self) -> Result<Vec<Raised>, Error> {
+        Ok(self.world()?.alerts.values().cloned().collect())
     }
 
     async fn events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {

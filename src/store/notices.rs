@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::AlertChange;
 use super::rules::Core;
 use crate::clock::Timestamp;
+use crate::model::alert::Step;
 use crate::model::flow::FlowKey;
 use crate::model::id::FlowId;
 use crate::model::job::NewJob;
@@ -22,6 +24,7 @@ pub(super) struct Ends {
     jobs: Vec<Core>,
     /// Numbers.
     runs: Vec<i64>,
+    alerts: Vec<AlertChange>,
 }
 
 impl Ends {
@@ -38,6 +41,12 @@ impl Ends {
     pub fn run(&mut self, seq: i64) {
         if !self.subscriptions.is_empty() {
             self.runs.push(seq);
+        }
+    }
+
+    pub fn alert(&mut self, change: &AlertChange) {
+        if !self.subscriptions.is_empty() {
+            self.alerts.push(change.clone());
         }
     }
 
@@ -64,8 +73,28 @@ impl Ends {
             let data = of_run(&run);
             notices.extend(wanted.map(|s| s.notice(occasion, &format!("run {}", run.id), &data, now)));
         }
+        for change in std::mem::take(&mut self.alerts) {
+            let occasion = match change.step {
+                Step::Raise | Step::Repeat => Occasion::AlertRaised,
+                Step::Clear => Occasion::AlertCleared,
+            };
+            let wanted = self.subscriptions.iter().filter(|subscription| subscription.wants(occasion));
+            let (data, about) = (of_alert(&change), format!("alert {}", change.alert.name));
+            notices.extend(wanted.map(|s| s.notice(occasion, &about, &data, now)));
+        }
         notices
     }
+}
+
+fn of_alert(change: &AlertChange) -> serde_json::Value {
+    let alert = &change.alert;
+    json!({"alert": {
+        "name": alert.name,
+        "provider": alert.provider,
+        "raised_at": alert.raised_at.to_string(),
+        "detail": alert.detail,
+        "repeated": change.step == Step::Repeat,
+    }})
 }
 
 /// What helps to find the job. No payload and no answer: a notice leaves the house.

@@ -6,9 +6,9 @@
 
 use std::collections::HashMap;
 
-use super::FinishCall;
 use super::notices::Ends;
 use super::rules::{Core, Stand};
+use super::{AlertChange, FinishCall};
 use crate::clock::Timestamp;
 use crate::model::event::What;
 use crate::model::id::{CallId, FlowId};
@@ -42,6 +42,13 @@ impl Packer {
             self.ends.run(*run);
         }
         self.whats.push(what);
+    }
+
+    pub(super) fn alert(&mut self, change: &AlertChange) {
+        let AlertChange { step, alert, .. } = change;
+        let detail = format!("{}: {}", alert.name, alert.detail);
+        self.note(What::provider(&alert.provider, &format!("alert-{}", step.name()), detail, "alerts"));
+        self.ends.alert(change);
     }
 
     pub(super) fn enqueued(&mut self, flow: FlowId, job: i64) {

@@ -1,4 +1,5 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
+mod alerts;
 mod app;
 mod call_log;
 mod calls;

@@ -22,19 +22,19 @@ use tidegate::simulator::{Simulator, SimulatorConfig};
 
 use crate::support::process::{Place, Provider, until};
 
-const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+pub const SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug)]
-struct Got {
-    id: String,
-    body: Value,
-    taken: bool,
+pub struct Got {
+    pub id: String,
+    pub body: Value,
+    pub taken: bool,
 }
 
 /// Somebody who is told, and who takes nothing while it is shut.
 #[derive(Clone, Default)]
-struct Inbox {
+pub struct Inbox {
     got: Arc<Mutex<Vec<Got>>>,
     open: Arc<AtomicBool>,
 }
@@ -50,7 +50,7 @@ async fn take_in(State(inbox): State<Inbox>, headers: HeaderMap, body: Bytes) ->
 
 impl Inbox {
     /// Starts it; answers with its URL.
-    async fn start(open: bool) -> (Inbox, String) {
+    pub async fn start(open: bool) -> (Inbox, String) {
         let inbox = Inbox { open: Arc::new(open.into()), ..Inbox::default() };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hooks/tide%20gate", listener.local_addr().unwrap());
@@ -60,7 +60,7 @@ impl Inbox {
         (inbox, url)
     }
 
-    fn got(&self) -> Vec<Got> {
+    pub fn got(&self) -> Vec<Got> {
         self.got.lock().unwrap().clone()
     }
 

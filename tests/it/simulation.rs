@@ -179,6 +179,7 @@ async fn start(clock: &Clock, store: &MemoryStore, world: &Arc<World>, seed: u64
         retention: Default::default(),
         collections: Default::default(),
         subscriptions: Default::default(),
+        alerts: Default::default(),
         cluster: None,
     };
     engine::start(parts, declared.collect()).await.expect("the engine starts")

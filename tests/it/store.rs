@@ -26,6 +26,7 @@ macro_rules! suite {
     };
 }
 
+mod alerts;
 mod call_log;
 mod calls;
 mod cluster;

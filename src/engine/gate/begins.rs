@@ -142,8 +142,14 @@ impl Gate {
     }
 
     async fn give_back(&mut self, plan: &Planned, count: u32) {
-        let settle =
-            Settle { permit: plan.begin.permit.clone(), count, sent: false, blocked_until: None, blocked_limit: None };
+        let settle = Settle {
+            permit: plan.begin.permit.clone(),
+            count,
+            sent: false,
+            blocked_until: None,
+            blocked_limit: None,
+            said: Vec::new(),
+        };
         if let Err(e) = self.parts.limiter.settle(self.now(), &[settle]).await {
             tracing::warn!(error = %e, "unused permits could not be given back");
         }
@@ -166,8 +172,7 @@ impl Gate {
             dice: self.parts.dice.clone(),
             metrics: self.parts.metrics.clone(),
             collections: self.parts.collections.clone(),
-            throttles_in_a_row: self.shared.throttles_in_a_row.clone(),
-            throttled_total: self.shared.throttled_total.clone(),
+            throttles: self.shared.throttles.clone(),
             excused: self.shared.excused.clone(),
         }
     }

@@ -67,6 +67,7 @@ pub async fn house_with(limits: Limits, store: Arc<MemoryStore>) -> House {
         retention: Retention::default(),
         collections: Default::default(),
         subscriptions: Default::default(),
+        alerts: Default::default(),
         cluster: None,
     };
     let declared = ["crm", "shop"].map(|name| Declared {
