@@ -14,7 +14,7 @@ use super::super::open_calls::{Held, OpenCalls};
 use super::super::outcome::{Spent, outcome};
 use super::super::wall_of;
 use super::stays::Stays;
-use super::{Caller, Completion, Errand, throttled_until};
+use super::{Caller, Completion, Errand, heard};
 use crate::model::call::{Ending, Lane};
 use crate::model::id::{CallId, Id};
 use crate::model::provider::External;
@@ -126,10 +126,11 @@ impl Leased {
             Heard::Nothing => (Ending::Lost, Spent::Sent),
             Heard::Untaken => (Ending::NotSent, Spent::NotSent),
         };
-        let blocked_until = throttled_until(&caller.clock, &caller.throttles_in_a_row, &caller.throttled_total, health);
+        let blocked_until = caller.throttles.until(&caller.clock, health, errand.permit.granted_at);
         if settles {
             let sent = ending != Ending::NotSent;
-            caller.settle_with(&errand.permit, &stays.permits, sent, settled_at, blocked_until).await;
+            let word = heard::Word { blocked_until, ..heard::Word::default() };
+            caller.settle_with(&errand.permit, &stays.permits, sent, settled_at, &word).await;
         }
         if blocked_until.is_some() {
             caller.metrics.throttled(caller.provider.name.as_str(), "");
