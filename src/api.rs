@@ -33,6 +33,7 @@ pub mod schedules;
 pub mod undo;
 pub mod watch;
 pub mod webhooks;
+pub mod workers;
 
 pub use error::{Code, Error, Result};
 

@@ -108,7 +108,7 @@ pub enum Ask {
     /// What happened, in one increasing sequence.
     #[command(subcommand)]
     Events(admin::EventsVerb),
-    /// The daemon: version, store, and its supervised tasks with the reasons of their restarts.
+    /// The daemon: version, store, programs that take jobs, and its supervised tasks with the reasons of their restarts.
     ///
     /// Example: `tidegate workers -o wide`
     Workers {

@@ -21,6 +21,7 @@ mod alerts;
 mod auth;
 mod collection;
 mod explain;
+mod external;
 mod file;
 mod limit_headers;
 mod limits;

@@ -25,6 +25,7 @@ pub mod call;
 pub mod caller;
 pub mod cluster;
 pub mod collections;
+pub mod desk;
 pub mod dice;
 pub mod gate;
 pub mod handle;
@@ -50,6 +51,7 @@ use alerts::Alerts;
 use cluster::standing::Standing;
 use cluster::{Cluster, Owned};
 use collections::Collections;
+use desk::Desk;
 use dice::Dice;
 use gate::GateParts;
 use lender::Lender;
@@ -175,6 +177,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         open_calls: Arc::default(),
         lender,
         collections,
+        desk: Arc::new(Desk::new(clock.clone(), registry.clone())),
     };
 
     if cluster.is_none() && !crate::mutant::on("forgotten-seed") {

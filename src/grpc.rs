@@ -21,5 +21,6 @@ pub mod server;
 pub mod status;
 mod streams;
 pub mod transcode;
+mod worker_service;
 
 pub use server::{Limits, serve};

@@ -30,3 +30,4 @@ pub mod state;
 pub mod verdict;
 pub mod walk;
 pub mod webhook;
+pub mod worker;

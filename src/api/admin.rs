@@ -16,6 +16,7 @@ use crate::engine::status::{ActorInfo, ClusterView};
 use crate::model::event::{Event, What};
 use crate::model::flow::{FlowCounts, FlowKey};
 use crate::model::id::JobId;
+use crate::model::worker::WorkerView;
 
 /// Longest time that a list of events waits for one.
 pub const EVENTS_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -37,6 +38,8 @@ pub struct Daemon {
     /// `None`: this daemon is alone.
     pub cluster: Option<ClusterView>,
     pub health: Health,
+    /// Programs that take jobs from this daemon.
+    pub workers: Vec<WorkerView>,
 }
 
 /// The store's facts about itself, read back.
@@ -100,6 +103,7 @@ impl Api {
             providers: self.engine().providers().len(),
             counts,
             last_event,
+            workers: self.workers(),
             cluster: self.engine().standing().map(Standing::view),
             health: self.health().await,
         })

@@ -19,6 +19,7 @@ use crate::model::flow::{Class, Place};
 use crate::model::id::{FlowId, JobId, RunId};
 use crate::model::job::Job;
 use crate::model::state::State;
+use crate::model::worker::Progress;
 use crate::store::{Change, Changed};
 
 /// Ids of one WaitJobs.
@@ -36,6 +37,8 @@ pub struct JobView {
     /// `None` for final jobs.
     pub waits: Option<Waits>,
     pub next_attempt_at: Option<Timestamp>,
+    /// How far its worker is.
+    pub progress: Option<Progress>,
 }
 
 /// Why a job waits. Lists do not look up which job it stands behind.
@@ -172,11 +175,16 @@ impl Api {
     pub(super) async fn view(&self, job: Job) -> Result<JobView> {
         let run = self.0.names.run(self.engine().store().as_ref(), job.flow_key.run).await?;
         if job.state.is_final() {
-            return Ok(JobView { job, run, waits: None, next_attempt_at: None });
+            return Ok(JobView { job, run, waits: None, next_attempt_at: None, progress: None });
         }
         let said = self.engine().explain(job.id).await?;
         let (waits, next_attempt_at) = said.map(|e| (Waits::On(e.waiting_on), e.next_attempt_at)).unzip();
-        Ok(JobView { job, run, waits, next_attempt_at: next_attempt_at.flatten() })
+        let progress = self.progress(&job);
+        Ok(JobView { job, run, waits, next_attempt_at: next_attempt_at.flatten(), progress })
+    }
+
+    fn progress(&self, job: &Job) -> Option<Progress> {
+        (job.state == State::Calling).then(|| self.engine().desk().progress(job.id.seq)).flatten()
     }
 
     /// Many jobs. Of each flow only the first ready job is explained; the others wait for the same thing.
@@ -198,7 +206,8 @@ impl Api {
                     let run = self.0.names.run(self.engine().store().as_ref(), job.flow_key.run).await?;
                     let waits = waits(&job, asked.get(&job.flow));
                     let later = waits.as_ref().is_some_and(|w| matches!(w, Waits::On(WaitingOn::NotDue { .. })));
-                    JobView { next_attempt_at: later.then_some(job.due_at), job, run, waits }
+                    let progress = self.progress(&job);
+                    JobView { next_attempt_at: later.then_some(job.due_at), job, run, waits, progress }
                 }
             };
             views.push(view);

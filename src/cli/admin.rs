@@ -112,6 +112,10 @@ pub async fn workers(daemon: &Daemon, output: &Output) -> Result<Exit, Error> {
             output.line(&super::cluster::shown(cluster, output.format == Format::Wide))?;
             output.line("")?;
         }
+        if !about.workers.is_empty() {
+            output.line(&programs(&about.workers, times).text())?;
+            output.line("")?;
+        }
     }
     output.list(
         ("Actor", "actors"),
@@ -133,6 +137,25 @@ pub async fn workers(daemon: &Daemon, output: &Output) -> Result<Exit, Error> {
         },
     )?;
     Ok(Exit::Done)
+}
+
+/// Programs that take jobs, and what each works on.
+fn programs(workers: &[pb::Worker], times: Times) -> Rows {
+    let mut rows = Rows::new(&["WORKER", "OPERATIONS", "SEATS", "HEARD", "WORKS ON"]);
+    for worker in workers {
+        let works_on = worker.leases.iter().map(|lease| match &lease.progress {
+            Some(p) => format!("{} {:.0} % {}", lease.job_id, p.fraction * 100.0, p.text),
+            None => lease.job_id.clone(),
+        });
+        rows.add([
+            worker.name.clone(),
+            worker.operations.join(", "),
+            format!("{}/{}", worker.taken_seats, worker.seats),
+            times.show(worker.heard_time.as_ref()),
+            works_on.collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    rows
 }
 
 pub async fn drain(yes: bool, daemon: &Daemon, output: &Output) -> Result<Exit, Error> {

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::external;
 use super::limits::{self, Placed};
 use super::pages;
 use super::problem::{Found, Problem};
@@ -43,14 +44,19 @@ pub fn read(
     let reader = Reader::of(found, &entry.node)?;
     // Names of limits are words of at most 63 bytes, like names of operations.
     let batch_limits = format!("{}-batch", &name[..name.floor_char_boundary(57)]);
-    let single = if reader.has("request") { lane(&reader, Site::Single, name, placed) } else { None };
+    let outside = reader.node("external").and_then(|n| external::read(&reader, n, name, placed));
+    let single = match &outside {
+        Some((_, limits_only)) => Some(limits_only.clone()),
+        None if reader.has("request") => lane(&reader, Site::Single, name, placed),
+        None => None,
+    };
     let batch = reader.node("batch").and_then(|node| {
         let batch = Reader::of(found, node)?;
         let spec = lane(&batch, Site::Batch, &batch_limits, placed);
         batch.finish();
         spec
     });
-    if !reader.has("request") {
+    if !reader.has("request") && !reader.has("external") {
         // Asked for in any case, so that a single lane without its request line says only this.
         for key in ["request", "body", "query", "headers", "limits"] {
             if let (Some(entry), true) = (reader.entry(key), reader.has("batch")) {
@@ -84,6 +90,7 @@ pub fn read(
         log_bodies: log_bodies(&reader),
         pages: reader.node("pages").and_then(|n| pages::read(found, n)).map(Arc::new),
         cache: reader.node("cache").and_then(|n| rules::cache(found, n)).unwrap_or(cache),
+        external: outside.map(|(external, _)| external),
     };
     if operation.pages.is_some() && operation.single.is_none() {
         found.add(Problem::new("expected `pages` at an operation with a single lane").at(&entry.node.at));

@@ -196,7 +196,8 @@ impl Handle {
         }
         let entry = self.registry().get(&ask.provider).ok_or_else(|| CallError::NoProvider(ask.provider.clone()))?;
         let provider = entry.provider;
-        let operation = provider.operations.get(&ask.operation).filter(|o| o.single.is_some()).cloned();
+        let operation =
+            provider.operations.get(&ask.operation).filter(|o| o.single.is_some() && o.external.is_none()).cloned();
         let operation = operation.ok_or_else(|| CallError::NoOperation(ask.provider.clone(), ask.operation.clone()))?;
         let now = self.clock().now();
         let job = ClaimedJob {

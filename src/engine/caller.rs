@@ -28,6 +28,7 @@ use crate::telemetry::trace;
 mod credential;
 pub mod direct;
 pub mod heard;
+pub mod lease;
 mod log;
 mod pages;
 mod stays;
@@ -73,6 +74,8 @@ pub struct Completion {
     pub error: Option<Arc<str>>,
     /// The account's credential is no good until somebody mends it.
     pub lost_credential: bool,
+    /// It was in a worker's hands, not on our wire.
+    pub leased: bool,
 }
 
 /// One begun call and what it is about.
@@ -173,6 +176,7 @@ impl Caller {
             jobs: 0,
             error: None,
             lost_credential: false,
+            leased: false,
         });
         let error = stays.outcomes.first().and_then(|o| o.error.clone());
         let Stays { outcomes, .. } = stays;
@@ -377,5 +381,6 @@ fn completion(
         jobs: errand.call.jobs.len(),
         error,
         lost_credential: false,
+        leased: false,
     }
 }

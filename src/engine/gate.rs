@@ -15,6 +15,7 @@ use super::cluster::Owned;
 use super::cluster::standing::Standing;
 use super::cluster::truth::Doubts;
 use super::collections::Collections;
+use super::desk::Desk;
 use super::dice::Dice;
 use super::handle::EngineError;
 use super::lender::Lender;
@@ -25,8 +26,10 @@ use super::supervisor::Supervisor;
 use super::writer::Writer;
 use crate::clock::{Clock, Timestamp};
 use crate::limiter::Limiter;
+use crate::model::call::Call;
 use crate::model::flow::Class;
 use crate::model::id::FlowId;
+use crate::model::job::ClaimedJob;
 use crate::model::name::ProviderName;
 use crate::model::provider::Provider;
 use crate::model::request::Request;
@@ -41,6 +44,7 @@ mod credentials;
 pub mod direct;
 mod forecast;
 mod group;
+mod leases;
 mod outside;
 mod release;
 mod report;
@@ -71,6 +75,8 @@ pub struct GateParts {
     pub lender: Arc<Lender>,
     /// What pages are kept in.
     pub collections: Collections,
+    /// Where workers take jobs.
+    pub desk: Arc<Desk>,
 }
 
 /// Questions that wait for the gate. More callers than this wait their turn.
@@ -97,6 +103,8 @@ pub(super) struct Shared {
     pub settled: AtomicBool,
     /// Some of them came back unsent: there is room where nobody could foresee it.
     pub returned: AtomicBool,
+    /// Workers have free seats again.
+    pub seated: AtomicBool,
     /// Flows may have changed unheard: all are to be read again.
     pub reload: AtomicBool,
     /// Calls begun and not answered, per lane.
@@ -121,7 +129,10 @@ impl Shared {
     }
 
     pub fn completed(&self, group: group::GroupKey, completion: Completion) {
-        self.in_flight[completion.lane as usize].fetch_sub(1, Ordering::Relaxed);
+        // What a worker has is not on our wire.
+        if !completion.leased {
+            self.in_flight[completion.lane as usize].fetch_sub(1, Ordering::Relaxed);
+        }
         self.completions.lock().expect("no panic while held").push((group, completion));
         self.wake().notify_one();
     }
@@ -136,6 +147,7 @@ enum Question {
     Permits { ask: Box<Ask>, reply: outside::Reply },
     Direct { ask: Box<direct::Ask>, reply: direct::Reply },
     ResetBreaker(oneshot::Sender<()>),
+    TakeUp { call: Box<Call>, jobs: Vec<ClaimedJob>, reply: oneshot::Sender<bool> },
 }
 
 /// What others hold of a gate. Cheap to clone.
@@ -163,6 +175,7 @@ pub(super) fn start(
         heard: Mutex::default(),
         settled: AtomicBool::new(false),
         returned: AtomicBool::new(false),
+        seated: AtomicBool::new(false),
         reload: AtomicBool::new(false),
         in_flight: Default::default(),
         call_time: Default::default(),
@@ -214,6 +227,18 @@ impl GateHandle {
     /// Something that the gate looks at has changed.
     pub fn wake(&self) {
         self.shared.wake().notify_one();
+    }
+
+    /// A worker has a free seat.
+    pub fn seats_freed(&self) {
+        self.shared.seated.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// A lease of a dead process is to wait for its worker. False: it cannot be.
+    pub async fn take_up(&self, call: Call, jobs: Vec<ClaimedJob>) -> bool {
+        let call = Box::new(call);
+        self.question(|reply| Question::TakeUp { call, jobs, reply }).await.unwrap_or(false)
     }
 
     /// Another daemon's gate of this provider saved this.

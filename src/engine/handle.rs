@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::alerts::Alerts;
 use super::call::Calls;
 use super::cluster::standing::Standing;
+use super::desk::Desk;
 use super::gate::GateParts;
 use super::registry::{Entry, Registry};
 use super::scheduler::SchedulerHandle;
@@ -386,6 +387,11 @@ impl Handle {
         let request =
             Request { method: http::Method::GET, url, headers: http::HeaderMap::new(), body: bytes::Bytes::new() };
         entry.gate.test(request).await.ok_or(EngineError::Draining)?
+    }
+
+    /// Where workers take jobs.
+    pub fn desk(&self) -> &Arc<Desk> {
+        &self.0.parts.desk
     }
 
     /// Committed events as they come, in groups, in order. A reader that lags goes on from the store.

@@ -27,7 +27,7 @@ pub async fn recover_all(
 ) -> Result<usize, EngineError> {
     let now = clock.steady();
     // A program outside outlives the daemon: what it holds, it holds until its lease ends.
-    let over = |call: &Call| call.outside == 0 || call.lease_until < now;
+    let over = |call: &Call| call.outside == 0 || !call.jobs.is_empty() || call.lease_until < now;
     recover(store, writer, registry, clock, lender, Whose::Anyone, over).await
 }
 
@@ -74,12 +74,26 @@ async fn recover(
                 continue;
             }
             let jobs = store.claimed(call.id).await.map_err(away)?;
+            if whose == Whose::Anyone && waits_for_worker(call, &jobs, registry, clock).await {
+                continue;
+            }
             writer.finish(crashed(call, &jobs, registry, clock)).await;
             ended += 1;
         }
         if page.len() < PAGE_MAX {
             return Ok(ended);
         }
+    }
+}
+
+/// A worker outlives the daemon too: it may come back for what it was leased.
+async fn waits_for_worker(call: &Call, jobs: &[ClaimedJob], registry: &Registry, clock: &Clock) -> bool {
+    if call.outside == 0 || call.lease_until < clock.steady() {
+        return false;
+    }
+    match registry.get(&call.provider) {
+        Some(entry) => entry.gate.take_up(call.clone(), jobs.to_vec()).await,
+        None => false,
     }
 }
 

@@ -130,6 +130,8 @@ pub enum WaitingOn {
     RunPaused,
     /// The daemon's own cap on calls in flight.
     InFlight,
+    /// A free seat of a worker.
+    Worker,
     UnknownProvider,
     /// `unknown`: a person must decide.
     Decision,

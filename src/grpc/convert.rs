@@ -22,6 +22,7 @@ pub mod providers;
 pub mod records;
 pub mod runs;
 pub mod schedules;
+pub mod workers;
 
 /// Nanoseconds are cut off: the daemon counts in microseconds. Times that the daemon never has are not told.
 pub fn time(at: Timestamp) -> Option<prost_types::Timestamp> {

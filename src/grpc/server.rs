@@ -29,11 +29,13 @@ use super::pb::provider_service_server::{ProviderServiceServer, SERVICE_NAME as 
 use super::pb::record_service_server::{RecordServiceServer, SERVICE_NAME as RECORDS};
 use super::pb::run_service_server::{RunServiceServer, SERVICE_NAME as RUNS};
 use super::pb::schedule_service_server::{SERVICE_NAME as SCHEDULES, ScheduleServiceServer};
+use super::pb::worker_service_server::{SERVICE_NAME as WORKERS, WorkerServiceServer};
 use super::permit_service::Permits;
 use super::provider_service::Providers;
 use super::record_service::Records;
 use super::run_service::Runs;
 use super::schedule_service::Schedules;
+use super::worker_service::Workers;
 use super::{listener, pb};
 use crate::api::{Api, Code, Error, Result, enqueue};
 use crate::telemetry::trace;
@@ -118,7 +120,7 @@ pub async fn serve(
     let deadline = async {
         stop.cancelled().await;
         // Clients that watch our health go elsewhere while calls finish.
-        for service in ["", JOBS, RUNS, PROVIDERS, CALLS, PERMITS, RECORDS, SCHEDULES, ADMIN] {
+        for service in ["", JOBS, RUNS, PROVIDERS, CALLS, PERMITS, RECORDS, SCHEDULES, WORKERS, ADMIN] {
             health.set_service_status(service, tonic_health::ServingStatus::NotServing).await;
         }
         api.clock().sleep_until(api.clock().steady() + limits.grace).await;
@@ -145,6 +147,7 @@ pub(super) async fn routes(
     health.set_serving::<RecordServiceServer<Records>>().await;
     health.set_serving::<CallServiceServer<Calls>>().await;
     health.set_serving::<ScheduleServiceServer<Schedules>>().await;
+    health.set_serving::<WorkerServiceServer<Workers>>().await;
     health.set_serving::<AdminServiceServer<Admin>>().await;
     // Compressed requests are taken; answers are compressed for those who ask.
     macro_rules! bounded {
@@ -165,6 +168,7 @@ pub(super) async fn routes(
         .add_service(bounded!(RecordServiceServer::new(Records { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(CallServiceServer::new(Calls(api.clone()))))
         .add_service(bounded!(ScheduleServiceServer::new(Schedules(api.clone()))))
+        .add_service(bounded!(WorkerServiceServer::new(Workers { api: api.clone(), stop: stop.clone() })))
         .add_service(bounded!(AdminServiceServer::new(Admin(api.clone()))))
         .add_service(health_service)
         .add_service(reflection().build_v1()?)

@@ -75,6 +75,17 @@ pub struct Operation {
     pub pages: Option<Arc<super::pages::Pages>>,
     /// How answers to callers who wait are cached. Jobs are never answered from a cache.
     pub cache: CacheRule,
+    /// Workers carry its jobs out, and the daemon makes no call of its own; the single lane has only limits then.
+    pub external: Option<External>,
+}
+
+/// How long a worker may have a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct External {
+    /// Without being heard.
+    pub lease: Duration,
+    /// At most, however often it is heard.
+    pub within: Duration,
 }
 
 /// How long an answer is good for those who ask for the same.

@@ -335,7 +335,7 @@ impl Judged<'_> {
 }
 
 /// At most `max` bytes of `body` as text; what is not UTF-8, and NUL, which databases refuse, becomes U+FFFD.
-fn keep(body: &[u8], max: usize) -> Option<Arc<str>> {
+pub fn keep(body: &[u8], max: usize) -> Option<Arc<str>> {
     if max == 0 || body.is_empty() {
         return None;
     }

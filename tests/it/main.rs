@@ -40,3 +40,4 @@ mod torture_clock;
 mod torture_limits;
 mod traces;
 mod webhooks;
+mod workers;

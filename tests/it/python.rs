@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use tidegate::clock::Clock;
 use tidegate::grpc::pb;
 use tidegate::grpc::pb::job_service_client::JobServiceClient;
 
 use crate::support::left_out;
-use crate::support::process::{Place, Provider};
+use crate::support::process::{Place, Provider, until};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -121,4 +122,63 @@ async fn a_python_program_makes_its_own_calls_under_the_limits_that_jobs_share()
     let core = report.limit("core").unwrap();
     assert_eq!((report.refused, report.records.distinct), (0, JOBS as u64 + 40));
     assert!(core.max_in_any_window.is_some_and(|most| most <= 20), "{core:?}");
+}
+
+#[tokio::test]
+async fn python_workers_do_every_job_though_they_and_the_daemon_are_killed() {
+    const JOBS: usize = 40;
+    let python = Path::new(ROOT).join("target/tools/python/bin/python");
+    if !python.exists() {
+        return left_out("the Python worker, as grpcio-tools is not installed");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let declaration = "[providers.crm]\nbase_url = \"http://127.0.0.1:9\"\nallow_private = true\n\n\
+                       [providers.crm.operations.review]\nexternal = { lease = \"3s\" }\nrepeat = \"always\"\n\
+                       retry = { base = \"10ms\", cap = \"50ms\" }\n";
+    let place = Place::new(folder.path(), folder.path(), declaration);
+    let daemon = place.start().await;
+    let job = |n: usize| pb::JobSpec {
+        provider: "crm".into(),
+        operation: "review".into(),
+        payload: format!("{{\"n\":{n},\"seconds\":0.2}}"),
+        ..Default::default()
+    };
+    let request = pb::EnqueueJobsRequest { jobs: (0..JOBS).map(job).collect(), ..Default::default() };
+    JobServiceClient::new(daemon.channel()).enqueue_jobs(request).await.unwrap();
+    let diary = folder.path().join("diary");
+    let worker = || {
+        let mut command = tokio::process::Command::new(&python);
+        command.arg(format!("{ROOT}/tests/clients/python/worker.py")).kill_on_drop(true);
+        command.args(["--address", &format!("127.0.0.1:{}", place.port), "--operation", "crm/review", "--seats", "2"]);
+        command.arg("--diary").arg(&diary).spawn().unwrap()
+    };
+    // Two work, and one of them dies with what it has.
+    let (mut first, second) = (worker(), worker());
+    let done = async |at_least: usize| {
+        let lines = until(Duration::from_secs(60), async || {
+            let lines = std::fs::read_to_string(&diary).unwrap_or_default().lines().count();
+            (lines >= at_least).then_some(lines)
+        });
+        lines.await.unwrap_or_else(|| panic!("not {at_least} jobs were done:\n{}", place.log_tail()))
+    };
+    done(5).await;
+    first.kill().await.unwrap();
+    done(10).await;
+    daemon.kill(&Clock::system()).await;
+    let daemon = place.start().await;
+    daemon.drained("crm", Duration::from_secs(60)).await.unwrap();
+    let counts = daemon.counts("crm").await.unwrap();
+    assert_eq!((counts.delivered as usize, counts.unknown, counts.dead), (JOBS, 0, 0));
+    // The worker that lived through the daemon's death kept its jobs: only what the dead one had was done again.
+    let diary = std::fs::read_to_string(&diary).unwrap();
+    let (mut numbers, mut again): (Vec<&str>, usize) = (diary.lines().collect(), 0);
+    numbers.sort_unstable();
+    numbers.dedup_by(|a, b| {
+        again += usize::from(a == b);
+        a == b
+    });
+    assert_eq!(numbers.len(), JOBS);
+    assert!(again <= 2, "{again} jobs were done twice");
+    drop(second);
+    assert!(daemon.stop().await);
 }

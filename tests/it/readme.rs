@@ -1,4 +1,4 @@
-//! The documents are run: every ```sh test block of README.md, docs/quickstart.md, docs/rest.md, docs/webhooks.md and of the READMEs of the
+//! The documents are run: every ```sh test block of README.md, docs/quickstart.md, docs/rest.md, docs/webhooks.md, docs/workers.md and of the READMEs of the
 //! examples, one script per document.
 //!
 //! Each runs in a folder of its own, on ports of its own: the well-known ones are replaced in the blocks, in what `init`
@@ -118,6 +118,12 @@ fn rest_does_what_its_page_says() {
     assert!(said.contains("\"jobId\"") && said.contains("\"payload\":{\"id\":\"user:7\""), "{said}");
     assert!(said.contains("data:{") || said.contains("data: {"), "{said}");
     assert!(said.contains("BAD_ID"), "{said}");
+}
+
+#[test]
+fn workers_do_what_their_page_says() {
+    let Ran { said, .. } = run("docs/workers.md", &[]);
+    assert!(said.contains("no worker has a free seat for it"), "{said}");
 }
 
 #[test]

@@ -46,6 +46,7 @@ impl Direct {
             jobs: 0,
             error,
             lost_credential,
+            leased: false,
         };
         let silent = || ended(Health::Silent, None, None, false);
         let call = match caller.journal(&ask, &permit, lease_until).await {

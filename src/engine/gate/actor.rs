@@ -1,6 +1,6 @@
 //! The loop of a gate: take in what changed, release what may leave, sleep until something can.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -53,6 +53,8 @@ pub(super) struct Gate {
     pub waits: super::waits::Waits,
     /// Programs that ask for permits.
     pub outside: super::outside::Outside,
+    /// Groups that wait for a free seat of a worker.
+    pub seatless: BTreeSet<GroupKey>,
     /// Callers who wait for an answer.
     pub line: super::direct::Line,
     /// Partitions that were held when flows were last read; `None`: this process owns everything.
@@ -106,6 +108,7 @@ impl Gate {
             rates: Default::default(),
             waits: Default::default(),
             outside: Default::default(),
+            seatless: BTreeSet::new(),
             line: Default::default(),
             shards: None,
             saved: String::new(),
@@ -198,6 +201,9 @@ impl Gate {
         }
         for (_, flow) in self.shared.flows.take() {
             self.take_in(flow);
+        }
+        if self.shared.seated.swap(false, Ordering::Relaxed) {
+            self.seats_were_freed();
         }
         let ended = std::mem::take(&mut *self.shared.completions.lock().expect("no panic while held"));
         // Answers may have freed what others wait for; they are asked once, however many answers came.

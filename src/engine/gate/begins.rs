@@ -14,6 +14,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 
 use super::super::caller::{Caller, Errand};
+use super::super::desk::Seat;
 use super::super::handle::EngineError;
 use super::super::open_calls;
 use super::actor::{AWAY_WAIT, Gate};
@@ -118,7 +119,7 @@ impl Gate {
         }
     }
 
-    async fn launch_all(&mut self, plan: Planned, begun: Begun) {
+    async fn launch_all(&mut self, mut plan: Planned, begun: Begun) {
         let unused = plan.begin.calls_max.saturating_sub(begun.calls.len() as u32);
         if unused > 0 {
             self.give_back(&plan, unused).await;
@@ -135,7 +136,8 @@ impl Gate {
             self.probe_began();
         }
         for call in begun.calls {
-            self.launch(&plan, call);
+            let seat = plan.seats.pop();
+            self.launch(&plan, call, seat);
         }
     }
 
@@ -175,10 +177,8 @@ impl Gate {
         }
     }
 
-    fn launch(&self, plan: &Planned, call: BegunCall) {
+    fn launch(&self, plan: &Planned, call: BegunCall, seat: Option<Seat>) {
         let Ok(transport) = self.current.transport.clone() else { return };
-        self.shared.in_flight[plan.begin.lane as usize].fetch_add(1, Ordering::Relaxed);
-        let caller = self.caller(transport);
         let tenant = call.jobs.first().and_then(|j| self.flows.get(&j.flow)).map(|f| f.key.tenant.clone());
         let errand = Errand {
             call,
@@ -194,6 +194,11 @@ impl Gate {
         };
         let (shared, group) = (self.shared.clone(), plan.group.clone());
         let open = self.parts.open_calls.hold();
+        if let Some(external) = plan.operation.external {
+            return self.launch_lease(external, group, errand, seat, open);
+        }
+        self.shared.in_flight[plan.begin.lane as usize].fetch_add(1, Ordering::Relaxed);
+        let caller = self.caller(transport);
         let (clock, began_at) = (self.parts.clock.clone(), self.now());
         let completed = move |completion| {
             shared.call_time.saw(clock.steady().since(began_at));

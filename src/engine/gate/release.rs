@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::LEASE_MARGIN;
+use super::super::desk::Seat;
 use super::super::open_calls;
 use super::actor::{AWAY_WAIT, Gate};
 use super::begins::BEGINS_MAX;
@@ -47,6 +48,8 @@ pub(super) struct Planned {
     /// Limits by key, to be acquired once the jobs are known.
     pub keyed: Arc<[Keyed]>,
     pub probe: bool,
+    /// Of workers, one per call of an external operation.
+    pub seats: Vec<Seat>,
 }
 
 impl Gate {
@@ -146,7 +149,15 @@ impl Gate {
             self.turns.park(key, Timestamp::NEVER, false);
             return Vec::new();
         };
-        let (slots, credential_probe) = match self.credential_admits(&key.account, slots, now) {
+        // Seats before permits: a permit in hand is spent time, a seat is not.
+        let external = operation.external.is_some();
+        let seats = if external { self.take_seats(key, slots) } else { Vec::new() };
+        let admitted = match external {
+            true if seats.is_empty() => return Vec::new(),
+            true => Ok((seats.len() as u32, false)),
+            false => self.credential_admits(&key.account, slots, now),
+        };
+        let (slots, credential_probe) = match admitted {
             Ok(admitted) => admitted,
             Err(until) => {
                 self.turns.park(key, until, false);
@@ -170,8 +181,10 @@ impl Gate {
             self.credential_probe_began(&key.account, now);
         }
         for plan in &mut planned {
-            plan.probe = probe || credential_probe;
+            // What a worker says, says nothing of the host.
+            plan.probe = !external && (probe || credential_probe);
         }
+        self.seat(&mut planned, seats);
         planned
     }
 
@@ -378,7 +391,8 @@ impl Gate {
         calls_max: u32,
         permit: Permit,
     ) -> Planned {
-        let lease_until = self.now() + self.current.provider.timeouts.total + LEASE_MARGIN;
+        let longest = operation.external.map_or(self.current.provider.timeouts.total, |e| e.within);
+        let lease_until = self.now() + longest + LEASE_MARGIN;
         let takes = shares.iter().map(|share| self.take(share)).collect();
         let provider = self.current.provider.clone();
         let group = self.groups.entry(key.clone()).or_default();
@@ -397,10 +411,18 @@ impl Gate {
             bytes_max: operation.lane(lane).map_or(usize::MAX, |l| l.bytes_max),
             permit,
             keyed: by_key.iter().map(|k| (k.prefix.clone(), k.limit.cost)).collect(),
-            outside: 0,
+            // What a worker does may reach the provider until its lease ends.
+            outside: u32::from(operation.external.is_some()),
             lease_until,
         };
-        Planned { group: key.clone(), operation: operation.clone(), begin, keyed: by_key, probe: false }
+        Planned {
+            group: key.clone(),
+            operation: operation.clone(),
+            begin,
+            keyed: by_key,
+            probe: false,
+            seats: Vec::new(),
+        }
     }
 
     fn take(&self, share: &Share) -> Take {

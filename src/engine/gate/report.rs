@@ -68,6 +68,7 @@ impl Gate {
             Question::Test { request, reply } => self.test(*request, reply).await,
             Question::Permits { ask, reply } => self.join_outside(*ask, reply),
             Question::Direct { ask, reply } => self.stand_in_line(*ask, reply),
+            Question::TakeUp { call, jobs, reply } => drop(reply.send(self.take_up(*call, jobs))),
             Question::ResetBreaker(reply) => {
                 self.reset_breakers();
                 self.shared.wake().notify_one();
@@ -208,7 +209,7 @@ impl Gate {
         if let Some(held) = self.parts.standing.as_ref().and_then(|s| s.limiter_fault()) {
             return (WaitingOn::Limiter, held, None);
         }
-        let Some((held, account)) = self.flows.get(&flow).map(|f| (f.held, f.key.account.clone())) else {
+        let Some((held, key)) = self.flows.get(&flow).map(|f| (f.held, GroupKey::of(&f.key))) else {
             return (WaitingOn::Turn, "it is next in turn".to_owned(), Some(clock.now()));
         };
         if held {
@@ -219,7 +220,11 @@ impl Gate {
             let why = breaker.last_error.as_deref().unwrap_or("the provider failed").to_owned();
             return (WaitingOn::Breaker, format!("the breaker is open: {why}"), breaker.probe_at);
         }
-        if let Some((sentence, at)) = self.explain_credential(&account) {
+        if self.seatless.contains(&key) {
+            return (WaitingOn::Worker, "no worker has a free seat for it".to_owned(), None);
+        }
+        let is_ours = self.current.provider.operations.get(&key.operation).is_none_or(|o| o.external.is_none());
+        if let Some((sentence, at)) = self.explain_credential(&key.account).filter(|_| is_ours) {
             return (WaitingOn::Breaker, sentence, at);
         }
         let forecast = self.forecast(Some((flow, class, ahead))).await;

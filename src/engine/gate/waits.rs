@@ -84,6 +84,8 @@ impl Gate {
             "in_flight"
         } else if self.all_work_lacks_credentials(now) {
             "breaker"
+        } else if !self.seatless.is_empty() {
+            "worker"
         } else if let Some(limit) = &self.waits.limit {
             return Some(limit.clone());
         } else {

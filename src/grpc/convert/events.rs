@@ -99,6 +99,7 @@ pub fn daemon(daemon: Daemon) -> pb::Daemon {
         cluster: daemon.cluster.map(cluster),
         obstacles: daemon.health.obstacles,
         remarks: daemon.health.remarks,
+        workers: daemon.workers.into_iter().map(super::workers::worker).collect(),
     }
 }
 

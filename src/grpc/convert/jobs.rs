@@ -81,10 +81,11 @@ pub fn results(all: Vec<Result<Outcome>>) -> (Vec<pb::EnqueueResult>, i32) {
 }
 
 pub fn job_view(view: JobView, full: bool) -> pb::Job {
-    let JobView { job, run, waits, next_attempt_at } = view;
+    let JobView { job, run, waits, next_attempt_at, progress } = view;
     let mut told = plain(job, run, full);
     told.waiting_on = waits.map(waiting_on);
     told.next_attempt_time = next_attempt_at.and_then(time);
+    told.progress = progress.map(super::workers::progress);
     told
 }
 
@@ -117,6 +118,7 @@ fn plain(job: Job, run: Option<RunId>, full: bool) -> pb::Job {
         last_error: job.last_error.map(|e| e.to_string()).unwrap_or_default(),
         result: if full { job.result.map(|r| r.to_string()).unwrap_or_default() } else { String::new() },
         traceparent: job.traceparent.map(|t| t.to_string()).unwrap_or_default(),
+        progress: None,
     }
 }
 
@@ -144,6 +146,7 @@ pub fn waiting_on(waits: Waits) -> pb::WaitingOn {
             WaitingOn::Paused => K::Paused,
             WaitingOn::RunPaused => K::RunPaused,
             WaitingOn::InFlight => K::InFlight,
+            WaitingOn::Worker => K::Worker,
             WaitingOn::UnknownProvider => K::UnknownProvider,
             WaitingOn::Decision => K::Decision,
             WaitingOn::Draining => K::Draining,

@@ -72,6 +72,7 @@ fn operation(method: &str) -> Operation {
         failed_if: vec![Match { json: Some(("/failure".into(), None)), ..Match::default() }],
         retry_if: Vec::new(),
         keep_bytes: 100,
+        external: None,
         log_bodies: None,
         undo: None,
         pages: None,

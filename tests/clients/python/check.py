@@ -37,7 +37,7 @@ def stubs(folder):
     if code != 0:
         raise RuntimeError(f"protoc ended with {code}")
     sys.path.insert(0, folder)
-    messages = ["common_pb2", "job_pb2", "provider_pb2", "admin_pb2", "permit_pb2"]
+    messages = ["common_pb2", "job_pb2", "provider_pb2", "admin_pb2", "permit_pb2", "worker_pb2"]
     names = messages + [f"{name}_grpc" for name in messages[1:]]
     return {name: importlib.import_module(f"tidegate.v1.{name}") for name in names}
 

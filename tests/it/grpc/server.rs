@@ -14,13 +14,14 @@ use tonic_reflection::pb::{v1, v1alpha};
 
 use super::house::{Says, house, house_with, ping};
 
-const SERVICES: [&str; 6] = [
+const SERVICES: [&str; 7] = [
     "tidegate.v1.AdminService",
     "tidegate.v1.CallService",
     "tidegate.v1.JobService",
     "tidegate.v1.ProviderService",
     "tidegate.v1.RunService",
     "tidegate.v1.ScheduleService",
+    "tidegate.v1.WorkerService",
 ];
 
 #[tokio::test]
