@@ -43,7 +43,7 @@ fn the_manuals_example_is_a_good_provider() {
     assert_eq!(crm.tenants.iter().map(|(t, w)| (t.as_str(), *w)).collect::<Vec<_>>(), [("big", 3)]);
     assert_eq!(crm.timeouts, Timeouts::default());
     assert_eq!(crm.breaker, BreakerPolicy::default());
-    let op = crm.operations.values().next().unwrap();
+    let op = crm.operations.values().find(|op| op.name.as_str() == "sync_user").unwrap();
     let batch = op.batch.as_ref().unwrap();
     assert_eq!((batch.size_max, batch.bytes_max, &batch.method), (1_000, 4 << 20, &http::Method::POST));
     assert_eq!(batch.limits[0].name.as_str(), "sync_user-batch");

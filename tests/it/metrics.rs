@@ -12,7 +12,8 @@ use tonic::transport::Channel;
 
 use crate::support::process::until;
 
-/// `crm` has work for an hour, `lent` is declared wider than it is, and nobody listens at `gone`.
+/// `crm` has work for an hour and takes a header for a number that is none, `lent` is declared wider than it is, and nobody
+/// listens at `gone`.
 fn declarations(base_url: &str) -> String {
     format!(
         r#"
@@ -30,7 +31,7 @@ allow_private = true
 [providers.crm.operations.sync]
 request = "PUT /users/{{key}}"
 body = "{{payload}}"
-limits = [{{ name = "singles", max = 20, per = "1h" }}]
+limits = [{{ name = "singles", max = 20, per = "1h", headers = {{ remaining = "content-type" }} }}]
 
 [providers.crm.operations.sync.batch]
 request = "POST /users/batch"
@@ -140,6 +141,7 @@ const EXPECTED: &[(&str, &[&str], f64, f64)] = &[
     ("tidegate_attempts", &["crm", "single", "2xx"], 20.0, 20.0),
     ("tidegate_attempts", &["crm", "batch", "2xx"], 5.0, 5.0),
     ("tidegate_attempts", &["gone", "none"], 5.0, 100.0),
+    ("tidegate_limit_headers_ignored", &["crm"], 20.0, 20.0),
     ("tidegate_throttled", &["lent"], 1.0, 3.0),
     ("tidegate_wait_seconds", &["crm", "cause"], 0.5, 100.0),
     ("tidegate_wait_seconds", &["gone", "breaker"], 0.5, 100.0),
