@@ -28,13 +28,16 @@ struct Streak {
     steps: u32,
     /// Steady time at which the last one began.
     began_at: Timestamp,
+    /// And the one before it.
+    before_it: Timestamp,
 }
 
 impl Streak {
     /// When the wait of the step ends that a refusal heard at `now` belongs to.
     fn refused(&mut self, granted_at: Timestamp, now: Timestamp) -> Timestamp {
         if self.steps == 0 || granted_at > self.began_at {
-            *self = Streak { steps: self.steps.saturating_add(1), began_at: now };
+            let steps = self.steps.saturating_add(1);
+            *self = Streak { steps, began_at: now, before_it: self.began_at };
         }
         let doublings = (self.steps - 1).min(16);
         self.began_at + (PENALTY_FIRST * 2u32.pow(doublings)).min(PENALTY_MAX)
@@ -43,6 +46,9 @@ impl Streak {
     fn good(&mut self, granted_at: Timestamp) {
         if granted_at > self.began_at {
             self.steps = 0;
+        } else if granted_at > self.before_it {
+            // Some of a burst are let through and some not, whichever is heard first: the row begins with this step.
+            self.steps = self.steps.min(1);
         }
     }
 }
