@@ -26,7 +26,7 @@ const CALM: Duration = Duration::from_secs(4);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_dead_are_replaced_and_who_joins_or_leaves_pauses_nobody() {
-    let (stage, clock) = (Stage::set(45).await, Clock::system());
+    let (stage, clock) = (Stage::paced(45).await, Clock::system());
     let mut daemons = Vec::new();
     for place in &stage.places {
         daemons.push(place.start().await);
