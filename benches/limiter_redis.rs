@@ -30,6 +30,7 @@ fn limit(name: &str, kind: LimitKind) -> Arc<Limit> {
         cost: 1,
         reserve,
         not_counted: Vec::new(),
+        headers: None,
     })
 }
 
@@ -84,9 +85,14 @@ impl Drop for Server {
 
 fn settle(answers: &[Answer]) -> Vec<Settle> {
     let ended = |a: &Answer| match a {
-        Answer::Granted { permit, count } => {
-            Some(Settle { permit: permit.clone(), count: *count, sent: true, blocked_until: None, blocked_limit: None })
-        }
+        Answer::Granted { permit, count } => Some(Settle {
+            permit: permit.clone(),
+            count: *count,
+            sent: true,
+            blocked_until: None,
+            blocked_limit: None,
+            said: Vec::new(),
+        }),
         Answer::Wait { .. } => None,
     };
     answers.iter().filter_map(ended).collect()

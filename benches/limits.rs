@@ -26,6 +26,7 @@ fn limit(name: &str, kind: LimitKind) -> Arc<Limit> {
         cost: 1,
         reserve,
         not_counted: Vec::new(),
+        headers: None,
     })
 }
 
@@ -77,7 +78,8 @@ fn main() {
             now = now + Duration::from_micros(100);
             if let Answer::Granted { permit, count } = answer {
                 granted += 1;
-                let settle = Settle { permit, count, sent: true, blocked_until: None, blocked_limit: None };
+                let settle =
+                    Settle { permit, count, sent: true, blocked_until: None, blocked_limit: None, said: Vec::new() };
                 limiter.finish(now, &settle);
             }
         }

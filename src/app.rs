@@ -104,6 +104,8 @@ impl App {
                 calls: config.retention.calls,
             },
             collections: engine::collections::Collections::new(config.collections.iter().cloned()),
+            alerts: engine::alerts::Alerts::new(config.alerts.clone()),
+            subscriptions: engine::subscriptions::Subscriptions::new(config.notify.clone()),
             cluster,
         };
         // Addresses first: a port that is taken should be known before calls leave.

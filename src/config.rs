@@ -9,18 +9,23 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::model::alert::Rule;
 use crate::model::collection::Collection;
 use crate::model::name::ScheduleName;
+use crate::model::notify::Subscription;
 use crate::model::provider::{Provider, SecretRef};
 use crate::model::schedule::Spec;
 use crate::model::webhook::Webhook;
 
+mod alerts;
 mod auth;
 mod collection;
 mod explain;
 mod file;
+mod limit_headers;
 mod limits;
 mod load;
+mod notify;
 mod operation;
 mod pages;
 mod problem;
@@ -59,6 +64,9 @@ pub struct Config {
     pub collections: Vec<Collection>,
     pub schedules: Vec<DeclaredSchedule>,
     pub webhooks: Vec<Webhook>,
+    /// Their providers are among `providers`.
+    pub notify: Vec<Subscription>,
+    pub alerts: Vec<Rule>,
 }
 
 /// A schedule of a file.

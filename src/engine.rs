@@ -20,6 +20,7 @@ use crate::outbound::Connect;
 use crate::store::{Change, JournalEntry, PAGE_MAX, Store};
 use crate::telemetry::metrics::Metrics;
 
+pub mod alerts;
 pub mod call;
 pub mod caller;
 pub mod cluster;
@@ -37,6 +38,7 @@ pub mod scheduler;
 pub mod signal;
 pub mod spread;
 pub mod status;
+pub mod subscriptions;
 pub mod supervisor;
 pub mod sweeper;
 pub mod webhooks;
@@ -44,6 +46,7 @@ pub mod writer;
 
 pub use handle::{EngineError, Handle};
 
+use alerts::Alerts;
 use cluster::standing::Standing;
 use cluster::{Cluster, Owned};
 use collections::Collections;
@@ -52,6 +55,7 @@ use gate::GateParts;
 use lender::Lender;
 use registry::Registry;
 use signal::Signals;
+use subscriptions::Subscriptions;
 use supervisor::Supervisor;
 use sweeper::Sweeper;
 use writer::Writer;
@@ -86,6 +90,10 @@ pub struct Parts {
     pub dice: Dice,
     pub retention: Retention,
     pub collections: Collections,
+    /// Who is told of what comes to an end.
+    pub subscriptions: Subscriptions,
+    /// What is watched.
+    pub alerts: Alerts,
     /// What an engine among many has beside; `None`: this process is alone and owns everything.
     pub cluster: Option<Cluster>,
 }
@@ -120,7 +128,8 @@ pub(crate) fn open_until(entry: &JournalEntry, now: Timestamp, total_timeout: Du
 /// Brings the engine up: takes the steady line up again, rebuilds the limits from the journal, judges what a dead
 /// process left open, applies declarations that changed, and opens the gates. When it returns, jobs leave.
 pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, EngineError> {
-    let Parts { clock, store, limiter, connect, metrics, dice, retention, collections, cluster } = parts;
+    let Parts { clock, store, limiter, connect, metrics, dice, retention, collections, subscriptions, alerts, cluster } =
+        parts;
     let info = store.info().await?;
     match info.db_now {
         Some(shared) => clock.align(shared),
@@ -134,7 +143,8 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
     let supervisor = Supervisor::new(clock.clone(), metrics.clone());
     let signals = Arc::new(Signals::new());
     signals.set_next_due(store.next_due().await?);
-    let writer = Writer::start(&supervisor, clock.clone(), store.clone(), signals.clone(), metrics.clone());
+    let news = (signals.clone(), metrics.clone(), subscriptions.clone());
+    let writer = Writer::start(&supervisor, clock.clone(), store.clone(), news.0, news.1, news.2);
     let registry = Registry::default();
     let lender = Lender::new(clock.clone(), store.clone(), limiter.clone(), writer.clone());
     let lender = Arc::new(lender);
@@ -178,6 +188,8 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         sweeper: sweeper.start(&supervisor),
         scheduler: Default::default(),
         calls: Default::default(),
+        subscriptions,
+        alerts,
         spread: Default::default(),
         draining: CancellationToken::new(),
     }));
@@ -213,6 +225,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         }
     };
     collections::chores::start(&handle);
+    alerts::start(&handle);
     let what = What::Daemon { kind: "started".to_owned(), detail: format!("{crashed} calls were left open") };
     handle.change(Change::Note { what }).await?;
     handle.0.registry.all().values().for_each(|e| e.gate.open());

@@ -71,6 +71,18 @@ pub struct Settle {
     pub blocked_until: Option<Timestamp>,
     /// The name of the limit it spoke of, when it said.
     pub blocked_limit: Option<String>,
+    /// What the answer said about limits of the call; of others it is passed over.
+    pub said: Vec<Said>,
+}
+
+/// A provider's own number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub key: LimitKey,
+    /// Permits left when the answer was made.
+    pub left: u32,
+    /// Steady time of the reset.
+    pub until: Timestamp,
 }
 
 /// What the journal says about one call, for rebuilding.

@@ -4,6 +4,7 @@
 //! wire formats, SQL. Next: `limit/` and `plan/`, which decide with these words.
 
 pub mod address;
+pub mod alert;
 pub mod auth;
 pub mod backoff;
 pub mod call;
@@ -15,7 +16,9 @@ pub mod flow;
 pub mod id;
 pub mod invalidation;
 pub mod job;
+pub mod limit_headers;
 pub mod name;
+pub mod notify;
 pub mod pages;
 pub mod provider;
 pub mod record;

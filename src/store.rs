@@ -12,13 +12,14 @@
 use async_trait::async_trait;
 
 use crate::clock::Timestamp;
+use crate::model::alert::Raised;
 use crate::model::call::{Call, Permit};
 use crate::model::event::Event;
 use crate::model::filter::Filter;
 use crate::model::flow::{Flow, FlowCounts};
 use crate::model::id::{CallId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job, Labels};
-use crate::model::name::{CollectionName, Key, OperationName, ProviderName, ScheduleName, WebhookName};
+use crate::model::name::{AlertName, CollectionName, Key, OperationName, ProviderName, ScheduleName, WebhookName};
 use crate::model::run::Run;
 use crate::model::schedule::Schedule;
 use crate::model::state::State;
@@ -29,6 +30,7 @@ mod filter;
 mod info;
 pub mod leases;
 pub mod memory;
+mod notices;
 mod packed;
 mod packer;
 pub mod postgres;
@@ -43,7 +45,7 @@ pub mod tokens;
 pub use batch::{
     Accepted, Again, Batch, Begin, Begun, BegunCall, Committed, Enqueued, FinishCall, Finished, JobOutcome, Next, Take,
 };
-pub use change::{AppliedProvider, Change, Changed, Decision, Delivery, JobNow};
+pub use change::{AlertChange, AppliedProvider, Change, Changed, Decision, Delivery, JobNow};
 pub use info::{Notice, StoreInfo, Touched, Whose};
 pub use records::{PageEnd, PageWhat, RecordDone, RecordOp, RecordPage, RecordWrite, Records, StartPull, Written};
 pub use schedules::{Apply, ScheduleChange, Start, Tick};
@@ -95,6 +97,9 @@ pub enum Refusal {
     /// Somebody else ticked or changed it first.
     #[error("schedule {0} has moved on")]
     ScheduleMoved(ScheduleName),
+    /// Somebody else told it first.
+    #[error("alert {0} has moved on")]
+    AlertMoved(AlertName),
     #[error("webhook {0} has brought this message before")]
     Repeated(WebhookName),
 }
@@ -214,6 +219,9 @@ pub trait Store: Records + Send + Sync + std::fmt::Debug {
     /// All of them, by name: [`crate::model::schedule::SCHEDULES_MAX`] at most.
     async fn schedules(&self) -> Result<Vec<Schedule>, Error>;
     async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error>;
+
+    /// Alerts that are raised, by name: as many as there are rules.
+    async fn alerts(&self) -> Result<Vec<Raised>, Error>;
 
     /// Events above `after`, oldest first.
     async fn events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error>;

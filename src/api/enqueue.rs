@@ -16,6 +16,7 @@ use crate::model::flow::Class;
 use crate::model::id::{JobId, RunId};
 use crate::model::job::{ENQUEUE_JOBS_MAX, LABEL_BYTES_MAX, LABELS_MAX, Labels, NewJob};
 use crate::model::name::{Account, BadName, IdempotencyKey, Key, OperationName, ProviderName, Tenant};
+use crate::model::notify::is_reserved;
 use crate::model::provider::Provider;
 pub use crate::store::Accepted;
 use crate::store::{Enqueued, Refusal};
@@ -233,6 +234,10 @@ impl<'a> Checker<'a> {
             return Ok(Arc::clone(last));
         }
         let name = ProviderName::new(name).map_err(|e| Error::field("provider", "BAD_NAME", e))?;
+        if is_reserved(name.as_str()) {
+            let said = format!("{name} sends what [notify] tells, and nothing else");
+            return Err(Error::field("provider", "RESERVED_PROVIDER", said));
+        }
         let found = self.api.engine().provider(&name).ok_or_else(|| Error::not_found("provider", &name))?;
         self.provider = Some(Arc::clone(&found));
         Ok(found)

@@ -235,6 +235,7 @@ impl From<Refusal> for Error {
             Refusal::StaleRecord { collection, id, current, .. } => Error::new(Code::Aborted, "STALE_VERSION", message)
                 .about("record", format_args!("{collection}/{id}"))
                 .with("version", current.to_string()),
+            Refusal::AlertMoved(name) => Error::new(Code::Aborted, "ALERT_MOVED", message).about("alert", name),
             Refusal::Repeated(name) => {
                 Error::new(Code::AlreadyExists, "WEBHOOK_REPEATED", message).about("webhook", name)
             }

@@ -13,6 +13,7 @@ use crate::config::Problem;
 use crate::config::provider::{self, SOURCE_BYTES_MAX};
 use crate::engine::status::{ProviderStatus, TestReport};
 use crate::model::name::ProviderName;
+use crate::model::notify::is_reserved;
 use crate::model::provider::Provider;
 use crate::store::AppliedProvider;
 
@@ -51,6 +52,11 @@ impl Api {
     pub async fn apply_provider(&self, apply: Apply, actor: &str) -> Result<ProviderView> {
         let Apply { source, validate_only, etag } = apply;
         let provider = Arc::new(declared(&source)?);
+        if is_reserved(provider.name.as_str()) {
+            let said =
+                format!("{} belongs to a [notify] of the daemon's configuration; change it there", provider.name);
+            return Err(Error::field("source", "RESERVED_PROVIDER", said));
+        }
         let expect = revision_of(&etag)?;
         if validate_only {
             return Ok(ProviderView {

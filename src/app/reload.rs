@@ -102,6 +102,15 @@ impl Reload {
             let revision = handle.apply_provider(d.provider.clone(), d.source.clone(), None, &actor).await?;
             done.changes.push(format!("provider {} is at revision {revision}", d.provider.name));
         }
+        if current.notify != fresh.notify {
+            // Between those that are to send from now on and those that are to send no more.
+            handle.subscriptions().replace(fresh.notify.clone());
+            done.changes.push(format!("{} subscriptions are declared", fresh.notify.len()));
+        }
+        if current.alerts != fresh.alerts {
+            handle.alerts().replace(fresh.alerts.clone());
+            done.changes.push(format!("{} alerts are declared", fresh.alerts.len()));
+        }
         let kept: BTreeSet<_> = fresh.providers.iter().map(|d| d.provider.name.clone()).collect();
         for gone in current.providers.iter().filter(|d| !kept.contains(&d.provider.name)) {
             let name = &gone.provider.name;

@@ -19,7 +19,7 @@ const ACCOUNTS_MAX: usize = 1_000;
 /// Longest scope and audience of a token request, bytes.
 const SCOPE_BYTES_MAX: usize = 4_096;
 
-/// One of `{ bearer }`, `{ basic }`, `{ header }`, `{ query }`, `{ oauth2 }`.
+/// One of `{ bearer }`, `{ basic }`, `{ header }`, `{ query }`, `{ webhook }`, `{ oauth2 }`.
 pub fn auth(found: &Found, node: &Node, allow_private: bool) -> Option<Auth> {
     let Value::Table(table) = &node.value else {
         // The value is not shown: it may be the secret itself.
@@ -30,7 +30,8 @@ pub fn auth(found: &Found, node: &Node, allow_private: bool) -> Option<Auth> {
     };
     let reader = Reader::new(found, &node.at, table);
     if table.len() != 1 {
-        let said = format!("expected exactly one of bearer, basic, header, query and oauth2, got {}", table.len());
+        let said =
+            format!("expected exactly one of bearer, basic, header, query, webhook and oauth2, got {}", table.len());
         found.add(Problem::new(said).at(&node.at));
     }
     let bearer = reader.node("bearer").and_then(|n| secret(found, n)).map(Auth::Bearer);
@@ -55,9 +56,10 @@ pub fn auth(found: &Found, node: &Node, allow_private: bool) -> Option<Auth> {
         query.finish();
         Some(Auth::Query { name: name?, value: value? })
     });
+    let webhook = reader.node("webhook").and_then(|n| secret(found, n)).map(Auth::Webhook);
     let oauth2 = reader.node("oauth2").and_then(|n| oauth2(found, n, allow_private)).map(Arc::new).map(Auth::OAuth2);
     reader.finish();
-    bearer.or(basic).or(header).or(query).or(oauth2)
+    bearer.or(basic).or(header).or(query).or(webhook).or(oauth2)
 }
 
 /// A reference that has to be there.

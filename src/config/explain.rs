@@ -69,7 +69,7 @@ fn in_order(table: &Table) -> Vec<(&String, &Entry)> {
 }
 
 /// A value on one line.
-fn inline(node: &Node) -> String {
+pub fn inline(node: &Node) -> String {
     match &node.value {
         Value::Text(text) => toml::Value::String(text.clone()).to_string(),
         Value::Integer(n) => n.to_string(),

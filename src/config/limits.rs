@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::limit_headers;
 use super::problem::{At, Found, Problem};
 use super::reader::{Reader, Unfit};
 use super::tree::{Node, Value};
@@ -78,6 +79,7 @@ fn one(found: &Found, node: &Node, unnamed: &str) -> Option<Limit> {
                 cost: 1,
                 reserve: Reserve::default(),
                 not_counted: Vec::new(),
+                headers: None,
             }),
             Err(problem) => {
                 found.add(problem.at(&node.at));
@@ -130,6 +132,12 @@ fn table(reader: Reader<'_>, node: &Node, unnamed: &str) -> Option<Limit> {
     let methods = reader.get("methods", methods).unwrap_or_default();
     let cost = reader.get("cost", values::whole(1..=COUNT_MAX)).unwrap_or(1);
     let not_counted = reader.get("not_counted", statuses).unwrap_or_default();
+    let headers = reader.node("headers").and_then(|n| limit_headers::read(reader.found, n)).map(Arc::new);
+    if headers.is_some() && matches!(kind, Some(LimitKind::Concurrency { .. })) {
+        let at = reader.node("headers").map_or(&node.at, |n| &n.at);
+        let said = "`headers` means nothing here: calls on the wire are counted here, whatever answers say";
+        reader.found.add(Problem::new(said).at(at).help("remove it"));
+    }
     let reserve = reader.node("reserve").and_then(|n| reserve(reader.found, n)).unwrap_or_default();
     if let Some(max) = kind.as_ref().map(most) {
         if cost > max {
@@ -146,7 +154,7 @@ fn table(reader: Reader<'_>, node: &Node, unnamed: &str) -> Option<Limit> {
     }
     let found = reader.found;
     reader.finish();
-    let limit = Limit { name: name?, kind: kind?, scope, methods, cost, reserve, not_counted };
+    let limit = Limit { name: name?, kind: kind?, scope, methods, cost, reserve, not_counted, headers };
     (found.count() == before).then_some(limit)
 }
 

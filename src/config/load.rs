@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::alerts;
 use super::collection;
 use super::explain;
 use super::file;
+use super::notify;
 use super::problem::{At, Found, Problem, Problems, Source};
 use super::reader::Reader;
 use super::tree::{self, Entry, Table, Value};
@@ -217,7 +219,20 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
             .unwrap_or_else(|| explain::provider_toml(checked.name.as_str(), entry));
         DeclaredProvider { provider: Arc::new(checked), source, origin: entry.key_at.to_string() }
     });
-    let providers: Vec<DeclaredProvider> = providers.collect();
+    let mut providers: Vec<DeclaredProvider> = providers.collect();
+    if let Some(node) = reader.node("providers") {
+        notify::names_are_free(found, &providers, node);
+    }
+    let mut subscriptions = Vec::new();
+    if let Some(node) = reader.node("notify") {
+        for declared in notify::read_all(found, node) {
+            if options.secrets == SecretCheck::Required {
+                reference_leads_somewhere(&declared.secret, &node.at, options, found);
+            }
+            subscriptions.push(declared.subscription);
+            providers.push(declared.provider);
+        }
+    }
     let collections = reader.node("collections").map(|node| collection::read_all(found, node)).unwrap_or_default();
     let schedules = reader.node("schedules").map(|node| schedules::read_all(found, node)).unwrap_or_default();
     if let (Some(node), 0) = (reader.node("schedules"), found.count()) {
@@ -233,6 +248,10 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
                 reference_leads_somewhere(secret, &node.at, options, found);
             }
         }
+    }
+    let alerts = reader.node("alerts").map(|node| alerts::read_all(found, node)).unwrap_or_default();
+    if let (Some(node), 0) = (reader.node("alerts"), found.count()) {
+        alerts::check_targets(found, node, &alerts, &providers);
     }
     reader.finish();
     Some(Config {
@@ -250,6 +269,8 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
         collections,
         schedules,
         webhooks,
+        notify: subscriptions,
+        alerts,
     })
 }
 

@@ -15,6 +15,7 @@ use super::rules;
 use super::tree::{self, Entry, Node, Value};
 use super::values::{self, expected};
 use crate::model::address;
+use crate::model::auth::WEBHOOK_ID;
 use crate::model::backoff::Backoff;
 use crate::model::name::{OperationName, ProviderName, Tenant};
 use crate::model::provider::{Auth, BreakerPolicy, Operation, Provider, Timeouts};
@@ -93,10 +94,14 @@ fn read(found: &Found, name: &str, entry: &Entry) -> Option<Provider> {
         inverses_exist(found, &table.entries(), &operations);
     }
     one_meaning_per_name(found, &placed);
+    let auth = reader.node("auth").and_then(|n| auth::auth(found, n, allow_private)).unwrap_or(Auth::None);
+    if let (Auth::Webhook(_), Some(node)) = (&auth, reader.node("auth")) {
+        ids_are_signed(found, node, &operations);
+    }
     let provider = Provider {
         name: checked.clone().unwrap_or_else(|| ProviderName::new("x").expect("one letter is a name")),
         base_url: base_url.clone().unwrap_or_else(|| "http://x".parse().expect("this is a URL")),
-        auth: reader.node("auth").and_then(|n| auth::auth(found, n, allow_private)).unwrap_or(Auth::None),
+        auth,
         accounts: reader.node("accounts").map(|n| auth::accounts(found, n, allow_private)).unwrap_or_default(),
         headers: reader.node("headers").map(|n| operation::headers(found, n, Site::Provider)).unwrap_or_default(),
         limits: shared,
@@ -115,6 +120,17 @@ fn read(found: &Found, name: &str, entry: &Entry) -> Option<Provider> {
     };
     reader.finish();
     (found.count() == before && checked.is_some() && base_url.is_some()).then_some(provider)
+}
+
+/// A signature is over an id that stays the same over all tries of a job.
+fn ids_are_signed(found: &Found, node: &Node, operations: &BTreeMap<OperationName, Arc<Operation>>) {
+    let has_id = |o: &Operation| o.idempotency.as_ref().is_some_and(|i| i.name == WEBHOOK_ID);
+    if let Some(other) = operations.values().find(|operation| !has_id(operation)) {
+        let said =
+            format!("auth = {{ webhook = ... }} signs the header {WEBHOOK_ID}, which {} does not send", other.name);
+        let help = format!("declare idempotency = {{ header = \"{WEBHOOK_ID}\", life = \"30d\" }} there");
+        found.add(Problem::new(said).at(&node.at).help(help));
+    }
 }
 
 /// What undoes an operation is declared as well.

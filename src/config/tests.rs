@@ -256,7 +256,7 @@ fn every_mistake_is_said_with_what_to_do() {
         (with("limits = [{ max = 5, per = \"10sec\" }]"), &["did you mean \"10s\"?"]),
         (with("limits = [{ max = 5, per = \"1h\", jitter = \"1s\" }]"), &["`jitter` means nothing here"]),
         (with("limits = [{ max = 5, per = \"1h\", anchor = \"send\" }]"), &["expected `jitter` beside"]),
-        (with("limits = [{ max = 5, per = \"1h\", headers = \"x-ratelimit\" }]"), &["unknown key `headers`"]),
+        (with("limits = [{ max = 5, per = \"1h\", header = \"x-ratelimit\" }]"), &["unknown key `header`"]),
         (with("limits = [{ max = 5, calendar = \"day\", zone = \"Mars/Base\" }]"), &["expected a time zone"]),
         (with("limits = [{ max = 5, per = \"1h\", methods = \"GTE\" }]"), &["expected methods like"]),
         (with("limits = [{ max = 5, per = \"1h\", scope = \"acount\" }]"), &["did you mean \"account\"?"]),
@@ -445,4 +445,27 @@ proptest! {
     fn any_rate_is_read_or_refused(text in "[0-9]{0,12}/?[0-9]{0,6}[a-z]{0,8}|.{0,20}") {
         let _ = limits::rate(&text);
     }
+}
+
+#[test]
+fn how_answers_speak_of_a_limit_is_declared_by_a_preset_or_by_names() {
+    let of = |limit: &str, headers: &str| {
+        with(&format!(
+            "limits = [{{ name = \"core\", {limit}, headers = {headers} }}]\n[providers.crm.operations.op]\nrequest = \"GET /x\""
+        ))
+    };
+    let window = |headers: &str| of("max = 60, per = \"1h\"", headers);
+    let read = |headers: &str| one(&window(headers)).limits[0].headers.as_deref().cloned().unwrap();
+    for (name, preset) in LimitHeaders::PRESETS {
+        assert_eq!(read(&format!("{name:?}")), preset);
+    }
+    let named = read(r#"{ remaining = "X-Left", reset = "X-Again", reset_unit = "epoch-milliseconds" }"#);
+    let LimitHeaders::Named(names) = named else { panic!("{named:?}") };
+    assert_eq!(names.remaining.unwrap(), "x-left");
+    assert_eq!(names.reset.unwrap().1, TimeUnit::EpochMilliseconds);
+    assert!(refused(&window("\"x-ratelimits\"")).contains("x-ratelimit"));
+    assert!(refused(&window(r#"{ reset = "X-Again" }"#)).contains("says what is left"));
+    assert!(refused(&window(r#"{ remaining = "X Left" }"#)).contains("the name of a header"));
+    assert!(refused(&window(r#"{ remaining = "X-Left", resets = "X" }"#)).contains("reset"));
+    assert!(refused(&of("concurrent = 3", "\"x-ratelimit\"")).contains("means nothing here"));
 }

@@ -3,7 +3,6 @@
 //! A caller is a bounded task: the transport ends within the provider's total timeout. Must never know: which job goes
 //! next, SQL. Next: `outbound` for the wire, `model::verdict` for what an answer means, `outcome` for what follows.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,18 +27,19 @@ use crate::telemetry::trace;
 
 mod credential;
 pub mod direct;
+pub mod heard;
 mod log;
 mod pages;
 mod stays;
+mod throttle;
 mod uncounted;
 
 pub use credential::Excused;
 use credential::Sending;
+use heard::Word;
 use stays::Stays;
+pub use throttle::Throttles;
 
-/// Wait after a "not now" that names no time; doubles with each in a row.
-const PENALTY_FIRST: Duration = Duration::from_secs(1);
-const PENALTY_MAX: Duration = Duration::from_secs(60);
 const TOO_SLOW: &str = "the journal or the token was too slow: the lease no longer covers the call";
 
 /// What all calls of a provider share with their gate.
@@ -55,9 +55,8 @@ pub struct Caller {
     pub metrics: Arc<Metrics>,
     /// What pages are kept in.
     pub collections: Collections,
-    /// "Not now" answers in a row.
-    pub throttles_in_a_row: Arc<AtomicU32>,
-    pub throttled_total: Arc<AtomicU64>,
+    /// "Not now" answers.
+    pub throttles: Arc<Throttles>,
     /// Jobs that were refused for an outdated token, and may go once more for nothing.
     pub excused: Arc<Excused>,
 }
@@ -138,9 +137,10 @@ impl Caller {
         // After the search, which would take it for a refusal of the records.
         self.excuse(&errand, &answer, &credential, &mut judgement);
         credential::hide(&credential, &mut judgement);
-        let throttled_until = self.throttled_until(&judgement);
+        let word = self.word(&errand, &answer, &mut judgement);
+        let throttled_until = word.blocked_until;
         // First: a 429 must slow the gate at once, before the outcome is written.
-        self.settle(&mut errand, &mut stays, &answer, ended, throttled_until).await;
+        self.settle(&mut errand, &mut stays, &answer, ended, &word).await;
         self.count(&errand, &answer, &judgement, ended.since(started));
         completed(Completion { lost_credential: lost, ..completion(&errand, &judgement, &answer, throttled_until) });
         let (operation, now) = (errand.operation.clone(), self.clock.now());
@@ -162,7 +162,7 @@ impl Caller {
     /// None of the jobs may go now: the call ends before its first byte, and gives back what it was given.
     async fn nothing_left(&self, errand: Errand, stays: Stays, completed: impl FnOnce(Completion)) {
         let now = self.clock.steady();
-        self.settle_with(&errand.permit, &stays.permits, false, now, None).await;
+        self.settle_with(&errand.permit, &stays.permits, false, now, &Word::default()).await;
         let Errand { lane, probe, .. } = errand;
         let health = Health::Silent;
         completed(Completion {
@@ -246,9 +246,15 @@ impl Caller {
         answer
     }
 
-    /// Until when (steady) the provider said "not now", or a growing penalty when it did not say.
-    fn throttled_until(&self, judgement: &Judgement) -> Option<Timestamp> {
-        throttled_until(&self.clock, &self.throttles_in_a_row, &self.throttled_total, judgement.health)
+    /// What the answer tells the limiter: numbers, and until when (steady) the provider said "not now", or a growing
+    /// penalty when it did not say.
+    fn word(&self, errand: &Errand, answer: &Result<Answer, Failure>, judgement: &mut Judgement) -> Word {
+        let Errand { operation, lane, account, permit, call, .. } = errand;
+        let alone = (*lane == Lane::Single).then(|| call.jobs.first()).flatten();
+        let key = alone.and_then(|job| job.key.as_ref());
+        let word = self.heard(operation, *lane, account, key, answer, &mut judgement.health);
+        let blocked_until = self.throttles.until(&self.clock, judgement.health, permit.granted_at);
+        Word { blocked_until, ..word }
     }
 
     async fn settle(
@@ -257,33 +263,33 @@ impl Caller {
         stays: &mut Stays,
         answer: &Result<Answer, Failure>,
         now: Timestamp,
-        blocked_until: Option<Timestamp>,
+        word: &Word,
     ) {
         let status = answer.as_ref().ok().map(|a| a.status);
         let uncounted = self.uncounted(&errand.operation, errand.lane, &errand.account, None, status);
-        if let Some(counted) = self.settle_counted(&errand.permit, &uncounted, true, now, blocked_until).await {
+        if let Some(counted) = self.settle_counted(&errand.permit, &uncounted, true, now, word).await {
             // The journal is told too: a restart must not count what the provider does not.
             errand.permit.spends = counted;
             stays.unspent = true;
             for permit in &stays.permits {
-                self.settle_with(permit, &[], true, now, blocked_until).await;
+                self.settle_with(permit, &[], true, now, word).await;
             }
             return;
         }
         let sent = !matches!(answer, Err(Failure { sent: Sent::No, .. })) && !crate::mutant::on("settle-unsent");
-        self.settle_with(&errand.permit, &stays.permits, sent, now, blocked_until).await;
+        self.settle_with(&errand.permit, &stays.permits, sent, now, word).await;
     }
 
-    async fn settle_with(
-        &self,
-        permit: &Permit,
-        keyed: &[Permit],
-        sent: bool,
-        now: Timestamp,
-        blocked_until: Option<Timestamp>,
-    ) {
+    async fn settle_with(&self, permit: &Permit, keyed: &[Permit], sent: bool, now: Timestamp, word: &Word) {
         let permits = std::iter::once(permit).chain(keyed);
-        let settle = |p: &Permit| Settle { permit: p.clone(), count: 1, sent, blocked_until, blocked_limit: None };
+        let settle = |p: &Permit| Settle {
+            permit: p.clone(),
+            count: 1,
+            sent,
+            blocked_until: word.blocked_until,
+            blocked_limit: word.blocked_limit.clone(),
+            said: word.said.clone(),
+        };
         let settles: Vec<Settle> = permits.map(settle).collect();
         if let Err(e) = self.limiter.settle(now, &settles).await {
             // Safe: an unsettled permit stays spent until the limiter is rebuilt.
@@ -337,21 +343,6 @@ impl Caller {
             tracing::warn!(provider, operation, call = %errand.call.id, "{oddity}");
         }
     }
-}
-
-/// Until when (steady) the provider said "not now", whoever heard it; it counts how often in a row.
-pub fn throttled_until(clock: &Clock, in_a_row: &AtomicU32, total: &AtomicU64, health: Health) -> Option<Timestamp> {
-    let Health::Limiting { until } = health else {
-        if health == Health::Good {
-            in_a_row.store(0, Ordering::Relaxed);
-        }
-        return None;
-    };
-    total.fetch_add(1, Ordering::Relaxed);
-    let streak = in_a_row.fetch_add(1, Ordering::Relaxed).min(16);
-    let penalty = (PENALTY_FIRST * 2u32.pow(streak)).min(PENALTY_MAX);
-    let wait = until.map_or(penalty, |until| until.since(clock.now()));
-    Some(clock.steady() + wait)
 }
 
 /// Tells the search for bad records how the batch fared, and lets it decide whether a refusal of the whole is to be

@@ -4,13 +4,13 @@
 //! `gate/release` the decision, `gate/caps` the lines of those whom a limit refuses, `gate/begins` what is being journaled, `gate/report` what it tells about itself. A gate sleeps until the limiter's `earliest`
 //! or until something changes; it never polls. Must never know: SQL, HTTP, who asked for the jobs.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::caller::{self, Completion, Excused};
+use super::caller::{Completion, Excused, Throttles};
 use super::cluster::Owned;
 use super::cluster::standing::Standing;
 use super::cluster::truth::Doubts;
@@ -102,10 +102,10 @@ pub(super) struct Shared {
     pub reload: AtomicBool,
     /// Calls begun and not answered, per lane.
     pub in_flight: [AtomicU32; 2],
+    call_time: forecast::CallTime,
     /// Ended calls that the gate has not looked at. Bounded by the calls in flight.
     pub completions: Mutex<Vec<(group::GroupKey, Completion)>>,
-    pub throttles_in_a_row: Arc<AtomicU32>,
-    pub throttled_total: Arc<AtomicU64>,
+    pub throttles: Arc<Throttles>,
     pub excused: Arc<Excused>,
     pub last_throttled_at: Mutex<Option<Timestamp>>,
     pub flows: Arc<FlowBox>,
@@ -166,9 +166,9 @@ pub(super) fn start(
         returned: AtomicBool::new(false),
         reload: AtomicBool::new(false),
         in_flight: Default::default(),
+        call_time: Default::default(),
         completions: Default::default(),
-        throttles_in_a_row: Default::default(),
-        throttled_total: Default::default(),
+        throttles: Default::default(),
         excused: Default::default(),
         last_throttled_at: Default::default(),
         flows: parts.signals.flow_box(&name),
@@ -267,10 +267,11 @@ impl GateHandle {
         self.question(|reply| Question::Permits { ask, reply }).await
     }
 
-    /// A program outside was told "not now", or not: until when (steady) its limits are to be blocked.
-    pub fn hear_health(&self, clock: &Clock, health: Health) -> Option<Timestamp> {
-        let Shared { throttles_in_a_row, throttled_total, last_throttled_at, .. } = &*self.shared;
-        let until = caller::throttled_until(clock, throttles_in_a_row, throttled_total, health);
+    /// A program outside was told "not now", or not, with a permit granted then: until when (steady) its limits are to be
+    /// blocked.
+    pub fn hear_health(&self, clock: &Clock, health: Health, granted_at: Timestamp) -> Option<Timestamp> {
+        let Shared { throttles, last_throttled_at, .. } = &*self.shared;
+        let until = throttles.until(clock, health, granted_at);
         if until.is_some() {
             *last_throttled_at.lock().expect("no panic while held") = Some(clock.now());
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+use super::alerts::Alerts;
 use super::call::Calls;
 use super::cluster::standing::Standing;
 use super::gate::GateParts;
@@ -14,6 +15,7 @@ use super::scheduler::SchedulerHandle;
 use super::signal::Signals;
 use super::spread::Spread;
 use super::status::{ActorInfo, Explanation, ProviderStatus, TestReport, WaitingOn};
+use super::subscriptions::Subscriptions;
 use super::supervisor::Supervisor;
 use super::sweeper::SweeperHandle;
 use super::writer::Writer;
@@ -66,6 +68,8 @@ pub(super) struct Inner {
     pub sweeper: SweeperHandle,
     pub scheduler: SchedulerHandle,
     pub calls: Calls,
+    pub subscriptions: Subscriptions,
+    pub alerts: Alerts,
     pub spread: Spread,
     /// Cancelled when draining begins.
     pub draining: CancellationToken,
@@ -91,6 +95,16 @@ impl Handle {
 
     pub fn metrics(&self) -> &Metrics {
         &self.0.parts.metrics
+    }
+
+    /// Who is told of what comes to an end.
+    pub fn subscriptions(&self) -> &Subscriptions {
+        &self.0.subscriptions
+    }
+
+    /// What is watched.
+    pub fn alerts(&self) -> &Alerts {
+        &self.0.alerts
     }
 
     pub(super) fn writer(&self) -> &Writer {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use super::EngineError;
 use super::writer::Writer;
 use crate::clock::{Clock, Timestamp};
-use crate::limiter::{Limiter, Settle};
+use crate::limiter::{Limiter, Said, Settle};
 use crate::model::call::{Call, Ending, Lane, LimitKey, Permit};
 use crate::model::id::{CallId, Id};
 use crate::model::name::{Account, OperationName, ProviderName};
@@ -63,6 +63,8 @@ pub struct Used {
     pub status: Option<u16>,
     /// Steady time until which the provider said "not now".
     pub blocked_until: Option<Timestamp>,
+    /// What the answer said about the limits of the grant.
+    pub said: Vec<Said>,
 }
 
 impl Lender {
@@ -125,7 +127,7 @@ impl Lender {
 
     /// Ends a grant. False: it had ended before; then only a "not now" is taken from what is told.
     pub async fn settle(&self, call: &Call, used: Used) -> bool {
-        let Used { sent, status, blocked_until } = used;
+        let Used { sent, status, blocked_until, said } = used;
         let lent = if call.ending == Ending::Open { self.lent().remove(&call.id) } else { None };
         let now = self.clock.steady();
         let part = |permit: &Permit, count, sent| Settle {
@@ -134,6 +136,7 @@ impl Lender {
             sent,
             blocked_until,
             blocked_limit: None,
+            said: said.clone(),
         };
         // First: a 429 must slow everybody at once.
         let settles = match &lent {
@@ -143,7 +146,11 @@ impl Lender {
             // Nothing is in flight for it here; the block counts all the same.
             None => vec![part(&call.permit, 0, false)],
         };
-        self.tell(now, settles.into_iter().filter(|s| s.count > 0 || blocked_until.is_some()).collect()).await;
+        self.tell(
+            now,
+            settles.into_iter().filter(|s| s.count > 0 || blocked_until.is_some() || !said.is_empty()).collect(),
+        )
+        .await;
         if call.ending != Ending::Open {
             return false;
         }
@@ -204,7 +211,7 @@ impl Lender {
 }
 
 fn whole(permit: Permit, count: u32, sent: bool) -> Settle {
-    Settle { permit, count, sent, blocked_until: None, blocked_limit: None }
+    Settle { permit, count, sent, blocked_until: None, blocked_limit: None, said: Vec::new() }
 }
 
 fn times(spends: &[(LimitKey, u32)], count: u32) -> Arc<[(LimitKey, u32)]> {

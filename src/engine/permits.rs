@@ -101,7 +101,7 @@ impl Handle {
         let entry = self.registry().get(&call.provider);
         let blocked_until = entry.as_ref().and_then(|entry| {
             let health = self.health(&entry.provider, &seen)?;
-            entry.gate.hear_health(self.clock(), health)
+            entry.gate.hear_health(self.clock(), health, call.permit.granted_at)
         });
         if blocked_until.is_some() {
             self.metrics().throttled(call.provider.as_str(), "");
@@ -109,7 +109,7 @@ impl Handle {
         }
         let Seen { sent, status, .. } = seen;
         let was_open = call.ending == Ending::Open;
-        let counted = lender.settle(&call, Used { sent, status, blocked_until }).await;
+        let counted = lender.settle(&call, Used { sent, status, blocked_until, said: Vec::new() }).await;
         if let Some(entry) = entry {
             entry.gate.permits_settled(sent < call.outside);
         }

@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
 use super::EngineError;
 use super::signal::Signals;
+use super::subscriptions::Subscriptions;
 use super::supervisor::{ActorResult, BEAT_EVERY, Beat, Supervisor};
 use crate::clock::Clock;
 use crate::model::event::What;
@@ -67,6 +68,7 @@ impl Writer {
         store: Arc<dyn Store>,
         signals: Arc<Signals>,
         metrics: Arc<Metrics>,
+        subscriptions: Subscriptions,
     ) -> Self {
         let (inbox, outbox) = mpsc::channel(INBOX_MAX);
         // The receiver outlives a restart of the actor.
@@ -78,6 +80,7 @@ impl Writer {
                 store: store.clone(),
                 signals: signals.clone(),
                 metrics: metrics.clone(),
+                subscriptions: subscriptions.clone(),
                 supervisor: giver_up.clone(),
                 unsettled: Vec::new(),
             };
@@ -150,6 +153,7 @@ struct Actor {
     store: Arc<dyn Store>,
     signals: Arc<Signals>,
     metrics: Arc<Metrics>,
+    subscriptions: Subscriptions,
     supervisor: Supervisor,
     /// Outcomes that the store could not take yet.
     unsettled: Vec<(Ended, oneshot::Sender<Finished>)>,
@@ -259,6 +263,7 @@ impl Actor {
 
     async fn commit(&mut self, mut group: Group) -> Result<(), store::Error> {
         group.batch.now = self.clock.now();
+        group.batch.notify = self.subscriptions.now();
         let started = self.clock.steady();
         group.batch.steady = started;
         // Kept because an outcome must survive a failed commit; small beside the transaction itself.

@@ -33,6 +33,11 @@ impl Concurrency {
         self.ghosts.iter().fold(self.in_flight, |sum, g| sum.saturating_add(g.1))
     }
 
+    /// Calls that this process, or one beside it, will settle.
+    pub fn on_the_wire(&self) -> u32 {
+        self.in_flight
+    }
+
     pub fn free(&self, max: u32) -> u32 {
         max.saturating_sub(self.in_flight())
     }

@@ -1,8 +1,8 @@
 //! One limit of any kind at run time: its counts, and until when the provider said "not now".
 //!
 //! The declaration comes with every question, so a changed one applies at once: a lowered maximum without a burst, a
-//! raised one without a gift, because the counts stay. Room to grow: what response headers say (permits left, until
-//! when) will stand beside `blocked_until` and, like it, may only tighten. Must never know: keys, other limits.
+//! raised one without a gift, because the counts stay. What response headers say (permits left, until when) stands beside
+//! `blocked_until` and, like it, may only tighten (`correction.rs`). Must never know: keys, other limits.
 //! Next: `limit/set.rs`.
 
 use std::time::Duration;
@@ -11,6 +11,7 @@ use super::Denied;
 use super::bucket::{self, Bucket};
 use super::calendar::Calendar;
 use super::concurrency::Concurrency;
+use super::correction::Correction;
 use super::paced::{self, Paced};
 use super::set::kept_back;
 use super::view::LimitView;
@@ -18,7 +19,7 @@ use super::window::{self, Window};
 use crate::clock::Timestamp;
 use crate::model::call::LimitKey;
 use crate::model::flow::Class;
-use crate::model::provider::{CalendarPeriod, Limit, LimitKind};
+use crate::model::provider::{Anchor, CalendarPeriod, Limit, LimitKind};
 
 /// Returns listed in a view at most.
 pub const RETURNS_MAX: usize = window::CLUMPS_MAX;
@@ -28,6 +29,7 @@ pub struct State {
     kind: Kind,
     /// `ZERO`: the provider has said nothing.
     blocked_until: Timestamp,
+    said: Correction,
 }
 
 /// The counts of one kind.
@@ -59,12 +61,12 @@ impl State {
             LimitKind::Calendar { .. } => Kind::Calendar(Calendar::default()),
             LimitKind::Paced { .. } => Kind::Paced(Paced::default()),
         };
-        State { kind, blocked_until: Timestamp::ZERO }
+        State { kind, blocked_until: Timestamp::ZERO, said: Correction::NONE }
     }
 
     /// As counted elsewhere.
-    pub fn counted(kind: Kind, blocked_until: Timestamp) -> Self {
-        State { kind, blocked_until }
+    pub fn counted(kind: Kind, blocked_until: Timestamp, said: Correction) -> Self {
+        State { kind, blocked_until, said }
     }
 
     /// Is this the state of such a limit?
@@ -74,7 +76,7 @@ impl State {
 
     /// Calls that may be granted now to a class. Lets time pass: frees what has aged.
     pub fn room(&mut self, limit: &Limit, now: Timestamp, class: Class) -> u32 {
-        let free = self.free(limit, now);
+        let free = self.free(limit, now).min(self.said_free());
         if now < self.blocked_until {
             return 0;
         }
@@ -114,6 +116,9 @@ impl State {
             (Kind::Paced(p), _) if calls <= 1 => p.denied(),
             _ => Denied::HOPELESS,
         };
+        if need.saturating_add(kept) > self.said_free() && self.said.until >= denied.earliest {
+            denied = Denied { earliest: self.said.until, soft: self.in_flight() > 0 };
+        }
         denied.earliest = denied.earliest.max(self.blocked_until);
         denied
     }
@@ -121,6 +126,9 @@ impl State {
     /// Takes leave for `calls`. Call right after [`State::room`] said that many.
     pub fn grant(&mut self, limit: &Limit, now: Timestamp, calls: u32) {
         let n = calls.saturating_mul(limit.cost.max(1));
+        if !counts_in_flight(limit) {
+            self.said.take(n);
+        }
         match (&mut self.kind, &limit.kind) {
             (Kind::Window(w), &LimitKind::Window { max, per, anchor }) => {
                 w.grant(window::Rule::new(max, per, anchor), now, n);
@@ -161,6 +169,20 @@ impl State {
         self.blocked_until = self.blocked_until.max(until);
     }
 
+    /// The answer to a call that was just settled said that so many permits are left until then.
+    pub fn hear(&mut self, now: Timestamp, left: u32, until: Timestamp) {
+        self.said.pass(now);
+        self.said.hear(now, left, until);
+    }
+
+    /// A call that was sent has just been settled, and nothing was said: its permits may be those that the provider said
+    /// are left.
+    pub fn unheard(&mut self, limit: &Limit, permits: u32) {
+        if counts_in_flight(limit) {
+            self.said.take(permits);
+        }
+    }
+
     /// Counts a call known from the journal. Calls must come in the order of their anchors.
     pub fn seed(&mut self, limit: &Limit, now: Timestamp, call: Known) {
         let Known { granted_at, anchored_at, permits } = call;
@@ -188,6 +210,7 @@ impl State {
     /// True when a fresh state would give the same answers from `now` on.
     pub fn is_idle(&self, limit: &Limit, now: Timestamp) -> bool {
         self.blocked_until <= now
+            && self.said.until <= now
             && match (&self.kind, &limit.kind) {
                 (Kind::Window(w), &LimitKind::Window { max, per, anchor }) => {
                     w.is_idle(window::Rule::new(max, per, anchor), now)
@@ -214,15 +237,19 @@ impl State {
 
     /// How the limit stands at `now`.
     pub fn view(&mut self, key: LimitKey, limit: &Limit, now: Timestamp) -> LimitView {
-        let free = self.free(limit, now);
-        let blocked = now < self.blocked_until;
+        let own = self.free(limit, now);
+        let free = own.min(self.said_free());
+        // Nothing left for a single call is as good as "not now".
+        let spent = self.said.is_in_force() && self.said.left < limit.cost.max(1);
+        let opens_at = if spent { self.blocked_until.max(self.said.until) } else { self.blocked_until };
+        let blocked = now < opens_at;
         let free_by_class = Class::ALL.map(|c| if blocked { 0 } else { free.saturating_sub(kept(limit, c)) });
         let (max, per) = pace(limit, &self.kind);
         let (used, in_flight) = match &self.kind {
             Kind::Window(w) => (w.used(), w.in_flight()),
             Kind::Concurrency(c) => (0, c.in_flight()),
             Kind::Calendar(c) => (c.used(), c.in_flight()),
-            Kind::Bucket(_) | Kind::Paced(_) => (max.saturating_sub(free), 0),
+            Kind::Bucket(_) | Kind::Paced(_) => (max.saturating_sub(own), 0),
         };
         let returns = self.returns(limit, now, max);
         LimitView {
@@ -236,13 +263,15 @@ impl State {
             cost: limit.cost.max(1),
             per,
             next_free_at: returns.first().map_or(Timestamp::NEVER, |r| r.0),
-            blocked_until: blocked.then_some(self.blocked_until),
+            blocked_until: blocked.then_some(opens_at),
+            said: self.said.is_in_force().then_some(self.said),
             returns,
         }
     }
 
     /// Permits not in use, whoever asks and whatever the provider said. Frees what has aged.
     fn free(&mut self, limit: &Limit, now: Timestamp) -> u32 {
+        self.said.pass(now);
         match (&mut self.kind, &limit.kind) {
             (Kind::Window(w), &LimitKind::Window { max, per, anchor }) => {
                 let rule = window::Rule::new(max, per, anchor);
@@ -265,6 +294,21 @@ impl State {
             // One call at a time, whatever it costs.
             (Kind::Paced(p), _) => u32::from(p.is_open(now)) * limit.cost.max(1),
             _ => 0,
+        }
+    }
+
+    /// Permits that what the provider said leaves room for.
+    fn said_free(&self) -> u32 {
+        self.said.free(self.in_flight())
+    }
+
+    /// Calls on the wire, in permits, where they are counted as such.
+    fn in_flight(&self) -> u32 {
+        match &self.kind {
+            Kind::Window(w) => w.in_flight(),
+            Kind::Concurrency(c) => c.on_the_wire(),
+            Kind::Calendar(c) => c.in_flight(),
+            Kind::Bucket(_) | Kind::Paced(_) => 0,
         }
     }
 
@@ -299,6 +343,15 @@ impl State {
 }
 
 const OPEN: Denied = Denied { earliest: Timestamp::ZERO, soft: false };
+
+/// Does the state of such a limit know what is on the wire? Else a grant counts as arrived.
+fn counts_in_flight(limit: &Limit) -> bool {
+    match limit.kind {
+        LimitKind::Window { anchor, .. } => anchor == Anchor::Answer,
+        LimitKind::Concurrency { .. } | LimitKind::Calendar { .. } => true,
+        LimitKind::Bucket { .. } | LimitKind::Paced { .. } => false,
+    }
+}
 
 /// Permits kept back from a class. Where there is never more than one permit, nothing can be kept.
 fn kept(limit: &Limit, class: Class) -> u32 {

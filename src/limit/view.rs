@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Correction;
 use crate::clock::Timestamp;
 use crate::model::call::LimitKey;
 use crate::model::flow::Class;
@@ -28,6 +29,8 @@ pub struct LimitView {
     pub next_free_at: Timestamp,
     /// Steady time until which the provider said "not now".
     pub blocked_until: Option<Timestamp>,
+    /// What the provider said is left, and its reset (steady).
+    pub said: Option<Correction>,
     /// Steady times at which the first used permits return, in order, with their counts: at most 130 clumps.
     pub returns: Vec<(Timestamp, u32)>,
 }

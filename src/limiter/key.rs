@@ -154,7 +154,16 @@ mod tests {
 
     fn limit(name: &str, kind: LimitKind, scope: Scope) -> Limit {
         let name = LimitName::new(name).unwrap();
-        Limit { name, kind, scope, methods: Vec::new(), cost: 1, reserve: Reserve::default(), not_counted: Vec::new() }
+        Limit {
+            name,
+            kind,
+            scope,
+            methods: Vec::new(),
+            cost: 1,
+            reserve: Reserve::default(),
+            not_counted: Vec::new(),
+            headers: None,
+        }
     }
 
     fn window(max: u32, per: Duration) -> LimitKind {

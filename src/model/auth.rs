@@ -10,6 +10,8 @@ use std::sync::Arc;
 use super::name::Account;
 use super::provider::Provider;
 
+/// The header of a signed message's id.
+pub const WEBHOOK_ID: &str = "webhook-id";
 /// Stands for the account in a reference.
 pub const ACCOUNT: &str = "{account}";
 /// Longest account that may stand in the name of a secret, bytes.
@@ -41,6 +43,8 @@ pub enum Auth {
         name: String,
         value: SecretRef,
     },
+    /// Signs each request by Standard Webhooks: id, time and body. The id is the job's, in the idempotency header.
+    Webhook(SecretRef),
     /// A token from a token endpoint (RFC 6749), sent as bearer (RFC 6750).
     OAuth2(Arc<OAuth2>),
 }
@@ -118,7 +122,8 @@ impl Auth {
             Auth::Bearer(secret)
             | Auth::Basic { password: secret, .. }
             | Auth::Header { value: secret, .. }
-            | Auth::Query { value: secret, .. } => vec![secret],
+            | Auth::Query { value: secret, .. }
+            | Auth::Webhook(secret) => vec![secret],
             Auth::OAuth2(client) => {
                 let token = match &client.grant {
                     Grant::RefreshToken(token) => Some(token),
@@ -144,6 +149,7 @@ impl Auth {
             }
             Auth::Header { name, value } => Auth::Header { name: name.clone(), value: value.of_account(account)? },
             Auth::Query { name, value } => Auth::Query { name: name.clone(), value: value.of_account(account)? },
+            Auth::Webhook(secret) => Auth::Webhook(secret.of_account(account)?),
             Auth::OAuth2(client) => {
                 let grant = match &client.grant {
                     Grant::ClientCredentials => Grant::ClientCredentials,

@@ -113,6 +113,10 @@ name!(
     ScheduleName, |s| check_word("a schedule name", 63, s)
 );
 name!(
+    /// Name of an alert: a word of at most 63 bytes.
+    AlertName, |s| check_word("an alert name", 63, s)
+);
+name!(
     /// Name of a webhook that comes in: a word of at most 63 bytes.
     WebhookName, |s| check_word("a webhook name", 63, s)
 );

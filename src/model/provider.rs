@@ -13,6 +13,8 @@ use super::job::Coalesce;
 use super::name::{Account, LimitName, OperationName, ProviderName, Tenant};
 use super::request::{BatchResult, Template};
 
+pub use super::limit_headers::{HeaderNames, LimitHeaders, TimeUnit};
+
 pub use super::auth::{Auth, ClientStyle, Grant, OAuth2, SecretRef};
 
 #[derive(Clone, Debug, PartialEq)]
@@ -230,6 +232,8 @@ pub struct Limit {
     pub reserve: Reserve,
     /// Statuses of answers that the provider does not count, as GitHub's 304.
     pub not_counted: Vec<u16>,
+    /// How answers speak of it, where they do. What they say can only tighten what is declared.
+    pub headers: Option<Arc<LimitHeaders>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use crate::clock::Timestamp;
 mod batch;
 mod retry_after;
 
-pub use retry_after::{Asked, RETRY_AFTER_MAX, RETRY_AFTER_MIN, read as read_retry_after};
+pub use retry_after::{Asked, RETRY_AFTER_MAX, RETRY_AFTER_MIN, read as read_retry_after, read_date as read_http_date};
 
 /// An HTTP answer, bounded.
 #[derive(Clone, Debug, PartialEq)]

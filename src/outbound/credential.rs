@@ -12,8 +12,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::Request;
 use super::mark::Mark;
-use crate::clock::Timestamp;
-use crate::model::auth::Auth;
+use super::signature::SigningKey;
+use crate::clock::{Clock, Timestamp};
+use crate::model::auth::{Auth, WEBHOOK_ID};
 use crate::model::verdict::Answer;
 
 /// Shorter secrets are not searched for: they would hide half of every text, and protect nothing.
@@ -35,6 +36,8 @@ struct Made {
 enum Sign {
     Header(HeaderName, HeaderValue),
     Query(String, SecretString),
+    /// Over id, time and body.
+    Webhook(SigningKey, Clock),
 }
 
 /// Why an account's calls cannot leave now. Carries no secret.
@@ -68,7 +71,7 @@ impl Credential {
     }
 
     /// Of a way with one secret. The error says what is wrong with the secret, never what it is.
-    pub(super) fn of_secret(auth: &Auth, secret: &str) -> Result<Credential, String> {
+    pub(super) fn of_secret(auth: &Auth, secret: &str, clock: &Clock) -> Result<Credential, String> {
         let as_is = || vec![secret.to_owned(), in_query(secret)];
         Ok(match auth {
             Auth::Bearer(_) => Credential::made(bearer(secret)?, as_is()),
@@ -80,6 +83,9 @@ impl Credential {
             Auth::Header { name, .. } => Credential::made(Sign::Header(name.clone(), header(secret)?), as_is()),
             Auth::Query { name, .. } => {
                 Credential::made(Sign::Query(name.clone(), SecretString::from(secret)), as_is())
+            }
+            Auth::Webhook(_) => {
+                Credential::made(Sign::Webhook(SigningKey::standard(secret)?, clock.clone()), vec![secret.to_owned()])
             }
             Auth::None | Auth::OAuth2(_) => Credential::default(),
         })
@@ -100,6 +106,18 @@ impl Credential {
             Some(Sign::Query(name, value)) => {
                 drop_pair(&mut request.url, name);
                 request.url.query_pairs_mut().append_pair(name, value.expose_secret());
+            }
+            Some(Sign::Webhook(key, clock)) => {
+                // Each try has a time of its own under the same id, so that a receiver may refuse what is old and still know
+                // what it has seen.
+                let time = (clock.now().millis() / 1_000).to_string();
+                let id = request.headers.get(WEBHOOK_ID).map(HeaderValue::as_bytes).unwrap_or_default();
+                let made = key.sign(&[id, b".", time.as_bytes(), b".", &request.body]);
+                let signature = format!("v1,{}", base64::engine::general_purpose::STANDARD.encode(made));
+                for (name, text) in [("webhook-timestamp", time), ("webhook-signature", signature)] {
+                    let value = HeaderValue::from_str(&text).expect("digits and base64 are visible ASCII");
+                    request.headers.insert(HeaderName::from_static(name), value);
+                }
             }
         }
     }
@@ -178,7 +196,7 @@ mod tests {
 
     fn query(secret: &str) -> Credential {
         let auth = Auth::Query { name: "key".into(), value: SecretRef::Env("X".into()) };
-        Credential::of_secret(&auth, secret).unwrap()
+        Credential::of_secret(&auth, secret, &Clock::manual(Timestamp::ZERO)).unwrap()
     }
 
     #[test]

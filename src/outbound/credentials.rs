@@ -61,10 +61,12 @@ impl Credentials {
             Auth::Bearer(secret)
             | Auth::Basic { password: secret, .. }
             | Auth::Header { value: secret, .. }
-            | Auth::Query { value: secret, .. } => secret,
+            | Auth::Query { value: secret, .. }
+            | Auth::Webhook(secret) => secret,
         };
         let way = auth.clone();
-        let make = Box::new(move |secret: &str| Credential::of_secret(&way, secret));
+        let clock = self.clock.clone();
+        let make = Box::new(move |secret: &str| Credential::of_secret(&way, secret, &clock));
         Ok(Source::Secret(Arc::new(Watched::read(reference, &self.clock, make)?)))
     }
 

@@ -1,9 +1,10 @@
 //! When will it go: the departure of the k-th waiting job, and the end of a backlog. Computed from how the limits stand,
 //! not from past speed, and in the same time whatever the backlog.
 //!
-//! A saturated limit repeats itself: what leaves at x in this window comes back at x + W. So the calls that a limit lets
-//! through until t are those free now, plus the used ones that return until t, plus a whole quota per window that has
-//! passed; the moment of the m-th call is found without looking at any job. What is kept back for more urgent classes is
+//! A saturated limit repeats itself: what leaves at x in this window comes back a window after its answer, at x + W + the
+//! time that a call takes. So the calls that a limit lets through until t are those free now, plus the used ones that
+//! return until t, plus a whole quota per window that has passed; the moment of the m-th call is found without looking at
+//! any job. What is kept back for more urgent classes is
 //! not counted. Two lanes work side by side, and a limit
 //! that both spend counts their sum. Full batches are assumed, since a forecast is asked for when there is a backlog.
 //! Must never know: jobs, limiters. Next: `engine/status`.
@@ -22,7 +23,8 @@ pub struct LaneForecast {
     pub limits: Vec<LimitView>,
     /// Jobs per call; at least 1.
     pub size: u32,
-    /// How long a call takes: what caps on calls in flight are multiplied with.
+    /// How long a call takes from its permit to its answer: what a window is longer by, and how often a cap on calls in
+    /// flight turns over.
     pub call_time: Duration,
 }
 
@@ -81,7 +83,7 @@ pub fn rate(lanes: &[LaneForecast], class: Class) -> Option<f64> {
 }
 
 fn long_run(limit: &LimitView, class: Class, call_time: Duration) -> Option<f64> {
-    let span = if limit.per.is_zero() { call_time } else { limit.per };
+    let span = limit.per + call_time;
     (!span.is_zero()).then(|| {
         f64::from(limit.max.saturating_sub(limit.kept_by_class[class as usize]) / limit.cost.max(1))
             / span.as_secs_f64()
@@ -140,7 +142,7 @@ fn calls_until(now: Timestamp, limit: &LimitView, class: Class, call_time: Durat
         return (free / cost).saturating_add(rounds.saturating_mul(max / cost));
     }
     // Whole windows give whole quotas; the rest of the time repeats the first window.
-    let per = limit.per.as_micros().max(1);
+    let per = (limit.per + call_time).as_micros().max(1);
     let passed = t.since(opens_at).as_micros();
     let windows = u64::try_from(passed / per).unwrap_or(u64::MAX);
     let into = opens_at + Duration::from_micros(u64::try_from(passed % per).unwrap_or(u64::MAX));
@@ -171,12 +173,13 @@ mod tests {
             per: Duration::from_secs(per_s),
             next_free_at: used.first().map_or(Timestamp::NEVER, |u| Timestamp::from_secs(u.0)),
             blocked_until: None,
+            said: None,
             returns: used.iter().map(|&(s, n)| (Timestamp::from_secs(s), n)).collect(),
         }
     }
 
     fn lane(size: u32, limits: Vec<LimitView>) -> LaneForecast {
-        LaneForecast { limits, size, call_time: Duration::from_millis(100) }
+        LaneForecast { limits, size, call_time: Duration::ZERO }
     }
 
     const NOW: Timestamp = Timestamp(1_000_000_000);
@@ -189,6 +192,20 @@ mod tests {
         assert_eq!(sixth.at, NOW + Duration::from_secs(60));
         assert_eq!(sixth.bound_by.unwrap().0.as_ref(), "crm/core");
         assert_eq!(departure(NOW, &lanes, Class::Normal, 26).at, NOW + Duration::from_secs(300));
+    }
+
+    #[test]
+    fn a_window_begins_with_the_answers() {
+        let call_time = Duration::from_secs(2);
+        let lanes = [LaneForecast { call_time, ..lane(1, vec![limit("crm/core", 5, 60, &[])]) }];
+        let at = |k| departure(NOW, &lanes, Class::Normal, k).at.since(NOW).as_secs();
+        assert_eq!((at(5), at(6), at(26)), (0, 62, 310));
+        assert!((rate(&lanes, Class::Normal).unwrap() - 5.0 / 62.0).abs() < 1e-9);
+        let mut cap = limit("at-once", 4, 0, &[]);
+        cap.in_flight = 4;
+        let lanes = [LaneForecast { call_time, ..lane(1, vec![cap]) }];
+        let at = |k| departure(NOW, &lanes, Class::Normal, k).at.since(NOW).as_secs();
+        assert_eq!((at(1), at(4), at(5)), (2, 2, 4));
     }
 
     #[test]

@@ -233,10 +233,19 @@ impl Core {
 
     /// The head of a request was read at `now`. Counting comes first and does not care how the limits decide.
     pub fn arrive(&mut self, now: Timestamp, method: &str, path: &str, account: &str) -> Ticket {
+        let counted = self.count(now, method, path, account);
+        self.admit(now, account, counted)
+    }
+
+    /// A request that no limit counts.
+    pub fn arrive_free(&mut self, now: Timestamp) -> Ticket {
+        self.admit(now, "", 0)
+    }
+
+    fn admit(&mut self, now: Timestamp, account: &str, counted: u64) -> Ticket {
         self.totals.arrivals += 1;
         self.in_flight += 1;
         self.totals.max_in_flight = self.totals.max_in_flight.max(self.in_flight);
-        let counted = self.count(now, method, path, account);
         let fate = match self.ask_limits(now, account, counted) {
             Ok(()) => self.strike(now),
             Err(refusal) => refusal,

@@ -19,6 +19,8 @@ pub struct Documents {
     pub last_modified: bool,
     /// As `Cache-Control`; empty: none.
     pub cache_control: String,
+    /// A request that is answered with 304 spends no limit, as at GitHub.
+    pub unchanged_is_free: bool,
 }
 
 /// The version of all of them.
@@ -45,6 +47,11 @@ impl Version {
 }
 
 impl Documents {
+    /// Will a GET with these headers be answered with 304, and spend nothing for it?
+    pub fn is_free(&self, version: &Version, asked: &HeaderMap) -> bool {
+        self.unchanged_is_free && self.tell(version, "", asked).status == 304
+    }
+
     /// `path` with its query.
     pub fn tell(&self, version: &Version, path: &str, asked: &HeaderMap) -> Told {
         let version = version.0.load(Ordering::Relaxed);

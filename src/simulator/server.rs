@@ -220,8 +220,14 @@ impl<'a> Guest<'a> {
             .tokens
             .as_ref()
             .is_none_or(|tokens| locked(tokens).knows(shared.clock.steady(), request.headers(), request.uri().query()));
+        let free = shared.config.documents.as_ref().is_some_and(|documents| {
+            request.method() == Method::GET && documents.is_free(&shared.version, request.headers())
+        });
         let mut core = locked(&shared.core);
-        let mut ticket = core.arrive(shared.clock.steady(), method, path, &account);
+        let mut ticket = match free {
+            true => core.arrive_free(shared.clock.steady()),
+            false => core.arrive(shared.clock.steady(), method, path, &account),
+        };
         if !known && ticket.fate == core::Fate::Serve {
             (ticket.fate, ticket.mishap) = (core::Fate::Error(401), None);
         }
@@ -259,8 +265,9 @@ impl<'a> Guest<'a> {
         {
             (*status, *body) = (list.status, list.body);
             headers.extend(list.headers);
+        } else {
+            reply = documented(shared, head, reply);
         }
-        let reply = documented(shared, head, reply);
         if let Some(line) = self.line.take() {
             let versions: Vec<Option<i64>> = carried.records.iter().map(|r| r.version).collect();
             let failed = judged.failed.iter().zip(0u32..).filter(|(f, _)| **f).map(|(_, i)| i).collect();

@@ -11,6 +11,7 @@ use crate::model::flow::{Class, Flow};
 use crate::model::id::{CallId, FlowId, JobId};
 use crate::model::job::{ClaimedJob, NewJob};
 use crate::model::name::{Account, Key, OperationName, ProviderName};
+use crate::model::notify::Subscription;
 use crate::model::shard::Hold;
 use crate::store::{Change, Changed, PageEnd, RecordDone, RecordOp, Refusal};
 
@@ -30,6 +31,8 @@ pub struct Batch {
     pub records: Vec<RecordOp>,
     pub enqueues: Vec<NewJob>,
     pub begins: Vec<Begin>,
+    /// Who is told of what comes to an end here: their notices are enqueued last, by the same transaction.
+    pub notify: Arc<Vec<Subscription>>,
 }
 
 /// One result per part, in the order of the parts.

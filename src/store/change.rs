@@ -2,6 +2,7 @@
 //! does it. Next: `../rules`, what the reference model and the databases decide alike.
 
 use crate::clock::Timestamp;
+use crate::model::alert::{Raised, Step};
 use crate::model::event::What;
 use crate::model::flow::Class;
 use crate::model::id::{JobId, RunId};
@@ -110,6 +111,8 @@ pub enum Change {
     Schedule(Box<ScheduleChange>),
     /// A message that a webhook brought, and what it starts, unless it was there before.
     Receive(Box<Delivery>),
+    /// An alert is raised, told again or cleared, unless somebody else has told it meanwhile.
+    Alert(Box<AlertChange>),
     /// Tells everybody to throw cached answers away, and writes it to the event log.
     Invalidate {
         which: Which,
@@ -129,6 +132,15 @@ pub struct Delivery {
     pub job: Option<NewJob>,
     /// After all other records of the commit; nobody waits for its answer.
     pub record: Option<RecordOp>,
+}
+
+#[derive(Clone, Debug)]
+pub struct AlertChange {
+    pub step: Step,
+    /// As it stands afterwards; of a cleared one, as it stood, with what is to be said.
+    pub alert: Raised,
+    /// When it was told last; `None`: it is not raised.
+    pub expect: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

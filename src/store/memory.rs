@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 
+use super::notices::Ends;
 use super::packer::Packer;
 use super::records::rules::counting;
 use super::rules::{self, Core, Stand};
@@ -19,13 +20,14 @@ use super::{
     AppliedProvider, Batch, CallPage, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose,
 };
 use crate::clock::Timestamp;
+use crate::model::alert::Raised;
 use crate::model::call::Call;
 use crate::model::event::{Event, What};
 use crate::model::filter::Filter;
 use crate::model::flow::{Class, Flow, FlowCounts, FlowKey};
 use crate::model::id::{CallId, FlowId, JobId, RunId};
 use crate::model::job::{ClaimedJob, Job, Labels, Payload};
-use crate::model::name::{IdempotencyKey, Key, OperationName, ProviderName, ScheduleName, Tenant};
+use crate::model::name::{AlertName, IdempotencyKey, Key, OperationName, ProviderName, ScheduleName, Tenant};
 use crate::model::run::{Run, RunState};
 use crate::model::schedule::Schedule;
 
@@ -111,6 +113,7 @@ struct World {
     records: records::Book,
     /// Messages of webhooks, and until when they are remembered.
     deliveries: BTreeMap<[u8; 32], Timestamp>,
+    alerts: BTreeMap<AlertName, Raised>,
     last_seq: i64,
     last_flow: i64,
     last_run: i64,
@@ -129,7 +132,8 @@ struct Work<'a> {
 impl World {
     fn commit(&mut self, mut batch: Batch) -> Committed {
         self.steady_floor = self.steady_floor.max(batch.steady);
-        let mut work = Work { now: batch.now, world: self, packer: Packer::default(), touched: BTreeSet::new() };
+        let packer = Packer::telling(Ends::told_to(&batch.notify));
+        let mut work = Work { now: batch.now, world: self, packer, touched: BTreeSet::new() };
         let mut done = Committed::default();
         for call in &batch.finishes {
             done.finishes.push(work.finish(call));
@@ -157,7 +161,9 @@ impl World {
         for begin in batch.begins {
             done.begins.push(work.begin(begin));
         }
+        work.notify();
         work.end_runs();
+        work.notify();
         let (whats, touched) = (work.packer.finish(), work.touched);
         for id in &touched {
             let at = self.touched_at.entry(*id).or_insert(batch.now);
@@ -262,6 +268,16 @@ impl Work<'_> {
         if next.stand == Stand::Behind {
             next.release(self.now);
             self.put(next);
+        }
+    }
+
+    /// Enqueues the notices of what has ended.
+    fn notify(&mut self) {
+        let world = &*self.world;
+        let flow = |id| world.flows.get(&id).map(|(key, _)| key.clone());
+        let notices = self.packer.ends.notices(flow, |seq| world.runs.get(&seq).cloned(), self.now);
+        for notice in notices {
+            self.enqueue(notice).expect("a notice has no run and no idempotency key, which could be refused");
         }
     }
 
@@ -424,6 +440,10 @@ impl Store for MemoryStore {
 
     async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
         Ok(self.world()?.schedules.get(name).cloned())
+    }
+
+    async fn alerts(&self) -> Result<Vec<Raised>, Error> {
+        Ok(self.world()?.alerts.values().cloned().collect())
     }
 
     async fn events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {

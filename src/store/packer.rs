@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 
-use super::FinishCall;
+use super::notices::Ends;
 use super::rules::{Core, Stand};
+use super::{AlertChange, FinishCall};
 use crate::clock::Timestamp;
 use crate::model::event::What;
 use crate::model::id::{CallId, FlowId};
@@ -19,9 +20,15 @@ pub(super) struct Packer {
     /// Event of the present section by flow and kind; `None` is "enqueued".
     open: HashMap<(FlowId, Option<Event>), usize>,
     duplicates: Option<usize>,
+    /// What came to an end, for those who want to be told.
+    pub ends: Ends,
 }
 
 impl Packer {
+    pub(super) fn telling(ends: Ends) -> Packer {
+        Packer { ends, ..Packer::default() }
+    }
+
     /// Later jobs join no event from before.
     pub(super) fn section(&mut self) {
         self.open.clear();
@@ -29,7 +36,19 @@ impl Packer {
     }
 
     pub(super) fn note(&mut self, what: What) {
+        if let What::Run { run, state, .. } = &what
+            && state.is_final()
+        {
+            self.ends.run(*run);
+        }
         self.whats.push(what);
+    }
+
+    pub(super) fn alert(&mut self, change: &AlertChange) {
+        let AlertChange { step, alert, .. } = change;
+        let detail = format!("{}: {}", alert.name, alert.detail);
+        self.note(What::provider(&alert.provider, &format!("alert-{}", step.name()), detail, "alerts"));
+        self.ends.alert(change);
     }
 
     pub(super) fn enqueued(&mut self, flow: FlowId, job: i64) {
@@ -44,6 +63,7 @@ impl Packer {
 
     /// `core` as it stands after the change. `call`: what a begin or an end belongs to, with its status.
     pub(super) fn changed(&mut self, core: &Core, change: Event, call: Option<(CallId, Option<u16>)>) {
+        self.ends.job(core);
         let again = core.stand == Stand::Later && matches!(change, Event::Retry | Event::Throttle);
         let due = again.then_some(core.due_at);
         let with_error = matches!(change, Event::Retry | Event::Throttle | Event::Die | Event::Lose | Event::Cancel);

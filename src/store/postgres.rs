@@ -22,6 +22,7 @@ use super::{
     labels_text,
 };
 use crate::clock::Timestamp;
+use crate::model::alert::Raised;
 use crate::model::call::Call;
 use crate::model::event::Event;
 use crate::model::filter::Filter;
@@ -284,6 +285,10 @@ impl Store for PgStore {
 
     async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
         self.read_schedule(name).await
+    }
+
+    async fn alerts(&self) -> Result<Vec<Raised>, Error> {
+        self.read_alerts().await
     }
 
     async fn events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {

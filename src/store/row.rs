@@ -15,11 +15,12 @@ pub(super) use records::{collection, extremes, forgotten, group, pull_text, reco
 
 use super::packed;
 use crate::clock::Timestamp;
+use crate::model::alert::Raised;
 use crate::model::call::{Ending, LimitKey, Permit};
 use crate::model::flow::{Class, Flow, FlowCounts, FlowKey};
 use crate::model::id::{CallId, FlowId, Id, JobId};
 use crate::model::job::{ClaimedJob, Job, Labels};
-use crate::model::name::{Account, Key, OperationName, ProviderName, ScheduleName, Tenant};
+use crate::model::name::{Account, AlertName, Key, OperationName, ProviderName, ScheduleName, Tenant};
 use crate::model::run::{Run, RunState};
 use crate::model::schedule::Schedule;
 use crate::store::rules::{Core, Stand};
@@ -429,6 +430,17 @@ pub(super) fn schedule<R: Cells>(row: &R) -> Read<Schedule> {
         last_outcome: columns.str()?.to_owned(),
         created_at: columns.time()?,
         updated_at: columns.time()?,
+    })
+}
+
+pub(super) fn alert<R: Cells>(row: &R) -> Read<Raised> {
+    let mut columns = Columns::of(row);
+    Ok(Raised {
+        name: columns.name("an alert name", AlertName::new)?,
+        provider: columns.provider()?,
+        raised_at: columns.time()?,
+        told_at: columns.time()?,
+        detail: columns.str()?.to_owned(),
     })
 }
 

@@ -21,6 +21,7 @@ use super::{
     labels_text, packed,
 };
 use crate::clock::Timestamp;
+use crate::model::alert::Raised;
 use crate::model::call::Call;
 use crate::model::event::Event;
 use crate::model::filter::Filter;
@@ -304,6 +305,10 @@ impl Store for SqliteStore {
 
     async fn schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
         self.read_schedule(name).await
+    }
+
+    async fn alerts(&self) -> Result<Vec<Raised>, Error> {
+        self.read_alerts().await
     }
 
     async fn events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {

@@ -134,6 +134,10 @@ labels!(
     ByActor { actor }
 );
 labels!(
+    /// One alert of the configuration.
+    ByAlert { alert, provider }
+);
+labels!(
     /// What became of a webhook's messages.
     ByWebhook { webhook, outcome }
 );

@@ -13,8 +13,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::family::{
-    Bounded, Build, ByActor, ByCause, ByLimit, ByOperation, ByOutcome, ByProvider, ByState, ByStatus, ByWebhook,
-    HttpCall, RpcCall,
+    Bounded, Build, ByActor, ByAlert, ByCause, ByLimit, ByOperation, ByOutcome, ByProvider, ByState, ByStatus,
+    ByWebhook, HttpCall, RpcCall,
 };
 
 /// Seconds of a call on the wire: the buckets of OpenTelemetry's HTTP conventions.
@@ -47,9 +47,11 @@ pub(super) struct Inner {
     jobs_finished: Counters<ByOutcome>,
     attempts: Counters<ByStatus>,
     throttled: Counters<ByLimit>,
+    limit_headers_ignored: Counters<ByProvider>,
     wait_seconds: Seconds<ByCause>,
     actor_restarts: Counters<ByActor>,
     webhooks: Counters<ByWebhook>,
+    alerts: Gauges<ByAlert>,
     job_wait: Histograms<ByOperation>,
     job_total: Histograms<ByOperation>,
     batch_records: Histograms<ByOperation>,
@@ -88,9 +90,11 @@ impl Metrics {
             jobs_finished: Bounded::default(),
             attempts: Bounded::default(),
             throttled: Bounded::default(),
+            limit_headers_ignored: Bounded::default(),
             wait_seconds: Bounded::default(),
             actor_restarts: Bounded::default(),
             webhooks: Bounded::default(),
+            alerts: Bounded::default(),
             job_wait: Bounded::with_constructor(|| Histogram::new(WAIT_SECONDS)),
             job_total: Bounded::with_constructor(|| Histogram::new(WAIT_SECONDS)),
             batch_records: Bounded::with_constructor(|| Histogram::new(RECORDS)),
@@ -130,6 +134,13 @@ impl Metrics {
     /// One call that left, by the status that came back; `None` when none came.
     pub fn attempt(&self, provider: &str, lane: &str, status: Option<u16>) {
         self.inner.attempts.with(&ByStatus::of(provider, lane, status_class(status)), Counter::inc);
+    }
+
+    /// Values of limit headers that could not be meant.
+    pub fn limit_headers_ignored(&self, provider: &str, values: u32) {
+        self.inner.limit_headers_ignored.with(&ByProvider::of(provider), |c| {
+            c.inc_by(u64::from(values));
+        });
     }
 
     /// One "not now" from a provider: the number to keep at 0. `limit`: the limit it spoke of, "" when it did not say.
@@ -198,6 +209,11 @@ impl Metrics {
         self.inner.webhooks.with(&ByWebhook::of(webhook, outcome), Counter::inc);
     }
 
+    /// How an alert stands.
+    pub fn alert(&self, alert: &str, provider: &str, raised: bool) {
+        self.inner.alerts.with(&ByAlert::of(alert, provider), |g| g.set(f64::from(u8::from(raised))));
+    }
+
     /// One restart of a supervised task.
     pub fn actor_restarted(&self, actor: &str) {
         self.inner.actor_restarts.with(&ByActor::of(actor), Counter::inc);
@@ -211,10 +227,14 @@ impl Inner {
         to.register("tidegate_jobs_enqueued", "Jobs accepted", self.jobs_enqueued.share());
         to.register("tidegate_jobs_finished", "Jobs that reached an end, by outcome", self.jobs_finished.share());
         to.register("tidegate_attempts", "Calls that left, by class of the answer's status", self.attempts.share());
+        let ignored = "Values of limit headers that could not be meant, and were ignored";
+        to.register("tidegate_limit_headers_ignored", ignored, self.limit_headers_ignored.share());
         to.register("tidegate_throttled", "Answers that said \"not now\"; keep at 0", self.throttled.share());
         let help = "Seconds that ready work of a provider was held, by cause";
         to.register("tidegate_wait_seconds", help, self.wait_seconds.share());
         to.register("tidegate_actor_restarts", "Restarts of supervised tasks", self.actor_restarts.share());
+        let help = "1 while an alert of the configuration is raised, else 0; told by the daemon that looks after it";
+        to.register("tidegate_alert_raised", help, self.alerts.share());
         to.register("tidegate_webhooks", "Messages that webhooks brought, by outcome", self.webhooks.share());
         let help = "Seconds from a job's due time to the start of its first call";
         to.register("tidegate_job_wait_seconds", help, self.job_wait.share());

@@ -132,6 +132,7 @@ mod tests {
         m.attempt("crm", "batch", Some(207));
         m.attempt("crm", "single", None);
         m.throttled("crm", "core");
+        m.limit_headers_ignored("crm", 3);
         m.waited("crm", "core", Duration::from_millis(1_500));
         m.batch_records("crm", "sync_user", 1_000);
         m.http_call("crm", "POST", Some(200), Duration::from_millis(20));
@@ -144,6 +145,7 @@ mod tests {
             "tidegate_attempts_total{provider=\"crm\",lane=\"batch\",status_class=\"2xx\"} 1",
             "tidegate_attempts_total{provider=\"crm\",lane=\"single\",status_class=\"none\"} 1",
             "tidegate_throttled_total{provider=\"crm\",limit=\"core\"} 1",
+            "tidegate_limit_headers_ignored_total{provider=\"crm\"} 3",
             "tidegate_wait_seconds_total{provider=\"crm\",cause=\"core\"} 1.5",
             "tidegate_actor_restarts_total{actor=\"gate/crm\"} 1",
             "tidegate_build_info{version=",

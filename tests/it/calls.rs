@@ -21,7 +21,7 @@ async fn provider(documents: Documents) -> SimulatorHandle {
 
 /// Validators, and nothing said of how long an answer is good.
 fn etags() -> Documents {
-    Documents { etag: true, last_modified: true, cache_control: String::new() }
+    Documents { etag: true, last_modified: true, ..Documents::default() }
 }
 
 /// `provider_lines`: beside the base URL; `operation_lines`: beside `GET /users/{key}`.

@@ -6,6 +6,7 @@
 mod by_key;
 mod credentials;
 mod fairness;
+mod headers;
 mod life;
 mod search;
 mod shaky;

@@ -6,7 +6,9 @@ use std::path::Path;
 
 use tidegate::simulator::Arrival;
 
+mod github;
 mod items_gateway;
+mod music;
 mod orders;
 mod user_sync;
 

@@ -1,4 +1,5 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
+mod alerts;
 mod app;
 mod call_log;
 mod calls;
@@ -16,6 +17,7 @@ mod hostile_answers;
 mod limits;
 mod metrics;
 mod mutants;
+mod notify;
 mod operate;
 mod outbound;
 mod outside;

@@ -49,6 +49,10 @@ limits = [{{ name = "events", max = 100, per = "1h" }}]
 
 [collections.items]
 
+[alerts.gone_open]
+provider = "gone"
+breaker_open = "1s"
+
 [webhooks.ring]
 verify = "github"
 secrets = [{{ env = "PATH" }}]
@@ -140,6 +144,7 @@ const EXPECTED: &[(&str, &[&str], f64, f64)] = &[
     ("tidegate_wait_seconds", &["crm", "cause"], 0.5, 100.0),
     ("tidegate_wait_seconds", &["gone", "breaker"], 0.5, 100.0),
     ("tidegate_webhooks", &["ring", "bad_signature"], 1.0, 1.0),
+    ("tidegate_alert_raised", &["gone_open"], 1.0, 1.0),
     ("tidegate_actor_restarts", &["fragile"], 1.0, 1.0),
     ("tidegate_job_wait_seconds", &["crm", "sync"], 70.0, 70.0),
     ("tidegate_job_total_seconds", &["crm", "sync"], 70.0, 70.0),

@@ -178,6 +178,8 @@ async fn start(clock: &Clock, store: &MemoryStore, world: &Arc<World>, seed: u64
         dice: Dice::seeded(seed.wrapping_mul(1_000).wrapping_add(u64::from(life))),
         retention: Default::default(),
         collections: Default::default(),
+        subscriptions: Default::default(),
+        alerts: Default::default(),
         cluster: None,
     };
     engine::start(parts, declared.collect()).await.expect("the engine starts")

@@ -26,6 +26,7 @@ macro_rules! suite {
     };
 }
 
+mod alerts;
 mod call_log;
 mod calls;
 mod cluster;
@@ -33,6 +34,7 @@ mod filters;
 mod intake;
 mod keys;
 mod model;
+mod notices;
 mod outside;
 mod postgres;
 mod providers;

@@ -39,6 +39,7 @@ async fn saturate(max: u32, window: Duration, span: Duration, seed: u64) -> Vec<
         cost: 1,
         reserve: Reserve::default(),
         not_counted: Vec::new(),
+        headers: None,
     });
     let spends: Arc<[Spend]> = Arc::new([Spend::new(LimitKey("p/core".into()), limit)]);
     let (mut dice, mut limiter) = (Dice::new(seed), LocalLimiter::new(0));
@@ -73,7 +74,14 @@ async fn saturate(max: u32, window: Duration, span: Duration, seed: u64) -> Vec<
                 Step::End(permit) => {
                     open.remove(&(id & !(1 << 63)));
                     settled.push(Seed { permit: permit.clone(), anchored_at: at });
-                    let settle = Settle { permit, count: 1, sent: true, blocked_until: None, blocked_limit: None };
+                    let settle = Settle {
+                        permit,
+                        count: 1,
+                        sent: true,
+                        blocked_until: None,
+                        blocked_limit: None,
+                        said: Vec::new(),
+                    };
                     limiter.settle(at, &[settle]).await.unwrap();
                 }
             }

@@ -33,6 +33,7 @@ fn limit(name: &str, kind: LimitKind) -> Arc<Limit> {
         cost: 1,
         reserve: Reserve::default(),
         not_counted: Vec::new(),
+        headers: None,
     })
 }
 
@@ -58,9 +59,14 @@ fn failed(e: crate::limiter::Error) -> Error {
 
 fn ends(answers: &[Answer]) -> Vec<Settle> {
     let end = |answer: &Answer| match answer {
-        Answer::Granted { permit, count } => {
-            Some(Settle { permit: permit.clone(), count: *count, sent: true, blocked_until: None, blocked_limit: None })
-        }
+        Answer::Granted { permit, count } => Some(Settle {
+            permit: permit.clone(),
+            count: *count,
+            sent: true,
+            blocked_until: None,
+            blocked_limit: None,
+            said: Vec::new(),
+        }),
         Answer::Wait { .. } => None,
     };
     answers.iter().filter_map(end).collect()

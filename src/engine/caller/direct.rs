@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::super::gate::direct::{Ask, Reply, Said};
 use super::super::handle::EngineError;
 use super::super::open_calls;
+use super::heard::Word;
 use super::{Caller, Completion, Sending, log};
 use crate::clock::Timestamp;
 use crate::model::call::{Ending, Lane, Permit};
@@ -51,7 +52,7 @@ impl Direct {
             Ok(Some(call)) => call,
             other => {
                 // Of an error it is not known whether the journal has it; if so, its end counts it when the lease is over.
-                caller.settle_with(&permit, &[], false, caller.clock.steady(), None).await;
+                caller.settle_with(&permit, &[], false, caller.clock.steady(), &Word::default()).await;
                 completed(silent());
                 let rebuilt = || EngineError::Unavailable("the limits are being rebuilt; ask again".to_owned());
                 let _ = reply.send(Err(other.err().unwrap_or_else(rebuilt)));
@@ -73,15 +74,17 @@ impl Direct {
             // Nobody's fault: it may go again under the next token.
             judgement.health = Health::Silent;
         }
-        let throttled_until = caller.throttled_until(&judgement);
         let (ending, status, error) = ending(&answer);
         let sent = ending != Ending::NotSent;
         // First: a 429 must slow the gate at once, before anything is written.
         let key = ask.job.key.as_ref();
+        let word = caller.heard(&ask.operation, Lane::Single, &ask.account, key, &answer, &mut judgement.health);
+        let throttled_until = caller.throttles.until(&caller.clock, judgement.health, permit.granted_at);
+        let word = Word { blocked_until: throttled_until, ..word };
         let uncounted = caller.uncounted(&ask.operation, Lane::Single, &ask.account, key, status);
-        let spends = caller.settle_counted(&permit, &uncounted, sent, settled_at, throttled_until).await;
+        let spends = caller.settle_counted(&permit, &uncounted, sent, settled_at, &word).await;
         if spends.is_none() {
-            caller.settle_with(&permit, &[], sent, settled_at, throttled_until).await;
+            caller.settle_with(&permit, &[], sent, settled_at, &word).await;
         }
         let method = &ask.request.method;
         caller.metrics.attempt(caller.provider.name.as_str(), Lane::Single.name(), status);

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::Caller;
+use super::heard::Word;
 use crate::clock::Timestamp;
 use crate::limiter::spends;
 use crate::model::call::{Lane, LimitKey, Permit};
@@ -41,7 +42,7 @@ impl Caller {
         uncounted: &[LimitKey],
         sent: bool,
         now: Timestamp,
-        blocked_until: Option<Timestamp>,
+        word: &Word,
     ) -> Option<Arc<[(LimitKey, u32)]>> {
         let (free, spent): (Vec<_>, Vec<_>) =
             permit.spends.iter().cloned().partition(|(key, _)| uncounted.contains(key));
@@ -50,9 +51,9 @@ impl Caller {
         }
         let part = |spends: Vec<(LimitKey, u32)>| Permit { spends: spends.into(), ..permit.clone() };
         let (free, spent) = (part(free), part(spent));
-        self.settle_with(&free, &[], false, now, blocked_until).await;
+        self.settle_with(&free, &[], false, now, word).await;
         if !spent.spends.is_empty() {
-            self.settle_with(&spent, &[], true, now, blocked_until).await;
+            self.settle_with(&spent, &[], true, now, word).await;
         }
         Some(spent.spends)
     }

@@ -140,8 +140,14 @@ impl Gate {
     }
 
     async fn give_back(&mut self, plan: &Planned, count: u32) {
-        let settle =
-            Settle { permit: plan.begin.permit.clone(), count, sent: false, blocked_until: None, blocked_limit: None };
+        let settle = Settle {
+            permit: plan.begin.permit.clone(),
+            count,
+            sent: false,
+            blocked_until: None,
+            blocked_limit: None,
+            said: Vec::new(),
+        };
         if let Err(e) = self.parts.limiter.settle(self.now(), &[settle]).await {
             tracing::warn!(error = %e, "unused permits could not be given back");
         }
@@ -166,8 +172,7 @@ impl Gate {
             dice: self.parts.dice.clone(),
             metrics: self.parts.metrics.clone(),
             collections: self.parts.collections.clone(),
-            throttles_in_a_row: self.shared.throttles_in_a_row.clone(),
-            throttled_total: self.shared.throttled_total.clone(),
+            throttles: self.shared.throttles.clone(),
             excused: self.shared.excused.clone(),
         }
     }
@@ -191,10 +196,15 @@ impl Gate {
         };
         let (shared, group) = (self.shared.clone(), plan.group.clone());
         let open = self.parts.open_calls.hold();
+        let (clock, began_at) = (self.parts.clock.clone(), self.now());
+        let completed = move |completion| {
+            shared.call_time.saw(clock.steady().since(began_at));
+            shared.completed(group, completion);
+        };
         self.parts.supervisor.task(async move {
             // Until the outcome is recorded.
             let _open = open;
-            caller.run(errand, move |completion| shared.completed(group, completion)).await;
+            caller.run(errand, completed).await;
         });
     }
 }

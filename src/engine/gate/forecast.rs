@@ -3,6 +3,7 @@
 //! Computed from the limiter's state and the backlog, never extrapolated from past speed. Next: `plan/forecast`.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::actor::Gate;
@@ -16,8 +17,35 @@ use crate::plan::forecast::{LaneForecast, departure, position, rate};
 
 /// Groups that a provider's forecast looks at; with more, the largest backlog of these speaks.
 const GROUPS_MAX: usize = 200;
-/// How long a call is taken to last where only a cap on calls in flight limits it.
+/// How long a call is taken to last before one has ended.
 const CALL_TIME: Duration = Duration::from_millis(100);
+/// One that takes longer was stuck, and says nothing about the others.
+const CALL_TIME_MAX_US: u64 = 60_000_000;
+/// Share of the newest call in what a call is taken to last.
+const NEWEST: u64 = 8;
+
+/// How long calls of a provider take from their begin to their answer, of late; in microseconds.
+#[derive(Debug)]
+pub(super) struct CallTime(AtomicU64);
+
+impl Default for CallTime {
+    fn default() -> Self {
+        CallTime(AtomicU64::new(CALL_TIME.as_micros() as u64))
+    }
+}
+
+impl CallTime {
+    pub fn saw(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).min(CALL_TIME_MAX_US);
+        let next = |known: u64| Some(known - known / NEWEST + took / NEWEST);
+        // Always something to store.
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok();
+    }
+
+    fn get(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Forecast {
@@ -93,7 +121,7 @@ impl Gate {
             let Some(spec) = operation.lane(lane) else { continue };
             let spends = self.spends(key, &operation, lane);
             let limits = self.parts.limiter.peek(now, &spends).await.unwrap_or_default();
-            lanes.push(LaneForecast { limits, size: spec.size_max, call_time: CALL_TIME });
+            lanes.push(LaneForecast { limits, size: spec.size_max, call_time: self.shared.call_time.get() });
         }
         let departure = departure(now, &lanes, class, jobs);
         let names = |key: &crate::model::call::LimitKey| key.to_string();
@@ -102,5 +130,20 @@ impl Gate {
             allowed_per_second: rate(&lanes, class),
             bound_by: departure.bound_by.as_ref().map(names),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_a_call_follows_the_latest() {
+        let time = CallTime::default();
+        assert_eq!(time.get(), CALL_TIME);
+        (0..100).for_each(|_| time.saw(Duration::from_secs(2)));
+        assert!((1_990..=2_000).contains(&time.get().as_millis()), "{:?}", time.get());
+        time.saw(Duration::MAX);
+        assert!(time.get() < Duration::from_secs(10), "{:?}", time.get());
     }
 }

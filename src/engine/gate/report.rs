@@ -99,7 +99,7 @@ impl Gate {
             drains_at: forecast.through_at.map(|at| wall_of(&self.parts.clock, at)),
             bound_by: forecast.bound_by,
             oldest_ready_at: self.oldest_ready().await,
-            throttled_total: self.shared.throttled_total.load(Ordering::Relaxed),
+            throttled_total: self.shared.throttles.total(),
             last_throttled_at: *self.shared.last_throttled_at.lock().expect("no panic while held"),
         };
         for (name, operation) in &provider.operations {
@@ -274,7 +274,7 @@ impl Gate {
             let answer = transport.send(request).await;
             let ended = clock.steady();
             let sent = !matches!(&answer, Err(f) if f.sent == crate::model::verdict::Sent::No);
-            let settle = Settle { permit, count: 1, sent, blocked_until: None, blocked_limit: None };
+            let settle = Settle { permit, count: 1, sent, blocked_until: None, blocked_limit: None, said: Vec::new() };
             if let Err(e) = limiter.settle(ended, &[settle]).await {
                 tracing::warn!(error = %e, "the permit of a test could not be settled");
             }

@@ -147,7 +147,14 @@ impl Table {
             let at = self.slot(key);
             let slot = self.slots[at].as_mut().expect("an indexed slot is filled");
             match (&mut slot.state, &slot.limit) {
-                (Some(state), Some(limit)) => state.settle(limit, now, granted_at, permits, settle.sent),
+                (Some(state), Some(limit)) => {
+                    state.settle(limit, now, granted_at, permits, settle.sent);
+                    match settle.said.iter().find(|said| said.key == *key) {
+                        Some(said) => state.hear(now, said.left, said.until),
+                        None if settle.sent => state.unheard(limit, permits),
+                        None => {}
+                    }
+                }
                 // Not granted by this process: counted like what the journal knows.
                 _ if settle.sent => slot.known.push(Known { granted_at, anchored_at: now, permits }),
                 _ => {}

@@ -19,7 +19,7 @@ local function room(st, class)
   end
   st.free = max(free, 0)
   if NOW < st.bl then return 0 end
-  local calls = floor(max(st.free - D[3 + class], 0) / D[2])
+  local calls = floor(max(math.min(st.free, said_free(st)) - D[3 + class], 0) / D[2])
   if k == 5 then return math.min(calls, 1) end
   return calls
 end
@@ -81,6 +81,7 @@ local function denied(st, class, calls)
       if at == 0 then at = st.g end
     end
   end
+  if need + kept > said_free(st) and st.ut >= at then at, soft = st.ut, inflight > 0 and 1 or 0 end
   return max(at, st.bl), soft
 end
 
@@ -88,6 +89,7 @@ end
 local function grant(st, calls)
   local D = st.D
   local k, n = D[1], calls * D[2]
+  if not counts_in_flight(D) then take(st, n) end
   if k == 1 and D[8] == 1 then add(st, D, NOW, n)
   elseif k == 2 then st.a = st.a + n * D[8]
   elseif k == 5 then st.a = NOW + D[6] * n

@@ -22,6 +22,7 @@ local RING = 4096
 --   4 calendar a b c start, end, used; d e f the same around an edge; g valid until
 --   5 paced    a next at
 --   0          not declared yet: only known calls
+-- Behind it the calls in flight, the known calls, and, while it is in force, what the provider said ('<dd' until, left).
 local FMT, SIZE = '<BBBI4ddddddddd', 79
 -- of a test: the time, else 0; epoch; daemon; longest time in flight; frame; 1: do not begin it, tell its answer
 local HEAD = '<dddddd'
@@ -43,11 +44,11 @@ local stale = false
 local function load(raw, name, dead)
   if not raw then
     return { k = 0, s = 0, bl = 0, a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, mine = 0, last = 0, others = 0,
-      no = 0, os = '', nk = 0, kn = '', name = name, idle = 0, new = true }
+      no = 0, os = '', nk = 0, kn = '', name = name, idle = 0, ut = 0, lf = 0, new = true }
   end
   local k, s, ns, nk, idle, bl, a, b, c, d, e, f, g = up(FMT, raw)
   local st = { k = k, s = s, bl = bl, a = a, b = b, c = c, d = d, e = e, f = f, g = g, mine = 0, last = 0, others = 0,
-    no = 0, os = '', nk = nk, kn = '', name = name, idle = idle }
+    no = 0, os = '', nk = nk, kn = '', name = name, idle = idle, ut = 0, lf = 0 }
   local pos = SIZE + 1
   for _ = 1, ns do
     local id, n, last = up('<I4I4d', raw, pos)
@@ -64,8 +65,42 @@ local function load(raw, name, dead)
     end
     pos = pos + 16
   end
-  if nk > 0 then st.kn = raw:sub(pos) end
+  if nk > 0 then
+    st.kn = raw:sub(pos, pos + 24 * nk - 1)
+    pos = pos + 24 * nk
+  end
+  if #raw >= pos + 15 then
+    local till, left = up('<dd', raw, pos)
+    if till > NOW then st.ut, st.lf = till, left end
+  end
   return st
+end
+
+-- Correction::free
+local function said_free(st)
+  if st.ut == 0 then return huge end
+  return max(st.lf - st.mine - st.others, 0)
+end
+
+-- Correction::hear; statements of one window differ by no more than this (correction.rs).
+local SAME = 2e6
+local function hear(st, left, till)
+  if till <= NOW then return end
+  if st.ut == 0 or till > st.ut + SAME then
+    st.ut, st.lf = till, left
+  elseif till + SAME >= st.ut then
+    st.lf = math.min(st.lf, left)
+  end
+end
+
+-- Does the state know what is on the wire? Else a grant counts as arrived.
+local function counts_in_flight(D)
+  return D[1] == 3 or D[1] == 4 or (D[1] == 1 and D[8] ~= 1)
+end
+
+-- Correction::take
+local function take(st, n)
+  if st.ut > 0 then st.lf = max(st.lf - n, 0) end
 end
 
 -- The closed clumps or ghosts as they lie in the hash.
@@ -303,6 +338,7 @@ local function declare(st, D)
   if st.k ~= D[1] then
     if st.k ~= 0 then
       st.s, st.bl, st.a, st.b, st.c, st.d, st.e, st.f, st.g = 0, 0, 0, 0, 0, 0, 0, 0, 0
+      st.ut, st.lf = 0, 0
       st.mine, st.others, st.no, st.os, st.gone, st.cs, st.cd = 0, 0, 0, '', nil, '', true
     end
     st.k = D[1]
@@ -320,6 +356,7 @@ local function declare(st, D)
   if st.gone then
     pass(st, D, NOW)
     for _, x in ipairs(st.gone) do
+      if counts_in_flight(D) then take(st, x[2]) end
       if D[1] == 1 and D[8] == 0 and x[1] + D[7] > NOW then add(st, D, x[1], x[2]) end
       if D[1] == 4 then
         st.c = st.c + x[2]
@@ -345,7 +382,7 @@ local function idle_at(st)
     if st.c > 0 then at = st.b + ERR end
     if st.e > 0 and st.f > 0 then at = max(at, st.e + ERR) end
   elseif k == 5 then at = st.a end
-  return max(at, st.bl)
+  return max(at, st.bl, st.ut)
 end
 
 -- The header as it is written.
@@ -354,6 +391,7 @@ local function header(st)
   if st.mine > 0 then slots, ns = pk('<I4I4d', ME, st.mine, st.last) .. slots, ns + 1 end
   for _, x in ipairs(st.gone or {}) do slots, ns = slots .. x[3], ns + 1 end
   return pk(FMT, st.k, st.s, ns, st.nk, idle_at(st), st.bl, st.a, st.b, st.c, st.d, st.e, st.f, st.g) .. slots .. st.kn
+    .. (st.ut > NOW and pk('<dd', st.ut, st.lf) or '')
 end
 
 -- Writes all that changed, in one command, with `more` fields and values.

@@ -251,7 +251,8 @@ impl RedisLimiter {
     pub(super) fn give_back(&self, permits: Vec<(u32, Permit)>) {
         for (count, permit) in permits.into_iter().filter(|(_, p)| !p.spends.is_empty()) {
             let provider = permit.spends.first().map(|(key, _)| super::provider(&key.0).to_owned());
-            let settle = Settle { permit, count, sent: false, blocked_until: None, blocked_limit: None };
+            let settle =
+                Settle { permit, count, sent: false, blocked_until: None, blocked_limit: None, said: Vec::new() };
             let owed = self.owed(&provider.unwrap_or_default(), vec![settle]);
             lock(&self.desk).owe(owed);
         }
@@ -317,7 +318,14 @@ impl RedisLimiter {
                 let declaration = known[at].as_ref().map_or(frame::Declaration::UNKNOWN, |k| k.1);
                 list.put_u16_le(limits.position(key, || declaration));
                 list.put_u32_le(*cost);
-                list.put_u8(u8::from(blocked > 0 && (!any_named || named(&at))));
+                let said = settle.said.iter().find(|said| said.key == *key);
+                let block = blocked > 0 && (!any_named || named(&at));
+                list.put_u8(u8::from(block) + 2 * u8::from(said.is_some()));
+                if let Some(said) = said {
+                    let holds = said.until.0.saturating_sub(now.0).max(0);
+                    list.put_f64_le(f64::from(said.left));
+                    list.put_f64_le((holds as f64).min(super::FAR));
+                }
             }
         }
         limits.arguments(head, list)

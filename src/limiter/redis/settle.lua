@@ -1,7 +1,8 @@
 -- The ends of granted calls. A frame that was counted already is not counted again.
 --
 -- ARGV[2] declarations (DECL each; kind 0: this daemon does not know it), ARGV[3] settles ('<BBddd' sent, of this epoch,
--- count, granted at, blocked for (0: not); '<B' how many limits, '<I2IB4' each its position, permits per call, blocked),
+-- count, granted at, blocked for (0: not); '<B' how many limits, '<I2I4B' each its position, permits per call, 1: blocked,
+-- 2: something was said of it, 3: both; and if so '<dd' permits left, for how long),
 -- ARGV[4], ... the limits' fields. Answers 'O', now.
 
 -- State::settle
@@ -53,12 +54,19 @@ while pos <= #list do
   for _ = 1, limits do
     local at, cost, block
     at, cost, block, pos = up('<I2I4B', list, pos)
+    local left, holds
+    if block >= 2 then left, holds, pos = up('<dd', list, pos) end
     local st = states[at]
     if current == 1 and not (st.new and sent == 0) then
       settle(st, granted, count * cost, sent == 1)
+      if sent == 1 and not left and counts_in_flight(st.D) then take(st, count * cost) end
       st.dirty = true
     end
-    if block == 1 and not (st.new and not st.dirty) then
+    if left and st.D[1] > 0 and not (st.new and not st.dirty) then
+      hear(st, left, math.min(NOW + holds, FAR))
+      st.dirty = true
+    end
+    if fmod(block, 2) == 1 and not (st.new and not st.dirty) then
       st.bl = max(st.bl, math.min(NOW + blocked, FAR))
       st.dirty = true
     end

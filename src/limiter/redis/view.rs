@@ -7,13 +7,13 @@ use super::link::{LinkError, Script};
 use super::send::{forgotten, unavailable, unseeded};
 use super::{RedisLimiter, hash, lines, lock};
 use crate::clock::Timestamp;
-use crate::limit::State;
 use crate::limit::bucket::Bucket;
 use crate::limit::calendar::{Calendar, Slot};
 use crate::limit::concurrency::Concurrency;
 use crate::limit::paced::Paced;
 use crate::limit::state::{Kind, Known};
 use crate::limit::window::{Clump, Window};
+use crate::limit::{Correction, State};
 use crate::limiter::{Error, LimitView, Spend};
 use crate::model::provider::{Limit, LimitKind};
 
@@ -65,6 +65,7 @@ impl RedisLimiter {
             let mut view = state.view(spend.key.clone(), &spend.limit, Timestamp(server));
             view.next_free_at = here(view.next_free_at);
             view.blocked_until = view.blocked_until.map(here);
+            view.said = view.said.map(|said| Correction { until: here(said.until), ..said });
             view.returns.iter_mut().for_each(|r| r.0 = here(r.0));
             views.push(view);
         }
@@ -140,12 +141,23 @@ fn state(
         // Not declared yet, or declared anew as another kind.
         _ => return with_known(State::new(limit), limit, now, known, reader),
     };
-    let mut state = State::counted(kind, at(blocked));
+    let mut state = State::counted(kind, at(blocked), said(known, reader, now)?);
+    ended.iter().for_each(|e| state.unheard(limit, e.1));
     let window = matches!(limit.kind, LimitKind::Window { .. }) && !by_send;
     for (end, permits) in ended.into_iter().filter(|_| window) {
         state.seed(limit, now, Known { granted_at: at(end), anchored_at: at(end), permits });
     }
     with_known(state, limit, now, known, reader)
+}
+
+/// What the provider said, which stands behind what the journal knows.
+fn said(known: u32, mut reader: Reader<'_>, now: Timestamp) -> Result<Correction, LinkError> {
+    reader.bytes(24 * known as usize)?;
+    if reader.0.is_empty() {
+        return Ok(Correction::NONE);
+    }
+    let (until, left) = (at(reader.f64()?), reader.f64()? as u32);
+    Ok(if until > now { Correction { left, until } } else { Correction::NONE })
 }
 
 /// Counts what the journal knew before anybody declared the limit.

@@ -70,7 +70,7 @@ fn read_seconds(text: &str) -> Option<Duration> {
 }
 
 /// One of the three forms of an HTTP date.
-fn read_date(text: &str) -> Option<Timestamp> {
+pub fn read_date(text: &str) -> Option<Timestamp> {
     let at = httpdate::parse_http_date(text).ok()?;
     let since = at.duration_since(std::time::UNIX_EPOCH).ok()?;
     Some(Timestamp::ZERO + since)

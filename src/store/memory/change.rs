@@ -1,13 +1,14 @@
 //! Changes that people, the sweeper or the gate ask for. Next: `enqueue`.
 
 use super::Work;
+use crate::model::alert::Step;
 use crate::model::event::What;
 use crate::model::id::{FlowId, JobId, RunId};
 use crate::model::name::ProviderName;
 use crate::model::run::{NewRun, Run, RunState, RunWish};
 use crate::model::state::Event;
 use crate::store::rules::{self, Core, Stand};
-use crate::store::{AppliedProvider, Change, Changed, Delivery, JobNow, Refusal};
+use crate::store::{AlertChange, AppliedProvider, Change, Changed, Delivery, JobNow, Refusal};
 
 impl Work<'_> {
     pub(super) fn change(&mut self, change: Change) -> Result<Changed, Refusal> {
@@ -56,6 +57,7 @@ impl Work<'_> {
             }
             Change::Schedule(change) => self.schedule(*change),
             Change::Receive(delivery) => self.receive(*delivery),
+            Change::Alert(change) => self.alert(*change),
             Change::Invalidate { which, actor } => {
                 self.packer.note(What::Invalidated { which, actor });
                 Ok(Changed::Done)
@@ -71,6 +73,19 @@ impl Work<'_> {
         if let Some(job) = delivery.job {
             self.enqueue(job)?;
         }
+        Ok(Changed::Done)
+    }
+
+    fn alert(&mut self, change: AlertChange) -> Result<Changed, Refusal> {
+        let AlertChange { step, alert, expect } = &change;
+        if self.world.alerts.get(&alert.name).map(|raised| raised.told_at) != *expect {
+            return Err(Refusal::AlertMoved(alert.name.clone()));
+        }
+        match step {
+            Step::Raise | Step::Repeat => drop(self.world.alerts.insert(alert.name.clone(), alert.clone())),
+            Step::Clear => drop(self.world.alerts.remove(&alert.name)),
+        }
+        self.packer.alert(&change);
         Ok(Changed::Done)
     }
 

@@ -7,11 +7,12 @@ use super::arrays::text;
 use super::row::{self, Columns};
 use super::sql;
 use super::work::{Step, Work};
+use crate::model::alert::{self, Raised};
 use crate::model::id::JobId;
 use crate::model::run::RunState;
 use crate::model::state::Event;
 use crate::store::rules::{self, Core, Stand};
-use crate::store::{Change, Changed, Delivery, JobNow, Refusal};
+use crate::store::{AlertChange, Change, Changed, Delivery, JobNow, Refusal};
 
 pub(super) type Answer<T> = Step<Result<T, Refusal>>;
 
@@ -66,6 +67,7 @@ impl Work<'_> {
             }
             Change::Schedule(change) => self.schedule(change).await,
             Change::Receive(delivery) => self.receive(delivery).await,
+            Change::Alert(change) => self.alert(change).await,
             Change::Invalidate { which, actor } => {
                 self.invalidate(which, actor);
                 Ok(Ok(Changed::Done))
@@ -80,6 +82,29 @@ impl Work<'_> {
             return Ok(Err(Refusal::Repeated(delivery.webhook.clone())));
         }
         self.enqueue_all(delivery.job.as_slice()).await?;
+        Ok(Ok(Changed::Done))
+    }
+
+    /// Of several daemons that tell it at once, the second waits here for the first and finds it told.
+    async fn alert(&mut self, change: &AlertChange) -> Answer<Changed> {
+        let AlertChange { step, alert: Raised { name, provider, raised_at, told_at, detail }, expect } = change;
+        let expected = expect.map(|at| at.0);
+        let query = match step {
+            alert::Step::Raise => sqlx::query(sql::RAISE_ALERT)
+                .bind(name.as_str())
+                .bind(provider.as_str())
+                .bind(raised_at.0)
+                .bind(told_at.0)
+                .bind(text(detail)),
+            alert::Step::Repeat => {
+                sqlx::query(sql::REPEAT_ALERT).bind(name.as_str()).bind(told_at.0).bind(text(detail)).bind(expected)
+            }
+            alert::Step::Clear => sqlx::query(sql::CLEAR_ALERT).bind(name.as_str()).bind(expected),
+        };
+        if query.fetch_optional(&mut *self.conn).await?.is_none() {
+            return Ok(Err(Refusal::AlertMoved(name.clone())));
+        }
+        self.packer.alert(change);
         Ok(Ok(Changed::Done))
     }
 

@@ -6,6 +6,7 @@ use super::arrays::Query;
 use super::row::{self, Columns};
 use super::{PgStore, error, sql};
 use crate::clock::Timestamp;
+use crate::model::alert::Raised;
 use crate::model::call::Call;
 use crate::model::event::{Event, What};
 use crate::model::flow::{Class, Flow, Place};
@@ -174,6 +175,10 @@ impl PgStore {
 
     pub(super) async fn read_schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
         self.row(sqlx::query(sql::SCHEDULE).bind(name.as_str()), row::schedule).await
+    }
+
+    pub(super) async fn read_alerts(&self) -> Result<Vec<Raised>, Error> {
+        self.rows(sqlx::query(sql::ALERTS), row::alert).await
     }
 
     pub(super) async fn read_events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {

@@ -22,6 +22,7 @@ use crate::model::flow::{Class, Flow, FlowKey};
 use crate::model::id::{CallId, DaemonId, FlowId};
 use crate::model::invalidation::Which;
 use crate::model::run::Run;
+use crate::store::notices::Ends;
 use crate::store::packer::Packer;
 use crate::store::records::rules::counting;
 use crate::store::records::shelf::{self, Shelf, names};
@@ -69,7 +70,7 @@ impl<'a> Work<'a> {
             keys,
             now: batch.now,
             steady: batch.steady,
-            packer: Packer::default(),
+            packer: Packer::telling(Ends::told_to(&batch.notify)),
             flows: BTreeMap::new(),
             deltas: BTreeMap::new(),
             saved: BTreeMap::new(),
@@ -115,8 +116,12 @@ impl<'a> Work<'a> {
             }
         }
         done.begins = self.begin_all(&batch.begins).await?;
+        // Before the flows are locked; those of runs cannot, and are few.
+        self.notify().await?;
         self.flush().await?;
         self.end_runs().await?;
+        self.notify().await?;
+        self.flush().await?;
         done.flows = std::mem::take(&mut self.saved).into_values().collect();
         done.next_due = match self.next_due {
             Some(due) => due,
@@ -142,6 +147,13 @@ impl<'a> Work<'a> {
         let (events, transaction) = self.log(whats, notice).await?;
         done.events = events;
         Ok(Worked { done, transaction: Some(transaction) })
+    }
+
+    /// Enqueues the notices of what has ended. They have no run and no idempotency key, so nothing refuses them.
+    async fn notify(&mut self) -> Step<()> {
+        let (flows, runs) = (&self.flows, &self.runs);
+        let notices = self.packer.ends.notices(|id| flows.get(&id).cloned(), |seq| runs.get(&seq).cloned(), self.now);
+        self.enqueue_all(&notices).await.map(drop)
     }
 
     async fn read_next_due(&mut self) -> Step<Timestamp> {

@@ -7,13 +7,14 @@ use super::row::{self, Columns};
 use super::sql;
 use super::work::Work;
 use crate::clock::Timestamp;
+use crate::model::alert::{Raised, Step};
 use crate::model::event::What;
 use crate::model::id::{FlowId, JobId, RunId};
 use crate::model::name::ProviderName;
 use crate::model::run::{NewRun, Run, RunState, RunWish};
 use crate::model::state::Event;
 use crate::store::rules::{self, Core};
-use crate::store::{AppliedProvider, Change, Changed, Delivery, Error, JobNow, Refusal};
+use crate::store::{AlertChange, AppliedProvider, Change, Changed, Delivery, Error, JobNow, Refusal};
 
 pub(super) type Answer<T> = Result<Result<T, Refusal>, Error>;
 
@@ -66,6 +67,7 @@ impl Work<'_> {
             }
             Change::Schedule(change) => self.schedule(*change).await,
             Change::Receive(delivery) => self.receive(*delivery).await,
+            Change::Alert(change) => self.alert(*change).await,
             Change::Invalidate { which, actor } => {
                 self.packer.note(What::Invalidated { which, actor });
                 Ok(Ok(Changed::Done))
@@ -79,6 +81,28 @@ impl Work<'_> {
             return Ok(Err(Refusal::Repeated(delivery.webhook)));
         }
         self.enqueue_all(delivery.job.into_iter().collect()).await?;
+        Ok(Ok(Changed::Done))
+    }
+
+    async fn alert(&mut self, change: AlertChange) -> Answer<Changed> {
+        let AlertChange { step, alert: Raised { name, provider, raised_at, told_at, detail }, expect } = &change;
+        let (name, detail, expected) = (name.as_str(), detail.as_str(), expect.map(|at| at.0));
+        let done = match step {
+            Step::Raise => {
+                let values =
+                    [name.into(), provider.as_str().into(), raised_at.0.into(), told_at.0.into(), detail.into()];
+                self.trip.read(sql::RAISE_ALERT, &values).await?
+            }
+            Step::Repeat => {
+                let values = [name.into(), told_at.0.into(), detail.into(), expected.into()];
+                self.trip.read(sql::REPEAT_ALERT, &values).await?
+            }
+            Step::Clear => self.trip.read(sql::CLEAR_ALERT, &[name.into(), expected.into()]).await?,
+        };
+        if done.is_empty() {
+            return Ok(Err(Refusal::AlertMoved(change.alert.name.clone())));
+        }
+        self.packer.alert(&change);
         Ok(Ok(Changed::Done))
     }
 

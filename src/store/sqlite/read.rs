@@ -8,6 +8,7 @@ use super::bulk::json;
 use super::row::{self, Columns};
 use super::{SqliteStore, error, sql};
 use crate::clock::Timestamp;
+use crate::model::alert::Raised;
 use crate::model::call::Call;
 use crate::model::event::{Event, What};
 use crate::model::flow::{Class, Flow, Place};
@@ -169,6 +170,10 @@ impl SqliteStore {
 
     pub(super) async fn read_schedule(&self, name: &ScheduleName) -> Result<Option<Schedule>, Error> {
         self.row(sqlx::query(sql::SCHEDULE).bind(name.as_str()), row::schedule).await
+    }
+
+    pub(super) async fn read_alerts(&self) -> Result<Vec<Raised>, Error> {
+        self.rows(sqlx::query(sql::ALERTS), row::alert).await
     }
 
     pub(super) async fn read_events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {

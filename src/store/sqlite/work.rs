@@ -17,6 +17,7 @@ use crate::model::flow::{Class, Flow, FlowCounts, FlowKey};
 use crate::model::id::{CallId, FlowId};
 use crate::model::name::{OperationName, ProviderName};
 use crate::model::run::{Run, RunState};
+use crate::store::notices::Ends;
 use crate::store::packer::Packer;
 use crate::store::records::rules::{Sheet, counting};
 use crate::store::rules::{self, Core, Stand};
@@ -90,7 +91,7 @@ impl<'a> Work<'a> {
             now: batch.now,
             numbers: desk.numbers,
             steady_floor: desk.steady_floor.max(batch.steady),
-            packer: Packer::default(),
+            packer: Packer::telling(Ends::told_to(&batch.notify)),
             flows: BTreeMap::new(),
             flows_made: HashMap::new(),
             touched: BTreeSet::new(),
@@ -142,7 +143,9 @@ impl<'a> Work<'a> {
         for begin in batch.begins {
             done.begins.push(self.begin(begin).await?);
         }
+        self.notify().await?;
         self.end_runs().await?;
+        self.notify().await?;
         self.save_counts().await?;
         let whats = std::mem::take(&mut self.packer).finish();
         done.events = self.log(whats);
@@ -278,6 +281,14 @@ impl<'a> Work<'a> {
         }
         // They go from one waiting place to another, which frees nothing further.
         Box::pin(self.save_jobs(released)).await
+    }
+
+    /// Enqueues the notices of what has ended. They have no run and no idempotency key, so nothing refuses them.
+    async fn notify(&mut self) -> Result<(), Error> {
+        let (flows, runs) = (&self.flows, &self.runs);
+        let flow = |id| flows.get(&id).map(|flow| flow.key.clone());
+        let notices = self.packer.ends.notices(flow, |seq| runs.get(&seq).cloned(), self.now);
+        self.enqueue_all(notices).await.map(drop)
     }
 
     async fn end_runs(&mut self) -> Result<(), Error> {

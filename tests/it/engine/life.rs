@@ -19,7 +19,7 @@ idempotency = { header = "Idempotency-Key", life = "1m" }
 "#;
 
 async fn sent_once_then(stand: &mut Stand, restart: bool, first: Reply) -> JobId {
-    stand.replies(move |_| first);
+    stand.replies(move |_| first.clone());
     let id = stand.enqueue(vec![job("a")]).await[0];
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!((stand.arrivals().len(), stand.job(id).await.state), (1, State::Waiting));

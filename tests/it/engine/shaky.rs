@@ -157,6 +157,10 @@ impl Store for Shaky {
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error> {
         self.inner.providers().await
     }
+    async fn alerts(&self) -> Result<Vec<tidegate::model::alert::Raised>, Error> {
+        self.inner.alerts().await
+    }
+
     async fn events(&self, after: i64, limit: usize) -> Result<Vec<Event>, Error> {
         self.inner.events(after, limit).await
     }

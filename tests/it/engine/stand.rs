@@ -36,9 +36,11 @@ pub struct Arrival {
 }
 
 /// What the provider does with a request.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
     Status(u16),
+    /// With these headers.
+    Said(u16, Vec<(&'static str, String)>),
     /// It arrives, and no answer comes back.
     Lost,
 }
@@ -74,18 +76,21 @@ impl Transport for Line {
         let reply = (wire.rule.lock().unwrap())(&arrival);
         wire.arrivals.lock().unwrap().push(arrival);
         tokio::time::sleep(wire.delay).await;
-        match reply {
+        let (status, said) = match reply {
             Reply::Lost => {
-                Err(Failure { sent: Sent::Maybe, provider_fault: false, reason: "the answer was lost".into() })
+                return Err(Failure { sent: Sent::Maybe, provider_fault: false, reason: "the answer was lost".into() });
             }
-            Reply::Status(status) => Ok(Answer {
-                status,
-                headers: http::HeaderMap::new(),
-                body: "{}".into(),
-                truncated: false,
-                received_at: wire.clock.now(),
-            }),
-        }
+            Reply::Status(status) => (status, Vec::new()),
+            Reply::Said(status, said) => (status, said),
+        };
+        let headers = said.into_iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+        Ok(Answer {
+            status,
+            headers: headers.collect(),
+            body: "{}".into(),
+            truncated: false,
+            received_at: wire.clock.now(),
+        })
     }
 }
 
@@ -262,6 +267,8 @@ async fn start(
         dice: Dice::seeded(life + 1),
         retention: Retention::default(),
         collections: Default::default(),
+        subscriptions: Default::default(),
+        alerts: Default::default(),
         cluster: None,
     };
     engine::start(parts, declared.collect()).await.unwrap()

@@ -66,6 +66,8 @@ pub async fn house_with(limits: Limits, store: Arc<MemoryStore>) -> House {
         dice: Dice::seeded(7),
         retention: Retention::default(),
         collections: Default::default(),
+        subscriptions: Default::default(),
+        alerts: Default::default(),
         cluster: None,
     };
     let declared = ["crm", "shop"].map(|name| Declared {

@@ -25,6 +25,7 @@ pub fn spend(name: &str, kind: LimitKind) -> Spend {
         cost: 1,
         reserve: Reserve::default(),
         not_counted: Vec::new(),
+        headers: None,
     };
     Spend::new(LimitKey(Arc::from(format!("p/{name}"))), Arc::new(limit))
 }
@@ -42,7 +43,7 @@ pub fn ask(spends: &[Spend], max: u32) -> Acquire {
 }
 
 pub fn ended(permit: &Permit, count: u32, sent: bool) -> Settle {
-    Settle { permit: permit.clone(), count, sent, blocked_until: None, blocked_limit: None }
+    Settle { permit: permit.clone(), count, sent, blocked_until: None, blocked_limit: None, said: Vec::new() }
 }
 
 /// The permit of `count` calls.

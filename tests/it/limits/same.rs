@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tidegate::clock::Timestamp;
-use tidegate::limiter::{Acquire, Answer, Limiter, LocalLimiter, Seed, Settle, Spend};
+use tidegate::limiter::{Acquire, Answer, Limiter, LocalLimiter, Said, Seed, Settle, Spend};
 use tidegate::model::call::{LimitKey, Permit};
 use tidegate::model::flow::Class;
 use tidegate::model::name::LimitName;
@@ -18,7 +18,7 @@ use super::world::Dice;
 #[derive(Clone, Debug)]
 enum Step {
     Ask { mask: u8, class: usize, min: u32, more: u32 },
-    Settle { which: usize, share: bool, sent: bool, block_us: i64, named: usize },
+    Settle { which: usize, share: bool, sent: bool, block_us: i64, named: usize, said: Option<(usize, u32, i64)> },
     Seed { mask: u8, age_us: i64, took_us: i64 },
     Pass { us: i64 },
 }
@@ -26,11 +26,13 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let us = prop_oneof![0i64..1_000, 0i64..1_000_000, 0i64..20_000_000, 0i64..4_000_000_000];
     let block = prop_oneof![8 => Just(0i64), 1 => 1i64..20_000_000];
+    let left = prop_oneof![Just(0u32), 0u32..8, 0u32..100];
+    let said = (0usize..5, left, prop_oneof![-1_000i64..5_000_000, 0i64..100_000_000]);
     prop_oneof![
         8 => (any::<u8>(), 0usize..3, 1u32..3, 0u32..5)
             .prop_map(|(mask, class, min, more)| Step::Ask { mask, class, min, more }),
-        8 => (0usize..64, any::<bool>(), prop::bool::weighted(0.8), block, 0usize..6).prop_map(
-            |(which, share, sent, block_us, named)| Step::Settle { which, share, sent, block_us, named }
+        8 => (0usize..64, any::<bool>(), prop::bool::weighted(0.8), block, 0usize..6, prop::option::of(said)).prop_map(
+            |(which, share, sent, block_us, named, said)| Step::Settle { which, share, sent, block_us, named, said }
         ),
         1 => (any::<u8>(), 0i64..60_000_000, 0i64..40_000_000)
             .prop_map(|(mask, age_us, took_us)| Step::Seed { mask, age_us, took_us }),
@@ -79,7 +81,7 @@ async fn play(server: &Shared, all: &[Spend], steps: &[Step]) -> Result<(), Test
                     return Ok(());
                 }
             }
-            Step::Settle { which, share, sent, block_us, named } => {
+            Step::Settle { which, share, sent, block_us, named, said } => {
                 if open.is_empty() {
                     continue;
                 }
@@ -91,11 +93,17 @@ async fn play(server: &Shared, all: &[Spend], steps: &[Step]) -> Result<(), Test
                     open.swap_remove(at);
                 }
                 let until = now + Duration::from_micros(block_us.unsigned_abs());
+                let heard = |(limit, left, us): (usize, u32, i64)| Said {
+                    key: all[limit % all.len()].key.clone(),
+                    left,
+                    until: Timestamp(now.0 + us),
+                };
                 let settle = |permit| Settle {
                     permit,
                     count,
                     sent,
                     blocked_until: (block_us > 0).then_some(until),
+                    said: said.iter().map(|s| heard(*s)).collect(),
                     blocked_limit: (named < 4).then(|| format!("l{named}")),
                 };
                 one.settle(now, &[settle(ours)]).await.unwrap();

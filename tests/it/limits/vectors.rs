@@ -8,7 +8,8 @@
 //! - `steps`, each at `at_ms` with one of
 //!   - `acquire`: `limits`, `min` (1), `max` (1), `class` (`normal`), `request` (0); expects either `grant` (a number of
 //!     calls, remembered as the name in `as`) or `wait`: `earliest_ms` (null: never), `binder`, `soft` (false);
-//!   - `settle`: the name of a grant, with `count` (1), `sent` (true), `blocked_until_ms`, `blocked_limit`;
+//!   - `settle`: the name of a grant, with `count` (1), `sent` (true), `blocked_until_ms`, `blocked_limit`, `said` (limit
+//!     to `left` and `until_ms`);
 //!   - `seed`: a list of calls: `limits`, `granted_ms`, `anchored_ms`;
 //!   - `peek`: a limit, with any of `used`, `in_flight`, `free`, `next_free_ms` expected.
 //!
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tidegate::clock::Timestamp;
-use tidegate::limiter::{Acquire, Answer, Limiter, LocalLimiter, Seed, Settle, Spend};
+use tidegate::limiter::{Acquire, Answer, Limiter, LocalLimiter, Said, Seed, Settle, Spend};
 use tidegate::model::call::{LimitKey, Permit};
 use tidegate::model::flow::Class;
 use tidegate::model::name::LimitName;
@@ -85,12 +86,21 @@ struct Step {
     sent: bool,
     blocked_until_ms: Option<i64>,
     blocked_limit: Option<String>,
+    #[serde(default)]
+    said: BTreeMap<String, SaidStep>,
     seed: Option<Vec<SeedStep>>,
     peek: Option<String>,
     used: Option<u32>,
     in_flight: Option<u32>,
     free: Option<u32>,
     next_free_ms: Option<i64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SaidStep {
+    left: u32,
+    until_ms: i64,
 }
 
 #[derive(Deserialize)]
@@ -168,6 +178,7 @@ fn spend(name: &str, d: &Declared) -> Spend {
         cost: d.cost,
         reserve: Reserve { urgent: d.reserve.urgent, normal: d.reserve.normal },
         not_counted: Vec::new(),
+        headers: None,
     };
     Spend::new(LimitKey(Arc::from(format!("p/{name}"))), Arc::new(limit))
 }
@@ -198,12 +209,18 @@ async fn run(case: &Case, limiter: &dyn Limiter) {
                 }
             }
         } else if let Some(name) = &step.settle {
+            let said = |(name, said): (&String, &SaidStep)| Said {
+                key: declared[name.as_str()].key.clone(),
+                left: said.left,
+                until: at(said.until_ms),
+            };
             let settle = Settle {
                 permit: grants[name].clone(),
                 count: step.count,
                 sent: step.sent,
                 blocked_until: step.blocked_until_ms.map(at),
                 blocked_limit: step.blocked_limit.clone(),
+                said: step.said.iter().map(said).collect(),
             };
             limiter.settle(now, &[settle]).await.unwrap();
         } else if let Some(calls) = &step.seed {

@@ -178,6 +178,7 @@ pub fn reserved(name: &str, max: u32, per: Duration, urgent: u32) -> Spend {
         cost: 1,
         reserve: Reserve { urgent, normal: 0 },
         not_counted: Vec::new(),
+        headers: None,
     };
     Spend::new(LimitKey(Arc::from(format!("crm/{name}:{}s", per.as_secs()))), Arc::new(limit))
 }
@@ -354,7 +355,8 @@ impl World {
     fn settle(&mut self, call: u64) {
         let (permit, batch) = self.open.remove(&call).expect("a call is settled once");
         self.batches_in_flight -= u32::from(batch);
-        let settle = Settle { permit, count: 1, sent: true, blocked_until: None, blocked_limit: None };
+        let settle =
+            Settle { permit, count: 1, sent: true, blocked_until: None, blocked_limit: None, said: Vec::new() };
         self.limiter.finish(Timestamp(self.now), &settle);
     }
 }
