@@ -44,14 +44,20 @@ pub struct Seen {
     accounts: BTreeMap<String, Vec<Arrival>>,
 }
 
-fn declaration(base_url: &str) -> String {
+/// `paced`: one call after the other, and none on the wire holds back the next.
+fn declaration(base_url: &str, paced: bool) -> String {
+    let limit = |max: u32| match paced {
+        true => format!("max = {}, per = \"1s\", paced = true", max * 5),
+        false => format!("max = {max}, per = \"200ms\""),
+    };
     let provider = |name: &str, more: &str, max: u32| {
+        let limit = limit(max);
         format!(
             "[providers.{name}]\nbase_url = \"{base_url}\"\nallow_private = true\n{more}\
              timeouts = {{ connect = \"2s\", first_byte = \"5s\", total = \"5s\" }}\n\
              [providers.{name}.operations.sync]\nrequest = \"PUT /users/{{account}}.{{key}}\"\nbody = \"{{payload}}\"\n\
              repeat = \"always\"\n\
-             limits = [{{ name = \"pace\", max = {max}, per = \"200ms\", scope = \"account\" }}]\n"
+             limits = [{{ name = \"pace\", {limit}, scope = \"account\" }}]\n"
         )
     };
     provider("crm", "", LIMITS[0]) + &provider("big", "spread = 16\n", LIMITS[1])
@@ -60,6 +66,15 @@ fn declaration(base_url: &str) -> String {
 impl Stage {
     /// Servers, and work for `seconds` that no daemon has yet.
     pub async fn set(seconds: usize) -> Stage {
+        Stage::of(seconds, false).await
+    }
+
+    /// The same, where an account has no permits that a dead daemon could hold.
+    pub async fn paced(seconds: usize) -> Stage {
+        Stage::of(seconds, true).await
+    }
+
+    async fn of(seconds: usize, paced: bool) -> Stage {
         let folder = tempfile::tempdir().unwrap();
         let (database, redis) = (Database::new().await, RedisServer::start().await);
         let log = folder.path().join("arrivals.jsonl");
@@ -67,9 +82,11 @@ impl Stage {
         let mut limits: Vec<String> = ACCOUNTS.iter().map(|account| limit(account, LIMITS[0])).collect();
         limits.push(limit(SPREAD, LIMITS[1]));
         let mut flags = vec!["--latency", "5ms", "--tail-share", "0"];
+        // Paced calls are counted by no window.
+        limits.truncate(if paced { 0 } else { limits.len() });
         flags.extend(limits.iter().flat_map(|limit| ["--limit", limit.as_str()]));
         let provider = Provider::start(&flags, &log).await;
-        let declaration = declaration(&provider.base_url);
+        let declaration = declaration(&provider.base_url, paced);
         let place =
             |name: &str| Place::shared(&folder.path().join(name), name, &database.url(), &redis.url(), &declaration);
         let places = ["d1", "d2", "d3"].map(place).to_vec();
