@@ -117,6 +117,8 @@ struct Group<L> {
     parked_until: Option<Timestamp>,
     /// Where it waits with others; then it is not parked by itself.
     line: Option<L>,
+    /// The line that called it and waits for what it is told.
+    speaks_for: Option<L>,
     counted: Counted,
 }
 
@@ -137,6 +139,7 @@ impl<L> Default for Group<L> {
             bell: None,
             parked_until: None,
             line: None,
+            speaks_for: None,
             counted: Counted::Nowhere,
         }
     }
@@ -195,6 +198,7 @@ impl<G: Ord + Clone, L: Ord + Clone> Turns<G, L> {
         if self.groups.get(group).is_some_and(|g| !any(g.shelf.ready())) {
             // A group without work needs no memory; what it waited for is asked again when work comes.
             self.unpark(group);
+            self.has_spoken(group);
             self.groups.remove(group);
         }
     }
@@ -207,8 +211,16 @@ impl<G: Ord + Clone, L: Ord + Clone> Turns<G, L> {
             let first = self.awake.first().map_or(u64::MAX, |(at, _)| *at);
             let bell = self.bells.first().map_or(u64::MAX, |(at, _)| *at);
             let head = self.lines.first().map_or(u64::MAX, |(at, _)| at);
-            if bell.min(head) < u64::MAX && bell.min(head).max(self.present) < first {
-                self.call_next(head < bell);
+            // A line calls one of its groups at a time, whoever of their tenants has turns already.
+            if head < u64::MAX && head <= bell && head.max(self.present) <= first {
+                self.call_from_line();
+                continue;
+            }
+            if let Some((at, group)) = self.bells.first()
+                && (*at).max(self.present) < first
+            {
+                let group = group.clone();
+                self.call(&group);
                 continue;
             }
             let (at, tenant) = self.awake.first().cloned()?;
@@ -227,17 +239,6 @@ impl<G: Ord + Clone, L: Ord + Clone> Turns<G, L> {
         None
     }
 
-    /// The first of those that wait: out of a line, or to a turn.
-    fn call_next(&mut self, from_line: bool) {
-        if from_line {
-            if let Some((_, group)) = self.lines.first() {
-                self.leave_line(&group);
-            }
-        } else if let Some((_, group)) = self.bells.first().cloned() {
-            self.call(&group);
-        }
-    }
-
     /// Tenants that may have a turn now, or a few more: how many a fair share is divided by.
     pub fn tenants_ready(&self) -> usize {
         (self.awake.len() + self.uncalled).max(1)
@@ -254,6 +255,7 @@ impl<G: Ord + Clone, L: Ord + Clone> Turns<G, L> {
         let taken = shares.iter().map(|s| u64::from(s.count)).sum();
         group.shelf.charge(&turn.tenant, class, taken);
         self.charge(&turn.tenant, &turn.group, taken);
+        self.has_spoken(&turn.group);
         self.sweep(&turn.group);
         merge(shares)
     }
@@ -276,6 +278,7 @@ impl<G: Ord + Clone, L: Ord + Clone> Turns<G, L> {
         for (tenant, cost) in taken {
             self.charge(&tenant, group, cost);
         }
+        self.has_spoken(group);
         self.sweep(group);
         merge(shares)
     }

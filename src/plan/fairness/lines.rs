@@ -1,8 +1,8 @@
 //! Lines: groups that wait for the same thing, of which one is asked for all.
 //!
 //! A closed line costs nothing, however many stand in it; what closes it again after a look is one of them. An open line
-//! calls its groups one by one, in the order of their tenants' turns, so that whoever got least goes first wherever it
-//! waits. Opening and closing touch the line alone: a group costs O(log n) when it is called, and nothing before. Must
+//! calls its groups one by one, the next when the one before has been told, in the order of their tenants' turns: whoever
+//! got least goes first, wherever it waits. Opening and closing touch the line alone: a group costs O(log n) when it is called, and nothing before. Must
 //! never know: limits. Next: `parking.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,6 +28,8 @@ struct Line<G> {
     groups: BTreeSet<(u64, G)>,
     /// Its entry in `Lines::heads`.
     head: Option<u64>,
+    /// A group that it called has not been told anything yet.
+    speaks: bool,
     members: usize,
     /// Members with ready jobs.
     standing: usize,
@@ -37,7 +39,15 @@ struct Line<G> {
 
 impl<G: Ord> Default for Line<G> {
     fn default() -> Self {
-        Line { closed_until: None, groups: BTreeSet::new(), head: None, members: 0, standing: 0, waiting: 0 }
+        Line {
+            closed_until: None,
+            groups: BTreeSet::new(),
+            head: None,
+            speaks: false,
+            members: 0,
+            standing: 0,
+            waiting: 0,
+        }
     }
 }
 
@@ -92,9 +102,16 @@ impl<G: Ord + Clone, L: Ord + Clone> Lines<G, L> {
         self.set_head(line);
     }
 
+    fn speaks(&mut self, line: &L, speaks: bool) {
+        if let Some(found) = self.all.get_mut(line) {
+            found.speaks = speaks;
+            self.set_head(line);
+        }
+    }
+
     fn set_head(&mut self, line: &L) {
         let Some(found) = self.all.get_mut(line) else { return };
-        let wanted = found.groups.first().map(|(at, _)| *at).filter(|_| found.closed_until.is_none());
+        let wanted = found.groups.first().map(|(at, _)| *at).filter(|_| found.closed_until.is_none() && !found.speaks);
         if wanted == found.head {
             return;
         }
@@ -111,6 +128,7 @@ impl<G: Ord + Clone, L: Ord + Clone> Turns<G, L> {
     /// The group waits with those that wait in this line. A line that nobody stood in is open.
     pub fn stand_in(&mut self, group: &G, line: &L) {
         self.unpark(group);
+        self.has_spoken(group);
         self.uncount(group);
         self.set_bell(group, None);
         let Some(found) = self.groups.get_mut(group) else { return };
@@ -152,6 +170,32 @@ impl<G: Ord + Clone, L: Ord + Clone> Turns<G, L> {
         }
         self.hang_bell(group);
         self.recount(group);
+    }
+
+    /// The first group of an open line may be asked, for the line.
+    pub(super) fn call_from_line(&mut self) {
+        let Some((_, group)) = self.lines.first() else { return };
+        let Some(found) = self.groups.get(&group) else { return };
+        let Some((since, tenant)) = found.waiting.first().cloned() else { return };
+        let at = self.tenants.get(&tenant).map_or(since, |standing| standing.at);
+        if at.max(self.present) > since.max(self.present) {
+            // It got something elsewhere since it began to wait here.
+            self.leave_waiting(&tenant, &group, since);
+            return self.wait(&tenant, &group);
+        }
+        let line = found.line.clone();
+        self.leave_line(&group);
+        if let (Some(found), Some(line)) = (self.groups.get_mut(&group), line) {
+            self.lines.speaks(&line, true);
+            found.speaks_for = Some(line);
+        }
+    }
+
+    /// A group that was called got what it asked for, or was refused.
+    pub(super) fn has_spoken(&mut self, group: &G) {
+        if let Some(line) = self.groups.get_mut(group).and_then(|g| g.speaks_for.take()) {
+            self.lines.speaks(&line, false);
+        }
     }
 
     /// Nobody in the line may leave before `until`. `soft`: an event may open it sooner.

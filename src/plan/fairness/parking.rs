@@ -10,6 +10,7 @@ impl<G: Ord + Clone, L: Ord + Clone> Turns<G, L> {
     /// Nothing of the group may leave before `until`.
     pub fn park(&mut self, group: &G, until: Timestamp) {
         self.leave_line(group);
+        self.has_spoken(group);
         let Some(found) = self.groups.get_mut(group) else { return };
         match found.parked_until.replace(until) {
             Some(before) => drop(self.parked.remove(&(before, group.clone()))),

@@ -199,6 +199,28 @@ fn a_line_calls_first_whoever_got_least() {
     assert!(order.iter().filter(|name| **name == tenant("hog")).count() <= 2, "{order:?}");
 }
 
+#[test]
+fn an_open_line_calls_one_group_at_a_time_though_its_tenant_has_turns() {
+    let mut t = Turns::default();
+    for n in 0..50u8 {
+        t.update(FlowId(i64::from(n)), &tenant("a"), &n, [0, 10, 0]);
+    }
+    for n in 1..50 {
+        t.stand_in(&n, &());
+    }
+    t.close(&(), Timestamp(10), false);
+    assert_eq!(t.next(Timestamp(0)).unwrap().group, 0);
+    let mut of_line = 0;
+    for _ in 0..20 {
+        let turn = t.next(Timestamp(10)).unwrap();
+        of_line += usize::from(turn.group != 0);
+        t.share(&turn, Class::Normal, 1);
+        let out = (1..50).filter(|n| t.line_of(n).is_none()).count();
+        assert!(out <= of_line + 1, "{out} were called, {of_line} had a turn");
+    }
+    assert!(of_line >= 15, "its groups have turns beside the one that did not wait: {of_line}");
+}
+
 /// What the turns promise, by looking at everybody.
 #[derive(Default)]
 struct Naive {
