@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidegate::clock::Clock;
 use tidegate::limiter::redis::Settings;
-use tidegate::limiter::{Answer, Limiter, RedisLimiter};
+use tidegate::limiter::{Answer, Limiter, RedisLimiter, Said, Settle};
 
 use super::factory::{ask, ended, granted, trust, window, wire};
 use super::guarantee::most_in_any_window;
@@ -111,4 +111,36 @@ async fn a_provider_lies_in_one_slot_of_a_cluster() {
     assert!(used >= 2, "seven providers all lie on one of three servers");
     let findings = limiter.check().await.unwrap();
     assert_eq!(findings.iter().filter(|f| f.about == "version").count(), 3);
+}
+
+/// What one daemon hears counts for the other: "nothing left, again in a minute" lets nobody send but what was on the wire.
+#[tokio::test]
+async fn what_one_daemon_was_told_binds_the_other() {
+    let server = RedisServer::start().await;
+    let daemon = async || {
+        let limiter = RedisLimiter::connect(&server.url(), Clock::system(), Settings::default()).unwrap();
+        trust(&limiter, 1).await;
+        limiter
+    };
+    let (a, b) = (daemon().await, daemon().await);
+    let now = || Clock::system().steady();
+    a.rebuild(now(), "p", &[]).await.unwrap();
+    let core = [window("core", 100, Duration::from_secs(60))];
+    let mine = granted(&a.acquire(now(), &[ask(&core, 1)]).await.unwrap()[0], 1);
+    // On the wire when the answer is made.
+    let theirs = granted(&b.acquire(now(), &[ask(&core, 3)]).await.unwrap()[0], 3);
+    let said = |left| vec![Said { key: core[0].key.clone(), left, until: now() + Duration::from_secs(60) }];
+    a.settle(now(), &[Settle { said: said(0), ..ended(&mine, 1, true) }]).await.unwrap();
+    let answer = b.acquire(now(), &[ask(&core, 1)]).await.unwrap().remove(0);
+    let Answer::Wait { earliest, .. } = answer else { panic!("nothing is left, and yet: {answer:?}") };
+    let wait = earliest.since(now());
+    assert!((Duration::from_secs(55)..=Duration::from_secs(61)).contains(&wait), "until the reset, not {wait:?}");
+    // Answers to what was on the wire change nothing, whatever they say of the time before.
+    b.settle(now(), &[Settle { said: said(2), ..ended(&theirs, 3, true) }]).await.unwrap();
+    for limiter in [&a, &b] {
+        let answer = limiter.acquire(now(), &[ask(&core, 1)]).await.unwrap().remove(0);
+        assert!(matches!(answer, Answer::Wait { .. }), "{answer:?}");
+        let view = limiter.peek(now(), &core).await.unwrap().remove(0);
+        assert_eq!((view.free, view.said.map(|s| s.left)), (0, Some(0)));
+    }
 }
