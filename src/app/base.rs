@@ -12,6 +12,7 @@ use crate::config::{self, Address, Config};
 use crate::engine::cluster::Cluster;
 use crate::limiter::redis::{Level, Settings};
 use crate::limiter::{Limiter, LocalLimiter, RedisLimiter};
+use crate::model::id::DaemonId;
 use crate::model::name::ProviderName;
 use crate::model::provider::Provider;
 use crate::outbound::read_secret;
@@ -45,7 +46,7 @@ pub(super) async fn open(config: &Config, clock: &Clock) -> Result<Base, StartEr
             let mut options = PgOptions::new(reveal(url)?.expose_secret());
             options.connections_max = *connections_max;
             let store = Arc::new(open_postgres(options, clock).await?);
-            let limiter = connect_redis(redis, clock).await?;
+            let limiter = connect_redis(redis, clock, store.daemon()).await?;
             let cluster = Cluster {
                 leases: store.clone(),
                 limiter: limiter.clone(),
@@ -86,10 +87,10 @@ async fn open_postgres(options: PgOptions, clock: &Clock) -> Result<PgStore, Sta
 }
 
 /// Redis that is away now is waited for with jobs held; one whose settings would break a promise is refused.
-async fn connect_redis(address: &Address, clock: &Clock) -> Result<Arc<RedisLimiter>, StartError> {
+async fn connect_redis(address: &Address, clock: &Clock, daemon: DaemonId) -> Result<Arc<RedisLimiter>, StartError> {
     let away = |e: crate::limiter::Error| StartError::Shared(e.to_string());
     let limiter = RedisLimiter::connect(reveal(address)?.expose_secret(), clock.clone(), Settings::default());
-    let limiter = Arc::new(limiter.map_err(away)?);
+    let limiter = Arc::new(limiter.map_err(away)?.known_as(daemon));
     match limiter.check().await {
         Ok(findings) => {
             for finding in findings {
