@@ -17,6 +17,7 @@ if [ "$purpose" = test ]; then
   want npm npm              # buf, the proto linter and the golden path's client, comes from there
   want python3 python3
   want curl curl            # the documents use it
+  want openssl openssl      # certificates for the test of TLS
   want mkfs.ext4 e2fsprogs  # the power-cut test
   want redis-server redis-server  # the shared limiter's tests start servers of their own
   ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null || packages+=(postgresql)

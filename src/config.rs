@@ -122,7 +122,11 @@ pub enum Store {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Limiter {
     Local,
-    Redis { url: Address },
+    /// `ca_file`: authorities to trust with `rediss://`; `None`: those of the machine.
+    Redis {
+        url: Address,
+        ca_file: Option<PathBuf>,
+    },
 }
 
 /// The URL of a server.

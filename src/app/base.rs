@@ -1,5 +1,6 @@
 //! What everything stands on: the store and the limiter, embedded or shared. The only place that chooses.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,11 +42,11 @@ pub(super) async fn open(config: &Config, clock: &Clock) -> Result<Base, StartEr
             let vault = StoreVault { tokens: store.clone(), holder: "alone".to_owned(), clock: clock.clone() };
             Ok(Base { store, limiter: Arc::new(LocalLimiter::new(epoch)), cluster: None, vault })
         }
-        (config::Store::Postgres { url, connections_max }, config::Limiter::Redis { url: redis }) => {
+        (config::Store::Postgres { url, connections_max }, config::Limiter::Redis { url: redis, ca_file }) => {
             let mut options = PgOptions::new(reveal(url)?.expose_secret());
             options.connections_max = *connections_max;
             let store = Arc::new(open_postgres(options, clock).await?);
-            let limiter = connect_redis(redis, clock).await?;
+            let limiter = connect_redis(redis, ca_file.as_ref(), clock).await?;
             let cluster = Cluster {
                 leases: store.clone(),
                 limiter: limiter.clone(),
@@ -86,9 +87,14 @@ async fn open_postgres(options: PgOptions, clock: &Clock) -> Result<PgStore, Sta
 }
 
 /// Redis that is away now is waited for with jobs held; one whose settings would break a promise is refused.
-async fn connect_redis(address: &Address, clock: &Clock) -> Result<Arc<RedisLimiter>, StartError> {
+async fn connect_redis(
+    address: &Address,
+    ca_file: Option<&PathBuf>,
+    clock: &Clock,
+) -> Result<Arc<RedisLimiter>, StartError> {
     let away = |e: crate::limiter::Error| StartError::Shared(e.to_string());
-    let limiter = RedisLimiter::connect(reveal(address)?.expose_secret(), clock.clone(), Settings::default());
+    let settings = Settings { ca_file: ca_file.cloned(), ..Settings::default() };
+    let limiter = RedisLimiter::connect(reveal(address)?.expose_secret(), clock.clone(), settings);
     let limiter = Arc::new(limiter.map_err(away)?);
     match limiter.check().await {
         Ok(findings) => {

@@ -185,7 +185,7 @@ fn read(tree: &Table, options: &LoadOptions, found: &Found) -> Option<Config> {
             (
                 "limiter",
                 limiter.as_ref().and_then(|l| match l {
-                    Limiter::Redis { url } => Some(url),
+                    Limiter::Redis { url, .. } => Some(url),
                     _ => None,
                 }),
             ),

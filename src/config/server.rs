@@ -65,10 +65,12 @@ pub fn limiter(reader: &Reader<'_>) -> Option<Limiter> {
         let kind = r.get("kind", values::choice(&[("local", false), ("redis", true)]));
         let schemes = ["redis", "rediss", "redis-cluster", "rediss-cluster"];
         let url = r.node("url").map(|node| address(r, node, &schemes));
+        let ca_file = r.get("ca_file", values::text);
         if !kind? {
             return Some(Limiter::Local);
         }
-        Some(Limiter::Redis { url: named(r, "limiter", url??)? })
+        let ca_file = Some(ca_file?).filter(|file| !file.is_empty()).map(PathBuf::from);
+        Some(Limiter::Redis { url: named(r, "limiter", url??)?, ca_file })
     })
 }
 

@@ -175,7 +175,7 @@ fn only_a_store_and_a_limiter_that_keep_their_promises_together_are_taken() {
     let config = with(&[pg, redis, pg_url, redis_url, ("cluster.name", "north")]).unwrap();
     let plain = |url: &str| Address::Plain(url.to_owned());
     assert_eq!(config.store, Store::Postgres { url: plain(pg_url.1), connections_max: 8 });
-    assert_eq!(config.limiter, Limiter::Redis { url: plain(redis_url.1) });
+    assert_eq!(config.limiter, Limiter::Redis { url: plain(redis_url.1), ca_file: None });
     assert_eq!(config.cluster.name, "north");
     assert!(!with(&[]).unwrap().cluster.name.is_empty());
     for (flags, said) in [

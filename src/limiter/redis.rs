@@ -15,6 +15,7 @@
 //!
 //! Must never know: jobs, stores, HTTP. Next: `redis/acquire.lua`, then `redis/send.rs`.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -64,11 +65,13 @@ pub struct Settings {
     /// A daemon that was granted nothing on a limit for this long has no call in flight there: longer than any call
     /// may take, retries of its settle included. Frees what a dead daemon held.
     pub in_flight_max: Duration,
+    /// With TLS: a PEM file of the authorities to trust, in place of those of the machine.
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { timeout: Duration::from_millis(1_500), in_flight_max: Duration::from_secs(900) }
+        Settings { timeout: Duration::from_millis(1_500), in_flight_max: Duration::from_secs(900), ca_file: None }
     }
 }
 
@@ -97,10 +100,10 @@ pub struct RedisLimiter {
 }
 
 impl RedisLimiter {
-    /// `redis://[[user]:password@]host:port[/db]` or `redis-cluster://...`. Connects in the background and for ever;
+    /// `redis://[[user]:password@]host:port[/db]` or `redis-cluster://...`, with TLS `rediss...`. Connects in the background and for ever;
     /// fails only on an address that cannot be read. Call inside a runtime.
     pub fn connect(url: &str, clock: Clock, settings: Settings) -> Result<Self, Error> {
-        let link = FredLink::connect(url, settings.timeout);
+        let link = FredLink::connect(url, settings.timeout, settings.ca_file.as_deref());
         let link = link.map_err(|e| Error::Unavailable { reason: e.to_string() })?;
         Ok(RedisLimiter::new(Arc::new(link), clock, settings))
     }

@@ -24,6 +24,7 @@ mod refused;
 mod rolling;
 mod stage;
 mod takeover;
+mod tls;
 
 const TIDEGATE: &str = env!("CARGO_BIN_EXE_tidegate");
 const PATIENCE: Duration = Duration::from_secs(40);
@@ -52,9 +53,13 @@ fn text(name: &str, database: &str, redis: &str, base_url: &str) -> String {
 
 impl Member {
     async fn start(folder: &Path, name: &'static str, database: &str, redis: &str, base_url: &str) -> Member {
+        Member::with(folder, name, &text(name, database, redis, base_url)).await
+    }
+
+    async fn with(folder: &Path, name: &'static str, text: &str) -> Member {
         tidegate::app::install_crypto();
         let file = folder.join(format!("{name}.toml"));
-        std::fs::write(&file, text(name, database, redis, base_url)).unwrap();
+        std::fs::write(&file, text).unwrap();
         let options = LoadOptions { file: Some(file), ..LoadOptions::default() };
         let app = App::start(config::load(&options).unwrap(), options).await.unwrap();
         let channel = Channel::from_shared(format!("http://{}", app.address().unwrap())).unwrap().connect_lazy();

@@ -74,7 +74,7 @@ async fn waiting_accounts(base_url: &str) -> Result<Vec<Figure>, Error> {
         clock.sleep_until(clock.steady() + Duration::from_millis(200)).await;
     }
     clock.sleep_until(clock.steady() + SETTLE).await;
-    let link = FredLink::connect(&servers.redis_url, SETTLE).map_err(|e| Error::failed(e.to_string()))?;
+    let link = FredLink::connect(&servers.redis_url, SETTLE, None).map_err(|e| Error::failed(e.to_string()))?;
     link.changed(0).await;
     let (cpu, scripts) = (daemon.cpu(), scripts(&link).await?);
     clock.sleep_until(clock.steady() + WATCH).await;

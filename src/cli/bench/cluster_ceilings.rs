@@ -94,7 +94,7 @@ where
 }
 
 pub async fn redis(servers: &Servers, jobs: u64) -> Result<Vec<Figure>, Error> {
-    let link = Arc::new(FredLink::connect(&servers.redis_url, ANSWER_MAX).map_err(failed)?);
+    let link = Arc::new(FredLink::connect(&servers.redis_url, ANSWER_MAX, None).map_err(failed)?);
     link.changed(0).await;
     link.run(&SMALL, true, &[Bytes::from("small")], vec![Bytes::from("1")]).await.map_err(failed)?;
     let calls = jobs * 2;

@@ -55,8 +55,8 @@ pub async fn base(config: &Config, daemon: Option<&pb::Daemon>) -> Vec<Finding> 
         config::Store::File(path) => file(path, daemon).await,
         config::Store::Postgres { url, .. } => {
             let mut findings = vec![shared::postgres(url).await];
-            if let config::Limiter::Redis { url } = &config.limiter {
-                findings.extend(shared::redis(url).await);
+            if let config::Limiter::Redis { url, ca_file } = &config.limiter {
+                findings.extend(shared::redis(url, ca_file.as_ref()).await);
             }
             findings
         }

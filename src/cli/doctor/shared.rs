@@ -2,6 +2,7 @@
 //!
 //! Must never know: how findings are shown.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use secrecy::ExposeSecret;
@@ -55,13 +56,14 @@ pub async fn postgres(address: &Address) -> Finding {
 }
 
 /// Eviction, persistence and role of Redis.
-pub async fn redis(address: &Address) -> Vec<Finding> {
+pub async fn redis(address: &Address, ca_file: Option<&PathBuf>) -> Vec<Finding> {
     let failed = |said: String| vec![Finding::new("limiter", Level::Fail, said)];
     let url = match reveal(address) {
         Ok(url) => url,
         Err(e) => return failed(e.to_string()),
     };
-    let limiter = match RedisLimiter::connect(url.expose_secret(), Clock::system(), Settings::default()) {
+    let settings = Settings { ca_file: ca_file.cloned(), ..Settings::default() };
+    let limiter = match RedisLimiter::connect(url.expose_secret(), Clock::system(), settings) {
         Ok(limiter) => limiter,
         Err(e) => return failed(e.to_string()),
     };

@@ -1,7 +1,8 @@
 //! [`Link`] by the crate `fred`. It never sends a command twice and never keeps one for a better day: whoever asked hears
 //! at once, or after the timeout, that the answer is lost. Must never know: limits. Next: `link.rs`.
 
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,6 +11,9 @@ use fred::prelude::*;
 
 use fred::types::config::{Server, UnresponsiveConfig};
 use fred::types::{ClusterHash, ClusterStateChange, CustomCommand};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::{broadcast, watch};
 
@@ -27,6 +31,8 @@ pub struct FredLink {
     news: Mutex<News>,
     /// Wakes who waits for news.
     stir: watch::Sender<()>,
+    /// Why the latest attempt to connect failed; `None` while connected.
+    trouble: Arc<Mutex<Option<String>>>,
 }
 
 /// What fred tells of its connections. It tells before it sends the first command over a new one, so whoever has an
@@ -57,10 +63,10 @@ impl std::fmt::Debug for FredLink {
 }
 
 impl FredLink {
-    /// `redis://[[user]:password@]host:port[/db]`, or `redis-cluster://...` with any node of a cluster. Connects in the
-    /// background, for ever. Call inside a runtime.
-    pub fn connect(url: &str, timeout: Duration) -> Result<FredLink, LinkError> {
-        let config = Config::from_url(url).map_err(|e| LinkError::NotSent(format!("the Redis address: {e}")))?;
+    /// `redis://[[user]:password@]host:port[/db]`, or `redis-cluster://...` with any node of a cluster; `rediss` in place of
+    /// `redis` for TLS. Connects in the background, for ever. `ca_file`: see [`super::Settings`]. Call inside a runtime.
+    pub fn connect(url: &str, timeout: Duration, ca_file: Option<&Path>) -> Result<FredLink, LinkError> {
+        let config = config(url, ca_file)?;
         let client = Builder::from_config(Config { fail_fast: false, ..config })
             .with_connection_config(|c| {
                 c.connection_timeout = CONNECT_TIMEOUT;
@@ -79,7 +85,14 @@ impl FredLink {
         let news = Mutex::new(News { made: 0, connections, topology });
         let stir = watch::Sender::new(());
         let (one, other) = (stir.clone(), stir.clone());
+        let trouble = Arc::new(Mutex::new(None));
+        let (worse, better) = (trouble.clone(), trouble.clone());
+        client.on_error(move |(error, _)| {
+            *worse.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+            async { Ok(()) }
+        });
         client.on_reconnect(move |_| {
+            *better.lock().unwrap_or_else(PoisonError::into_inner) = None;
             one.send_replace(());
             async { Ok(()) }
         });
@@ -89,11 +102,16 @@ impl FredLink {
         });
         client.connect();
         let options = Options { max_attempts: Some(1), timeout: Some(timeout), fail_fast: true, ..Options::default() };
-        Ok(FredLink { client, options, news, stir })
+        Ok(FredLink { client, options, news, stir, trouble })
     }
 
     fn ready(&self) -> Result<(), LinkError> {
-        if self.client.is_connected() { Ok(()) } else { Err(LinkError::NotSent("not connected".to_owned())) }
+        if self.client.is_connected() {
+            return Ok(());
+        }
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = trouble.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        Err(LinkError::NotSent(format!("not connected{why}")))
     }
 
     /// The same command to every server that holds keys.
@@ -110,6 +128,31 @@ impl FredLink {
         }
         Ok(answers)
     }
+}
+
+fn config(url: &str, ca_file: Option<&Path>) -> Result<Config, LinkError> {
+    let mut config = Config::from_url(url).map_err(|e| LinkError::NotSent(format!("the Redis address: {e}")))?;
+    if let (Some(tls), Some(file)) = (&mut config.tls, ca_file) {
+        let mut roots = RootCertStore::empty();
+        for authority in authorities(file)? {
+            let unfit = |e| LinkError::NotSent(format!("limiter.ca_file {}: not an authority: {e}", file.display()));
+            roots.add(authority).map_err(unfit)?;
+        }
+        tls.connector = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth().into();
+    }
+    Ok(config)
+}
+
+/// The certificates of a PEM file, of which there is at least one.
+fn authorities(file: &Path) -> Result<Vec<CertificateDer<'static>>, LinkError> {
+    let unread = |e| LinkError::NotSent(format!("limiter.ca_file {} cannot be read: {e}", file.display()));
+    let found: Vec<_> =
+        CertificateDer::pem_file_iter(file).map_err(unread)?.collect::<Result<_, _>>().map_err(unread)?;
+    if found.is_empty() {
+        let said = format!("expected certificates in PEM in limiter.ca_file {}, found none", file.display());
+        return Err(LinkError::NotSent(said));
+    }
+    Ok(found)
 }
 
 impl Drop for FredLink {
