@@ -410,7 +410,8 @@ impl Core {
         wall: Timestamp,
     ) -> Vec<(HeaderName, HeaderValue)> {
         let refused = match ticket.fate {
-            Fate::Refuse { retry_at, .. } => Some(retry_at),
+            // A ticket may be older than a reset to fewer limits; none is refused by what is not there.
+            Fate::Refuse { limit, retry_at } => self.limits.get(limit).map(|l| (l.rule.name.clone(), retry_at)),
             _ => None,
         };
         if !headers::speaks(self.config.headers, refused.is_some()) {
@@ -423,7 +424,12 @@ impl Core {
                 rooms.push((limit.rule.clone(), room));
             }
         }
-        headers::lines(self.config.headers, &rooms, refused, now, wall)
+        let standing = headers::Standing {
+            rooms: &rooms,
+            of: &self.config.headers_of,
+            refused: refused.as_ref().map(|(by, until)| (by.as_str(), *until)),
+        };
+        headers::lines(self.config.headers, &standing, now, wall)
     }
 
     /// Names of the limits that counted a request.

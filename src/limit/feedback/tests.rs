@@ -193,6 +193,18 @@ fn names_and_units_of_a_providers_own_are_read() {
     assert_eq!(short(heard(&usage, &[("api-usage", "full")])), (None, None, None, 1));
 }
 
+#[test]
+fn a_number_without_a_reset_holds_to_the_end_of_a_calendar_period_and_no_longer() {
+    let names = HeaderNames { remaining: Some(HeaderName::from_static("left")), ..HeaderNames::default() };
+    let mut daily = limit("daily", 60, LimitHeaders::Named(Box::new(names)));
+    let zone = jiff::tz::TimeZone::get("America/New_York").unwrap();
+    daily.kind = LimitKind::Calendar { max: 100, period: CalendarPeriod::Day, zone };
+    // It is seven in the evening there: five hours to midnight, and a second for the clocks.
+    let said = heard(&daily, &[("left", "0")]);
+    assert_eq!((said.left, said.holds_for(&daily)), (Some(0), Duration::from_secs(5 * 3_600 + 1)));
+    assert_eq!(heard(&daily, &[]), Heard::default(), "of what is not said nothing follows");
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_a_bounded_statement_or_none(
