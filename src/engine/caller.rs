@@ -33,6 +33,7 @@ mod log;
 mod pages;
 mod stays;
 mod throttle;
+pub mod told;
 mod uncounted;
 
 pub use credential::Excused;
@@ -58,6 +59,8 @@ pub struct Caller {
     pub collections: Collections,
     /// "Not now" answers.
     pub throttles: Arc<Throttles>,
+    /// What answers said of limits.
+    pub told: Arc<told::Board>,
     /// Jobs that were refused for an outdated token, and may go once more for nothing.
     pub excused: Arc<Excused>,
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::caller::told::Told;
 use crate::clock::Timestamp;
 use crate::limiter::LimitView;
 use crate::model::call::Lane;
@@ -51,6 +52,8 @@ pub struct LimitStatus {
     /// As declared: `50/1h`, `8 concurrent`.
     pub declared: String,
     pub view: LimitView,
+    /// What the provider last said of it. Steady times.
+    pub told: Option<Told>,
 }
 
 #[derive(Clone, Debug)]

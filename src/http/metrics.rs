@@ -102,6 +102,7 @@ mod tests {
                 said: None,
                 returns: Vec::new(),
             },
+            told: None,
         }
     }
 

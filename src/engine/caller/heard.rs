@@ -5,10 +5,11 @@
 //! `super`, which settles with it before the outcome is written.
 
 use super::Caller;
+use super::told::Told;
 use crate::clock::Timestamp;
 use crate::limit::feedback;
 use crate::limiter::{Said, Spend, spends};
-use crate::model::call::Lane;
+use crate::model::call::{Lane, LimitKey};
 use crate::model::name::{Account, Key};
 use crate::model::provider::{LimitHeaders, Operation, Provider};
 use crate::model::verdict::{Answer, Failure, Health, RETRY_AFTER_MIN};
@@ -26,6 +27,8 @@ pub struct Word {
 #[derive(Clone, Debug, Default)]
 pub struct Read {
     pub said: Vec<Said>,
+    /// The same as it was said, for people.
+    pub told: Vec<(LimitKey, Told)>,
     /// The only limit that a refusal is about.
     pub limit: Option<String>,
     /// A refusal, with its end if the headers named one.
@@ -37,19 +40,16 @@ pub struct Read {
 /// Reads what `answer` says about `spent`. `now` and `wall` are the same moment on the two lines.
 pub fn read(spent: &[Spend], answer: &Answer, health: Health, now: Timestamp, wall: Timestamp) -> Read {
     let mut read = Read::default();
-    let Health::Limiting { until } = health else {
-        for spend in spent.iter().filter(|s| s.limit.headers.is_some()) {
-            let heard = feedback::read(&spend.limit, &answer.headers, answer.received_at);
-            read.ignored += heard.ignored;
-            read.said.extend(heard.left.map(|left| said(spend, left, now + heard.holds_for(&spend.limit))));
-        }
-        return read;
-    };
     let mut about: Vec<(&str, Option<std::time::Duration>)> = Vec::new();
     for spend in spent.iter().filter(|s| s.limit.headers.is_some()) {
         let heard = feedback::read(&spend.limit, &answer.headers, answer.received_at);
         read.ignored += heard.ignored;
         read.said.extend(heard.left.map(|left| said(spend, left, now + heard.holds_for(&spend.limit))));
+        if heard.left.is_some() || heard.max.is_some() {
+            let reset_at = heard.reset_in.map(|wait| now + wait);
+            let told = Told { max: heard.max, left: heard.left, reset_at, heard_at: Some(now) };
+            read.told.push((spend.key.clone(), told));
+        }
         let named = matches!(spend.limit.headers.as_deref(), Some(LimitHeaders::RetryAfter));
         let speaks = named && answer.headers.contains_key(http::header::RETRY_AFTER);
         let is_spent = heard.left.is_some_and(|left| left < spend.limit.cost.max(1));
@@ -57,6 +57,7 @@ pub fn read(spent: &[Spend], answer: &Answer, health: Health, now: Timestamp, wa
             about.push((spend.limit.name.as_str(), heard.retry_in.or(heard.reset_in)));
         }
     }
+    let Health::Limiting { until } = health else { return read };
     // Two windows of one name are one limit to whoever is refused.
     let one = about.first().filter(|first| about.iter().all(|other| other.0 == first.0));
     read.limit = one.map(|(name, _)| (*name).to_owned());
@@ -93,6 +94,7 @@ impl Caller {
         }
         let spent = spends(&self.provider, operation, lane, account, key);
         let read = read(&spent, answer, *health, self.clock.steady(), self.clock.now());
+        self.told.note(read.told);
         if let Some(limiting) = read.health {
             *health = limiting;
         }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 
+use super::super::caller::told::Told;
 use super::super::handle::EngineError;
 use super::super::status::{
     BreakerState, BreakerView, LaneStatus, LimitStatus, OperationStatus, ProviderStatus, TestReport, WaitingOn,
@@ -180,6 +181,11 @@ impl Gate {
         let status = |(spend, view): (&Spend, LimitView)| LimitStatus {
             name: spend.limit.name.to_string(),
             declared: spend.limit.kind.to_string(),
+            // What another daemon was told binds this one too.
+            told: self.shared.told.of(&spend.key).or_else(|| {
+                let said = view.said?;
+                Some(Told { left: Some(said.left), reset_at: Some(said.until), ..Told::default() })
+            }),
             view,
         };
         spends.iter().zip(views).map(status).collect()
