@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::config::{BadConfig, Faults, LimitRule, Per, SimulatorConfig};
+use super::config::{BadConfig, LimitRule, Per, SimulatorConfig};
 use super::dice::Dice;
 use super::limit::{Enforcer, Room};
 use super::records::{self, Carried, Reader};
@@ -17,6 +17,7 @@ use super::report::{LimitReport, RecordReport, Report, Series};
 use super::watch::Watch;
 use crate::clock::Timestamp;
 
+mod change;
 mod headers;
 
 /// Accounts counted apart, per limit. Idle ones are forgotten first; beyond, requests get 500.
@@ -215,20 +216,6 @@ impl Core {
 
     pub fn config(&self) -> &SimulatorConfig {
         &self.config
-    }
-
-    pub fn set_faults(&mut self, faults: Faults) {
-        self.config.faults = faults;
-    }
-
-    /// Forgets everything but the configuration; requests that have not left yet leave without a trace.
-    pub fn reset(&mut self, now: Timestamp) {
-        self.limits = self.config.limits.iter().map(|rule| LimitState::new(rule.clone(), now)).collect();
-        self.dice = Dice::new(self.config.seed);
-        self.started_at = now;
-        self.seen = HashMap::new();
-        self.totals = Report::default();
-        self.in_flight = 0;
     }
 
     /// The head of a request was read at `now`. Counting comes first and does not care how the limits decide.

@@ -35,6 +35,7 @@ mod soak;
 mod store;
 mod support;
 mod systemd;
+mod told;
 mod torture;
 mod torture_clock;
 mod torture_limits;

@@ -1,6 +1,7 @@
 //! The core without sockets: limits, records, faults and header styles.
 
 use super::*;
+use crate::simulator::config::Faults;
 
 fn core(limits: &[&str], change: impl FnOnce(&mut SimulatorConfig)) -> Core {
     let config = limits.iter().fold(SimulatorConfig::default(), |c, l| c.limit(l).unwrap());
