@@ -112,7 +112,7 @@ pub fn table(statuses: &[pb::ProviderStatus], wide: bool) -> Rows {
         for limit in &status.limits {
             let mut cells = vec![
                 format!("{}/{}", status.name, limit.name),
-                limit.declared.clone(),
+                declared_text(limit),
                 show::count(limit.used),
                 show::count(limit.in_flight),
                 show::count(limit.free),
@@ -128,6 +128,12 @@ pub fn table(statuses: &[pb::ProviderStatus], wide: bool) -> Rows {
         }
     }
     rows
+}
+
+/// `100/1s, learned 24`.
+fn declared_text(limit: &pb::LimitStatus) -> String {
+    let learned = limit.refused_at_max.map(|_| format!(", learned {}", show::count(limit.max)));
+    format!("{}{}", limit.declared, learned.unwrap_or_default())
 }
 
 /// `4,987 of 5,000, more in 12m`.
@@ -194,14 +200,17 @@ mod tests {
 
     #[test]
     fn the_providers_own_numbers_stand_in_the_last_column() {
-        let told = pb::ToldLimit { max: Some(5_000), remaining: Some(4_987), ..Default::default() };
-        let limit = pb::LimitStatus { name: "core".into(), told: Some(told), ..Default::default() };
-        let status = pb::ProviderStatus { name: "github".into(), limits: vec![limit], ..Default::default() };
+        let told =
+            |reset_time| pb::ToldLimit { max: Some(5_000), remaining: Some(4_987), reset_time, heard_time: None };
+        let limit = pb::LimitStatus { name: "core".into(), told: Some(told(None)), ..Default::default() };
+        let status = pb::ProviderStatus { name: "github".into(), limits: vec![limit.clone()], ..Default::default() };
         let shown = table(&[status], false).text();
         assert!(shown.lines().next().unwrap().ends_with("PROVIDER SAYS"), "{shown}");
         assert!(shown.ends_with("4,987 of 5,000"), "{shown}");
+        let learned = pb::LimitStatus { declared: "100/1s".into(), max: 24, refused_at_max: Some(34), ..limit };
+        assert_eq!(declared_text(&learned), "100/1s, learned 24");
         let reset_time = Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 });
-        let text = told_text(&pb::ToldLimit { reset_time, ..told }, Times::new(true));
+        let text = told_text(&told(reset_time), Times::new(true));
         assert_eq!(text, "4,987 of 5,000, more 2027-01-15T08:00:00Z");
     }
 }

@@ -45,12 +45,14 @@ mod credentials;
 pub mod direct;
 mod forecast;
 mod group;
+mod learned;
 mod leases;
 mod outside;
 mod release;
 mod report;
 mod waits;
 
+pub use learned::{Lesson, Lessons};
 pub use outside::{Ask, Lending};
 
 /// What every gate is made of.
@@ -115,6 +117,7 @@ pub(super) struct Shared {
     pub completions: Mutex<Vec<(group::GroupKey, Completion)>>,
     pub throttles: Arc<Throttles>,
     pub told: Arc<Board>,
+    pub lessons: Arc<Lessons>,
     pub excused: Arc<Excused>,
     pub last_throttled_at: Mutex<Option<Timestamp>>,
     pub flows: Arc<FlowBox>,
@@ -184,6 +187,7 @@ pub(super) fn start(
         completions: Default::default(),
         throttles: Default::default(),
         told: Default::default(),
+        lessons: Default::default(),
         excused: Default::default(),
         last_throttled_at: Default::default(),
         flows: parts.signals.flow_box(&name),
@@ -308,6 +312,11 @@ impl GateHandle {
     /// And this of limits.
     pub fn hear_told(&self, told: Vec<(LimitKey, Told)>) {
         self.shared.told.note(told);
+    }
+
+    /// And this refusal teaches.
+    pub fn learn(&self, lesson: Lesson) {
+        self.shared.lessons.tell(lesson);
     }
 
     /// Permits of a program outside were settled; some came back unsent, if `returned` says so.

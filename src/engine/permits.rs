@@ -6,7 +6,7 @@
 use http::{HeaderMap, Method};
 
 use super::caller::heard::{self, Word};
-use super::gate::{Ask, Lending};
+use super::gate::{Ask, Lending, Lesson};
 use super::handle::{EngineError, Handle};
 use super::lender::{Purpose, Used};
 use super::registry::Entry;
@@ -112,9 +112,13 @@ impl Handle {
         {
             let mut health = health(&entry.provider, &answer);
             word = self.heard(entry, &call, &answer, &mut health);
-            word.blocked_until = entry.gate.hear_health(self.clock(), health, call.permit.granted_at);
+            let granted_at = call.permit.granted_at;
+            word.blocked_until = entry.gate.hear_health(self.clock(), health, granted_at);
+            if let Some(until) = word.blocked_until {
+                entry.gate.learn(Lesson { spends: std::mem::take(&mut word.taught), granted_at, until });
+            }
         }
-        let Word { blocked_until, blocked_limit, said } = word;
+        let Word { blocked_until, blocked_limit, said, .. } = word;
         if blocked_until.is_some() {
             self.metrics().throttled(call.provider.as_str(), "");
             tracing::warn!(provider = %call.provider, call = %call.id, "the provider said not now to a program outside");
@@ -146,7 +150,7 @@ impl Handle {
             self.metrics().limit_headers_ignored(provider.name.as_str(), read.ignored);
         }
         gate.hear_told(read.told);
-        Word { blocked_until: None, blocked_limit: read.limit, said: read.said }
+        Word { blocked_until: None, blocked_limit: read.limit, said: read.said, taught: read.taught }
     }
 
     /// Steady in wall terms.

@@ -52,6 +52,8 @@ pub struct LimitStatus {
     /// As declared: `50/1h`, `8 concurrent`.
     pub declared: String,
     pub view: LimitView,
+    /// The view's maximum was learned; this is the one at which it was refused last.
+    pub refused_at_max: Option<u32>,
     /// What the provider last said of it. Steady times.
     pub told: Option<Told>,
 }

@@ -103,6 +103,7 @@ mod tests {
                 returns: Vec::new(),
             },
             told: None,
+            refused_at_max: None,
         }
     }
 

@@ -102,7 +102,7 @@ pub fn behind(
     let mut spends: Vec<Spend> = Vec::new();
     for (prefix, limit) in provider.limits.iter().map(|l| (&shared, l)).chain(limits) {
         let is_it = |key: &str| match limit.scope {
-            Scope::Key => key.strip_prefix(&key_prefix(prefix, limit, account)).is_some(),
+            Scope::Key => key.starts_with(&key_prefix(prefix, limit, account)),
             Scope::Provider | Scope::Account => key_text(prefix, limit, account, None).as_deref() == Some(key),
         };
         let found = keys.iter().map(|(key, _)| key).filter(|key| is_it(&key.0));
@@ -187,6 +187,7 @@ mod tests {
             cost: 1,
             reserve: Reserve::default(),
             not_counted: Vec::new(),
+            learned: false,
             headers: None,
         }
     }

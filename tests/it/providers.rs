@@ -167,10 +167,10 @@ impl Stage {
             of.and_then(|l| l.told)
                 .unwrap_or_else(|| panic!("{}: nothing was told of {name}: {status:?}", case.profile))
         };
-        for (name, max) in case.told {
+        for &(name, max) in case.told {
             let told = told(name);
             let left = told.remaining.unwrap_or(-1);
-            assert!(told.max == Some(*max) && (0..*max).contains(&left), "{}/{name}: {told:?}", case.profile);
+            assert!(told.max == Some(max) && (0..max).contains(&left), "{}/{name}: {told:?}", case.profile);
             assert!(told.heard_time.is_some(), "{}/{name}: {told:?}", case.profile);
         }
         let others = status.limits.iter().filter(|l| l.told.is_some() && !case.told.iter().any(|(n, _)| *n == l.name));
@@ -295,8 +295,8 @@ async fn every_list_of_a_profile_is_pulled_whole() {
 async fn every_profile_gets_through_to_an_api_that_refuses_more_than_it_says() {
     let runs = CASES.iter().map(|case| async move {
         // Of the name that it tells its numbers under.
-        let limit = format!("{}={STINGY}", case.told.first().map_or("all", |(name, _)| name));
-        let stage = Stage::start(case, &[&limit]).await;
+        let limit = format!("{}={STINGY}", case.told.first().map_or("all", |(name, _)| *name));
+        let stage = Stage::start(case, &[limit.as_str()]).await;
         stage.run(case, case.stingy).await;
         let report = stage.end().await;
         assert!(report.refused > 0, "{}: it was to be refused:\n{report}", case.profile);

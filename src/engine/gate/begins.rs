@@ -174,6 +174,7 @@ impl Gate {
             collections: self.parts.collections.clone(),
             throttles: self.shared.throttles.clone(),
             told: self.shared.told.clone(),
+            lessons: self.shared.lessons.clone(),
             excused: self.shared.excused.clone(),
         }
     }

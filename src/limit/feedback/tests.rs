@@ -17,6 +17,7 @@ fn limit(name: &str, per: u64, headers: LimitHeaders) -> Limit {
         cost: 1,
         reserve: Reserve::default(),
         not_counted: Vec::new(),
+        learned: false,
         headers: Some(std::sync::Arc::new(headers)),
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tidegate::clock::Timestamp;
 use tidegate::limiter::{behind, spends};
 use tidegate::model::call::{Lane, LimitKey};
-use tidegate::model::name::{Account, Key};
+use tidegate::model::name::{self, Key};
 use tidegate::model::state::State;
 
 use super::stand::{Arrival, Reply, START, Stand, job};
@@ -172,16 +172,16 @@ fn the_limits_behind_a_permit_are_found_again_whatever_they_count_by() {
         limits = [{ name = "lane", max = 9, per = "1h" }]
     "#;
     let crm = tidegate::config::provider::parse(declared, "test").unwrap().remove(0);
-    let (account, key) = (Account::new("a").unwrap(), Key::new("k").unwrap());
+    let (account, key) = (name::Account::new("a").unwrap(), Key::new("k").unwrap());
     let operation = crm.operations.values().next().unwrap();
     let spent = spends(&crm, operation, Lane::Single, &account, Some(&key));
     let keys: Vec<(LimitKey, u32)> = spent.iter().map(|s| (s.key.clone(), 1)).collect();
-    let names = |account: &Account, own| {
+    let names = |account: &name::Account, own| {
         let found = behind(&crm, own, account, &keys);
         let mut names: Vec<String> = found.iter().map(|s| s.limit.name.to_string()).collect();
         names.sort();
         names.join(" ")
     };
     assert_eq!(names(&account, Some((operation, Lane::Single))), "core each lane mine");
-    assert_eq!(names(&Account::new("b").unwrap(), None), "core", "only what counts everybody");
+    assert_eq!(names(&name::Account::new("b").unwrap(), None), "core", "only what counts everybody");
 }

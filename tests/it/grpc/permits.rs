@@ -120,7 +120,7 @@ async fn told_by_a_program(status: i32, remaining: &str) -> (House, Vec<pb::Limi
 async fn what_an_answer_to_a_program_says_is_left_binds_everybody() {
     let (house, limits) = told_by_a_program(200, "2").await;
     let core = limits.iter().find(|l| l.name == "core").unwrap();
-    let told = core.told.unwrap();
+    let told = core.told.as_ref().unwrap();
     assert_eq!((core.free, told.max, told.remaining), (2, Some(1_000), Some(2)), "{core:?}");
     assert_eq!(acquire(&house, ask(1, 10)).await.unwrap().granted_count, 2);
     let none = acquire(&house, ask(1, 1)).await.unwrap();
