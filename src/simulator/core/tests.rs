@@ -156,7 +156,10 @@ fn spoken_of(style: super::super::HeaderStyle, calls: usize) -> Vec<String> {
         config.headers_of = vec!["day".into()];
     });
     let at = Timestamp::from_secs(86_000);
-    let last = (0..calls).map(|_| c.arrive(at, "GET", "/", "")).next_back().unwrap();
+    let mut last = c.arrive(at, "GET", "/", "");
+    for _ in 1..calls {
+        last = c.arrive(at, "GET", "/", "");
+    }
     let lines = c.headers(&last, "", at, at);
     lines.into_iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect()
 }
