@@ -27,6 +27,7 @@ fn limit(name: &str, kind: LimitKind) -> Arc<Limit> {
         reserve,
         not_counted: Vec::new(),
         learned: false,
+        cost_from: None,
         headers: None,
     })
 }

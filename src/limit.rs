@@ -10,6 +10,7 @@ pub mod bucket;
 pub mod calendar;
 pub mod concurrency;
 pub mod correction;
+pub mod cost;
 pub mod feedback;
 pub mod learned;
 pub mod paced;

@@ -4,9 +4,10 @@
 
 use super::problem::{Found, Problem};
 use super::reader::{Reader, Unfit};
+use super::rules;
 use super::tree::{Node, Value};
 use super::values::{self, expected};
-use crate::model::limit_headers::{HeaderNames, LimitHeaders, TimeUnit};
+use crate::model::limit_headers::{CostSource, HeaderNames, LimitHeaders, TimeUnit};
 
 pub fn read(found: &Found, node: &Node) -> Option<LimitHeaders> {
     let Value::Table(_) = &node.value else {
@@ -36,6 +37,19 @@ pub fn read(found: &Found, node: &Node) -> Option<LimitHeaders> {
     }
     reader.finish();
     Some(LimitHeaders::Named(Box::new(names)))
+}
+
+/// `cost_from = { header = "X-Cost" }`, or a JSON pointer into the body.
+pub fn cost(found: &Found, node: &Node) -> Option<CostSource> {
+    let reader = Reader::of(found, node)?;
+    let header = reader.get("header", name).map(CostSource::Header);
+    let json = reader.get("json", rules::pointer).map(CostSource::Json);
+    if reader.has("header") == reader.has("json") {
+        let help = "write { header = \"X-Cost\" } or { json = \"/extensions/cost/actualQueryCost\" }";
+        found.add(Problem::new("expected either `header` or `json`").at(&node.at).help(help));
+    }
+    reader.finish();
+    header.or(json)
 }
 
 fn name(node: &Node) -> Result<http::HeaderName, Unfit> {

@@ -81,6 +81,7 @@ fn one(found: &Found, node: &Node, unnamed: &str) -> Option<Limit> {
                 reserve: Reserve::default(),
                 not_counted: Vec::new(),
                 learned: false,
+                cost_from: None,
                 headers: None,
             }),
             Err(problem) => {
@@ -152,6 +153,12 @@ fn table(reader: Reader<'_>, node: &Node, unnamed: &str) -> Option<Limit> {
             reader.found.add(Problem::new(said).at(at).help("say scope = \"account\", or remove it"));
         }
     }
+    let cost_from = reader.node("cost_from").and_then(|n| limit_headers::cost(reader.found, n)).map(Arc::new);
+    if cost_from.is_some() && cost == 1 {
+        let at = reader.node("cost_from").map_or(&node.at, |n| &n.at);
+        let said = "expected `cost` beside `cost_from`: the most that a call may cost, which is held until its answer";
+        reader.found.add(Problem::new(said).at(at).help("for example cost = 100"));
+    }
     let reserve = reader.node("reserve").and_then(|n| reserve(reader.found, n)).unwrap_or_default();
     if let Some(max) = kind.as_ref().map(most) {
         if cost > max {
@@ -168,7 +175,8 @@ fn table(reader: Reader<'_>, node: &Node, unnamed: &str) -> Option<Limit> {
     }
     let found = reader.found;
     reader.finish();
-    let limit = Limit { name: name?, kind: kind?, scope, methods, cost, reserve, not_counted, headers, learned };
+    let limit =
+        Limit { name: name?, kind: kind?, scope, methods, cost, reserve, not_counted, headers, learned, cost_from };
     (found.count() == before).then_some(limit)
 }
 

@@ -263,6 +263,14 @@ fn every_mistake_is_said_with_what_to_do() {
         (with("limits = [{ max = 5, per = \"10sec\" }]"), &["did you mean \"10s\"?"]),
         (with("limits = [{ max = 5, per = \"1h\", jitter = \"1s\" }]"), &["`jitter` means nothing here"]),
         (
+            with("limits = [{ max = 5, per = \"1h\", cost_from = { header = \"X\" } }]"),
+            &["expected `cost` beside `cost_from`", "cost = 100"],
+        ),
+        (
+            with("limits = [{ max = 5, per = \"1h\", cost = 2, cost_from = {} }]"),
+            &["expected either `header` or `json`"],
+        ),
+        (
             with("limits = [{ bucket = 5, refill = \"1/s\", learned = true }]"),
             &["`learned` means nothing here", "write a window"],
         ),

@@ -275,9 +275,8 @@ impl Caller {
         now: Timestamp,
         word: &Word,
     ) {
-        let status = answer.as_ref().ok().map(|a| a.status);
-        let uncounted = self.uncounted(&errand.operation, errand.lane, &errand.account, None, status);
-        if let Some(counted) = self.settle_counted(&errand.permit, &uncounted, true, now, word).await {
+        let returned = self.returned(&errand.operation, errand.lane, &errand.account, None, answer);
+        if let Some(counted) = self.settle_counted(&errand.permit, &returned, true, now, word).await {
             // The journal is told too: a restart must not count what the provider does not.
             errand.permit.spends = counted;
             stays.unspent = true;

@@ -157,6 +157,7 @@ mod tests {
             not_counted: Vec::new(),
             headers: None,
             learned: true,
+            cost_from: None,
         }
     }
 

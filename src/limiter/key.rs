@@ -188,6 +188,7 @@ mod tests {
             reserve: Reserve::default(),
             not_counted: Vec::new(),
             learned: false,
+            cost_from: None,
             headers: None,
         }
     }

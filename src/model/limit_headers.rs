@@ -78,3 +78,11 @@ impl TimeUnit {
         ("text", TimeUnit::Text),
     ];
 }
+
+/// Where an answer says how many permits its call has cost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CostSource {
+    Header(HeaderName),
+    /// A JSON pointer into the body.
+    Json(String),
+}

@@ -13,7 +13,7 @@ use super::job::Coalesce;
 use super::name::{Account, LimitName, OperationName, ProviderName, Tenant};
 use super::request::{BatchResult, Template};
 
-pub use super::limit_headers::{HeaderNames, LimitHeaders, TimeUnit};
+pub use super::limit_headers::{CostSource, HeaderNames, LimitHeaders, TimeUnit};
 
 pub use super::auth::{Auth, ClientStyle, Grant, OAuth2, SecretRef};
 
@@ -247,6 +247,8 @@ pub struct Limit {
     pub headers: Option<Arc<LimitHeaders>>,
     /// The provider publishes no number: `max` is the most that makes sense, and refusals teach what it really is.
     pub learned: bool,
+    /// Where an answer says what its call has cost. `cost` is then the most that a call may cost.
+    pub cost_from: Option<Arc<CostSource>>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -40,6 +40,7 @@ async fn saturate(max: u32, window: Duration, span: Duration, seed: u64) -> Vec<
         reserve: Reserve::default(),
         not_counted: Vec::new(),
         learned: false,
+        cost_from: None,
         headers: None,
     });
     let spends: Arc<[Spend]> = Arc::new([Spend::new(LimitKey("p/core".into()), limit)]);

@@ -34,6 +34,7 @@ fn limit(name: &str, kind: LimitKind) -> Arc<Limit> {
         reserve: Reserve::default(),
         not_counted: Vec::new(),
         learned: false,
+        cost_from: None,
         headers: None,
     })
 }

@@ -82,8 +82,8 @@ impl Direct {
         let mut word = caller.heard(&ask.operation, Lane::Single, &ask.account, key, &answer, &mut judgement.health);
         caller.learn(&mut word, judgement.health, permit.granted_at);
         let throttled_until = word.blocked_until;
-        let uncounted = caller.uncounted(&ask.operation, Lane::Single, &ask.account, key, status);
-        let spends = caller.settle_counted(&permit, &uncounted, sent, settled_at, &word).await;
+        let returned = caller.returned(&ask.operation, Lane::Single, &ask.account, key, &answer);
+        let spends = caller.settle_counted(&permit, &returned, sent, settled_at, &word).await;
         if spends.is_none() {
             caller.settle_with(&permit, &[], sent, settled_at, &word).await;
         }

@@ -18,6 +18,7 @@ fn limit(name: &str, per: u64, headers: LimitHeaders) -> Limit {
         reserve: Reserve::default(),
         not_counted: Vec::new(),
         learned: false,
+        cost_from: None,
         headers: Some(std::sync::Arc::new(headers)),
     }
 }

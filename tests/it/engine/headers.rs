@@ -185,3 +185,30 @@ fn the_limits_behind_a_permit_are_found_again_whatever_they_count_by() {
     assert_eq!(names(&account, Some((operation, Lane::Single))), "core each lane mine");
     assert_eq!(names(&name::Account::new("b").unwrap(), None), "core", "only what counts everybody");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_costs_what_its_answer_says_and_the_journal_knows_it() {
+    let declared = |cost_from: &str| {
+        format!(
+            "limits = [{{ name = \"points\", max = 100, per = \"10m\", cost = 50{cost_from} }}]\n\
+             [providers.crm.operations.op]\nrequest = \"PUT /x/{{key}}\"\n"
+        )
+    };
+    let arrived = async |declared: String, cost: &'static str| {
+        let mut stand = Stand::new(&declared, Duration::from_millis(40)).await;
+        stand.replies(move |_: &Arrival| Reply::Said(200, vec![("x-cost", cost.to_owned())]));
+        stand.enqueue((0..4).map(|n| job(&n.to_string())).collect()).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let before = stand.arrivals().len();
+        stand.restart(Duration::from_secs(1)).await;
+        stand.enqueue((4..20).map(|n| job(&n.to_string())).collect()).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        (before, stand.arrivals().len())
+    };
+    let told = declared(", cost_from = { header = \"x-cost\" }");
+    // Ten points each, and one more leaves while 50 are free. What the first four cost is read from the journal.
+    assert_eq!(arrived(told.clone(), "9.5").await, (4, 6));
+    assert_eq!(arrived(declared(""), "9.5").await, (2, 2), "as declared");
+    assert_eq!(arrived(told.clone(), "51").await, (2, 2), "more than the most is not believed");
+    assert_eq!(arrived(told, "free").await, (2, 2));
+}

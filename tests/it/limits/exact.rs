@@ -42,6 +42,7 @@ pub fn limit() -> impl Strategy<Value = Limit> {
         reserve: Reserve { urgent, normal },
         not_counted: Vec::new(),
         learned: false,
+        cost_from: None,
         headers: None,
     })
 }

@@ -26,6 +26,7 @@ pub fn spend(name: &str, kind: LimitKind) -> Spend {
         reserve: Reserve::default(),
         not_counted: Vec::new(),
         learned: false,
+        cost_from: None,
         headers: None,
     };
     Spend::new(LimitKey(Arc::from(format!("p/{name}"))), Arc::new(limit))

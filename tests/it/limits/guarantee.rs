@@ -64,6 +64,7 @@ fn spend(name: &str, kind: LimitKind) -> Spend {
         reserve: Reserve::default(),
         not_counted: Vec::new(),
         learned: false,
+        cost_from: None,
         headers: None,
     };
     Spend::new(LimitKey(Arc::from(format!("p/{name}"))), Arc::new(limit))

@@ -23,6 +23,7 @@ fn window(max: u32, per: Duration) -> Limit {
         reserve: Reserve::default(),
         not_counted: Vec::new(),
         learned: false,
+        cost_from: None,
         headers: None,
     }
 }

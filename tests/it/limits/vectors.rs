@@ -179,6 +179,7 @@ fn spend(name: &str, d: &Declared) -> Spend {
         reserve: Reserve { urgent: d.reserve.urgent, normal: d.reserve.normal },
         not_counted: Vec::new(),
         learned: false,
+        cost_from: None,
         headers: None,
     };
     Spend::new(LimitKey(Arc::from(format!("p/{name}"))), Arc::new(limit))

@@ -179,6 +179,7 @@ pub fn reserved(name: &str, max: u32, per: Duration, urgent: u32) -> Spend {
         reserve: Reserve { urgent, normal: 0 },
         not_counted: Vec::new(),
         learned: false,
+        cost_from: None,
         headers: None,
     };
     Spend::new(LimitKey(Arc::from(format!("crm/{name}:{}s", per.as_secs()))), Arc::new(limit))
