@@ -1,7 +1,7 @@
 //! The gate: the actor that owns one provider and decides what leaves, when, by which lane.
 //!
 //! This file is its door: the handle that others hold and what both sides share. `gate/actor` is the loop,
-//! `gate/release` the decision, `gate/begins` what is being journaled, `gate/report` what it tells about itself. A gate sleeps until the limiter's `earliest`
+//! `gate/release` the decision, `gate/caps` the lines of those whom a limit refuses, `gate/begins` what is being journaled, `gate/report` what it tells about itself. A gate sleeps until the limiter's `earliest`
 //! or until something changes; it never polls. Must never know: SQL, HTTP, who asked for the jobs.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -40,6 +40,7 @@ use crate::telemetry::metrics::Metrics;
 
 mod actor;
 mod begins;
+mod caps;
 mod credentials;
 pub mod direct;
 mod forecast;

@@ -12,6 +12,7 @@ use super::super::caller::Completion;
 use super::super::cluster::Shards;
 use super::super::supervisor::{ActorResult, BEAT_EVERY, Beat};
 use super::begins::Begins;
+use super::caps::Cap;
 use super::group::{Group, GroupKey};
 use super::release::Released;
 use super::{Current, GateParts, Question, Shared};
@@ -40,7 +41,7 @@ pub(super) struct Gate {
     /// Every flow with work left to do.
     pub flows: BTreeMap<FlowId, Flow>,
     pub groups: BTreeMap<GroupKey, Group>,
-    pub turns: Turns<GroupKey>,
+    pub turns: Turns<GroupKey, Cap>,
     /// The breaker of the host.
     pub host: Breaker,
     /// Of credentials, those with anything to tell.
@@ -211,8 +212,12 @@ impl Gate {
             self.turns.unpark_all();
             self.outside.unpark_all();
         }
-        if !ended.is_empty() || self.shared.settled.swap(false, Ordering::Relaxed) {
-            self.turns.unpark_soft();
+        let settled = self.shared.settled.swap(false, Ordering::Relaxed);
+        if settled {
+            // Which limits a program outside spent is not known here.
+            self.turns.open_soft();
+        }
+        if !ended.is_empty() || settled {
             self.outside.unpark_soft();
             self.line.unpark();
         }
@@ -307,11 +312,12 @@ impl Gate {
         if let Some(group) = self.groups.get_mut(key) {
             group.call_ended(&completion);
         }
+        // The answer may have freed what this group waits for, and others with it.
+        self.freed(key, completion.lane);
+        self.turns.unpark(key);
         if self.groups.len() > GROUPS_KEPT {
             self.groups.retain(|_, g| !g.is_idle());
         }
-        // The answer may have freed what this group waits for.
-        self.turns.unpark(key);
     }
 
     /// Saved at once: the gates of other daemons need not find out by failures of their own.

@@ -153,6 +153,8 @@ impl Gate {
         if let Err(e) = self.parts.limiter.settle(self.now(), &[settle]).await {
             tracing::warn!(error = %e, "unused permits could not be given back");
         }
+        // Nobody hears of an answer that will not come.
+        self.freed(&plan.group, plan.begin.lane);
     }
 
     pub fn probe_began(&mut self) {

@@ -23,7 +23,7 @@ impl Gate {
         let seats = self.parts.desk.seats(&self.current.provider.name, &key.operation, slots);
         if seats.is_empty() {
             self.seatless.insert(key.clone());
-            self.turns.park(key, Timestamp::NEVER, false);
+            self.turns.park(key, Timestamp::NEVER);
         } else {
             self.seatless.remove(key);
         }

@@ -1,7 +1,7 @@
 //! What leaves now: turns, lanes and permits put together. Decides and acquires; `actor` carries out.
 //!
-//! Every group whose turn it is either gets permits and a plan, or is parked until the steady time at which it can
-//! have them. A parked group costs nothing.
+//! Every group whose turn it is either gets permits and a plan, or waits: in the line of the limit that refused it
+//! (`caps`), or parked until the steady time at which it can have them. Neither costs anything.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -28,9 +28,6 @@ use crate::store::{Begin, Take};
 const BEGIN_CALLS_MAX: u32 = 256;
 /// Turns taken in one transaction.
 const TURNS_MAX: usize = 64;
-
-/// How often a limit is asked again that calls of other daemons may fill: their answers are not heard here.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Wait before the next turn when one released nothing.
 const TURN_AGAIN: Duration = Duration::from_millis(1);
@@ -146,7 +143,7 @@ impl Gate {
         let key = &turn.group;
         let Some(operation) = self.current.provider.operations.get(&key.operation).cloned() else {
             // Not declared any more: its jobs wait until it is.
-            self.turns.park(key, Timestamp::NEVER, false);
+            self.turns.park(key, Timestamp::NEVER);
             return Vec::new();
         };
         // Seats before permits: a permit in hand is spent time, a seat is not.
@@ -160,7 +157,7 @@ impl Gate {
         let (slots, credential_probe) = match admitted {
             Ok(admitted) => admitted,
             Err(until) => {
-                self.turns.park(key, until, false);
+                self.turns.park(key, until);
                 return Vec::new();
             }
         };
@@ -175,7 +172,7 @@ impl Gate {
             planned.extend(self.singles(turn, &operation, decision.singles, quantum, now).await);
         }
         if planned.is_empty() && !self.turns.is_parked(key) {
-            self.turns.park(key, decision.wake_at.max(now), false);
+            self.turns.park(key, decision.wake_at.max(now));
         }
         if credential_probe && !planned.is_empty() {
             self.credential_probe_began(&key.account, now);
@@ -194,10 +191,12 @@ impl Gate {
             self.waits.look(&[]);
             return decision;
         }
-        let [single, batch] = self.views(key, operation, now).await;
-        for views in [&single, &batch].into_iter().flatten() {
-            self.waits.look(views);
+        if self.all_lanes_wait(key, operation) {
+            return TideDecision { batch: None, singles: [0; 3], wake_at: Timestamp::NEVER };
         }
+        let views = self.views(key, operation, now).await;
+        views.iter().flatten().for_each(|views| self.waits.look(views));
+        let [single, batch] = &views;
         let mut lanes = Lanes::new(now, single.as_deref(), batch.as_deref());
         let size_declared = operation.batch.as_ref().map_or(1, |b| b.size_max);
         let group = self.groups.entry(key.clone()).or_default();
@@ -226,6 +225,8 @@ impl Gate {
             if decision.is_empty() {
                 decision.wake_at = Timestamp::NEVER;
             }
+        } else if decision.is_empty() {
+            self.nothing_leaves(key, operation, &views, &mut decision, now);
         }
         decision
     }
@@ -356,7 +357,10 @@ impl Gate {
         now: Timestamp,
     ) -> Option<(u32, Permit)> {
         let spends = self.spends(key, operation, lane);
-        let request = Acquire { spends, min: 1, max, class, request: 0 };
+        if self.waits_in_line(key, &spends, class) {
+            return None;
+        }
+        let request = Acquire { spends: spends.clone(), min: 1, max, class, request: 0 };
         match self.parts.limiter.acquire(now, &[request]).await {
             Ok(answers) => match answers.into_iter().next()? {
                 Answer::Granted { count, permit } => {
@@ -364,11 +368,7 @@ impl Gate {
                     Some((count, permit))
                 }
                 Answer::Wait { earliest, binder, soft } => {
-                    self.waits.bound(&binder);
-                    // Only an answer can free it, and another daemon may get that answer.
-                    let unheard = soft && self.parts.owned.is_shared();
-                    let until = if unheard { earliest.min(now + LOOK_EVERY) } else { earliest };
-                    self.turns.park(key, until, soft);
+                    self.refused(key, &spends, class, (earliest, &binder, soft), now);
                     None
                 }
             },
