@@ -26,7 +26,7 @@ use super::supervisor::Supervisor;
 use super::writer::Writer;
 use crate::clock::{Clock, Timestamp};
 use crate::limiter::Limiter;
-use crate::model::call::Call;
+use crate::model::call::{Call, LimitKey};
 use crate::model::flow::Class;
 use crate::model::id::FlowId;
 use crate::model::job::ClaimedJob;
@@ -91,6 +91,17 @@ pub(super) struct Current {
     pub transport: Result<Arc<dyn Transport>, String>,
 }
 
+/// Limits and permits, as granted.
+type Spent = Arc<[(LimitKey, u32)]>;
+
+/// A call that has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    group: group::GroupKey,
+    spent: Spent,
+    completion: Completion,
+}
+
 /// What the gate, its handle and its callers share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -100,7 +111,7 @@ pub(super) struct Shared {
     pub held: AtomicBool,
     /// What the gate of another daemon saved last.
     pub heard: Mutex<Option<String>>,
-    /// Permits of a program outside were settled: others may wait for what that freed.
+    /// Permits of a program outside, or of a test, were settled: others may wait for what that freed.
     pub settled: AtomicBool,
     /// Some of them came back unsent: there is room where nobody could foresee it.
     pub returned: AtomicBool,
@@ -112,7 +123,7 @@ pub(super) struct Shared {
     pub in_flight: [AtomicU32; 2],
     call_time: forecast::CallTime,
     /// Ended calls that the gate has not looked at. Bounded by the calls in flight.
-    pub completions: Mutex<Vec<(group::GroupKey, Completion)>>,
+    pub completions: Mutex<Vec<Ended>>,
     pub throttles: Arc<Throttles>,
     pub excused: Arc<Excused>,
     pub last_throttled_at: Mutex<Option<Timestamp>>,
@@ -129,12 +140,20 @@ impl Shared {
         self.in_flight.iter().map(|n| n.load(Ordering::Relaxed)).sum()
     }
 
-    pub fn completed(&self, group: group::GroupKey, completion: Completion) {
+    /// A call of the group, which spent these limits, has ended.
+    pub fn completed(&self, group: group::GroupKey, spent: Spent, completion: Completion) {
         // What a worker has is not on our wire.
         if !completion.leased {
             self.in_flight[completion.lane as usize].fetch_sub(1, Ordering::Relaxed);
         }
-        self.completions.lock().expect("no panic while held").push((group, completion));
+        self.completions.lock().expect("no panic while held").push(Ended { group, spent, completion });
+        self.wake().notify_one();
+    }
+
+    /// Permits of no job were settled; some came back unsent, if `returned` says so.
+    pub fn permits_settled(&self, returned: bool) {
+        self.returned.fetch_or(returned, Ordering::Relaxed);
+        self.settled.store(true, Ordering::Relaxed);
         self.wake().notify_one();
     }
 }
@@ -305,9 +324,7 @@ impl GateHandle {
 
     /// Permits of a program outside were settled; some came back unsent, if `returned` says so.
     pub fn permits_settled(&self, returned: bool) {
-        self.shared.returned.fetch_or(returned, Ordering::Relaxed);
-        self.shared.settled.store(true, Ordering::Relaxed);
-        self.wake();
+        self.shared.permits_settled(returned);
     }
 
     /// One call whose answer somebody waits for. `None` when the gate has ended.

@@ -12,3 +12,4 @@ mod search;
 mod shaky;
 mod stand;
 mod turns;
+mod waiting;

@@ -15,7 +15,7 @@ use super::begins::Begins;
 use super::caps::Cap;
 use super::group::{Group, GroupKey};
 use super::release::Released;
-use super::{Current, GateParts, Question, Shared};
+use super::{Current, Ended, GateParts, Question, Shared};
 use crate::clock::Timestamp;
 use crate::model::call::Lane;
 use crate::model::flow::Flow;
@@ -56,6 +56,8 @@ pub(super) struct Gate {
     pub outside: super::outside::Outside,
     /// Groups that wait for a free seat of a worker.
     pub seatless: BTreeSet<GroupKey>,
+    /// Groups parked by themselves for which the answer to another's call may make room.
+    pub hopeful: BTreeSet<GroupKey>,
     /// Callers who wait for an answer.
     pub line: super::direct::Line,
     /// Partitions that were held when flows were last read; `None`: this process owns everything.
@@ -110,6 +112,7 @@ impl Gate {
             waits: Default::default(),
             outside: Default::default(),
             seatless: BTreeSet::new(),
+            hopeful: BTreeSet::new(),
             line: Default::default(),
             shards: None,
             saved: String::new(),
@@ -215,14 +218,20 @@ impl Gate {
         let settled = self.shared.settled.swap(false, Ordering::Relaxed);
         if settled {
             // Which limits a program outside spent is not known here.
-            self.turns.open_soft();
+            self.something_freed();
         }
         if !ended.is_empty() || settled {
             self.outside.unpark_soft();
             self.line.unpark();
         }
-        for (group, completion) in ended {
+        for Ended { group, spent, completion } in ended {
             self.call_ended(&group, completion);
+            // The answer may have freed what this group waits for, and others with it.
+            self.freed(&spent);
+            self.turns.unpark(&group);
+        }
+        if self.groups.len() > GROUPS_KEPT {
+            self.groups.retain(|_, g| !g.is_idle());
         }
     }
 
@@ -311,12 +320,6 @@ impl Gate {
         }
         if let Some(group) = self.groups.get_mut(key) {
             group.call_ended(&completion);
-        }
-        // The answer may have freed what this group waits for, and others with it.
-        self.freed(key, completion.lane);
-        self.turns.unpark(key);
-        if self.groups.len() > GROUPS_KEPT {
-            self.groups.retain(|_, g| !g.is_idle());
         }
     }
 

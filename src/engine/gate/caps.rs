@@ -14,7 +14,7 @@ use crate::limiter::{LimitView, Spend};
 use crate::model::call::{Lane, LimitKey};
 use crate::model::flow::Class;
 use crate::model::provider::Operation;
-use crate::plan::lanes::TideDecision;
+use crate::plan::lanes::{Lanes, TideDecision, opens_at};
 
 /// How often a line is asked for again whose limit calls of other daemons may fill: their answers are not heard here.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -31,6 +31,12 @@ pub(super) struct Cap {
 impl Cap {
     fn of(spend: &Spend, class: Class) -> Self {
         Cap { limit: spend.key.clone(), cost: spend.limit.cost, class }
+    }
+
+    /// The first and the last line of a limit.
+    fn all_of(limit: &LimitKey) -> (Self, Self) {
+        let cap = |cost, class| Cap { limit: limit.clone(), cost, class };
+        (cap(0, Class::Urgent), cap(u32::MAX, Class::Bulk))
     }
 }
 
@@ -61,7 +67,10 @@ impl Gate {
         self.waits.bound(binder);
         match spends.iter().find(|s| s.key == *binder) {
             Some(spend) => self.close(key, &Cap::of(spend, class), earliest, soft, now),
-            None => self.turns.park(key, self.look_at(earliest, soft, now)),
+            None => {
+                self.hopeful.insert(key.clone());
+                self.turns.park(key, self.look_at(earliest, soft, now));
+            }
         }
     }
 
@@ -75,11 +84,25 @@ impl Gate {
         if soft && self.parts.owned.is_shared() { earliest.min(now + LOOK_EVERY) } else { earliest }
     }
 
-    /// Permits of such a call came back, or began to age.
-    pub fn freed(&mut self, key: &GroupKey, lane: Lane) {
-        let Some(operation) = self.current.provider.operations.get(&key.operation).cloned() else { return };
-        for spend in self.spends(key, &operation, lane).iter() {
-            Class::ALL.into_iter().for_each(|class| self.turns.open(&Cap::of(spend, class)));
+    /// Permits of these limits came back, or began to age: whoever waits for them may ask again, whatever its calls cost.
+    /// As granted, not as declared: the declaration may be another by now.
+    pub fn freed(&mut self, spent: &[(LimitKey, u32)]) {
+        for (limit, _) in spent {
+            let (first, last) = Cap::all_of(limit);
+            self.turns.open_between(&first, &last);
+        }
+        self.try_hopeful();
+    }
+
+    /// The same, of limits that are not known here.
+    pub fn something_freed(&mut self) {
+        self.turns.open_soft();
+        self.try_hopeful();
+    }
+
+    fn try_hopeful(&mut self) {
+        for key in std::mem::take(&mut self.hopeful) {
+            self.turns.unpark(&key);
         }
     }
 
@@ -104,27 +127,33 @@ impl Gate {
         &mut self,
         key: &GroupKey,
         operation: &Arc<Operation>,
-        views: &[Option<Vec<LimitView>>; 2],
+        (views, lanes): (&[Option<Vec<LimitView>>; 2], &Lanes),
         decision: &mut TideDecision,
         now: Timestamp,
     ) {
         let all = || views.iter().flatten().flatten();
         if decision.wake_at == Timestamp::NEVER && all().any(|view| view.in_flight > 0) {
             decision.wake_at = self.look_at(Timestamp::NEVER, true, now);
+            self.hopeful.insert(key.clone());
         }
         let Some(class) = self.most_urgent(key) else { return };
-        let mut first: Option<(Timestamp, Cap)> = None;
-        for (lane, views) in Lane::ALL.into_iter().zip(views) {
+        let mut first: Option<(Timestamp, Cap, bool)> = None;
+        let open = [lanes.single.is_some(), lanes.batch.is_some()];
+        for ((lane, views), _) in Lane::ALL.into_iter().zip(views).zip(open).filter(|(_, open)| *open) {
             let Some(views) = views else { continue };
             let spends = self.spends(key, operation, lane);
             let full = spends.iter().zip(views).filter(|(_, view)| view.calls(class) == 0);
-            let until = |v: &LimitView| v.blocked_until.unwrap_or(Timestamp::ZERO).max(v.next_free_at);
-            let Some(cap) = full.map(|(s, v)| (until(v), Cap::of(s, class))).max() else { return };
+            // Before the reset only an answer helps, too.
+            let soft = |v: &LimitView, until| {
+                until == Timestamp::NEVER || (v.in_flight > 0 && v.said.is_some_and(|said| said.until == until))
+            };
+            let cap = full.map(|(s, v)| (opens_at(v, class), s, v)).map(|(u, s, v)| (u, Cap::of(s, class), soft(v, u)));
+            let Some(cap) = cap.max() else { return };
             first = Some(first.map_or_else(|| cap.clone(), |f| f.min(cap.clone())));
         }
-        if let Some((until, cap)) = first.filter(|(until, _)| *until > now) {
+        if let Some((until, cap, soft)) = first.filter(|(until, ..)| *until > now) {
             self.waits.bound(&cap.limit);
-            self.close(key, &cap, until, until == Timestamp::NEVER, now);
+            self.close(key, &cap, until, soft, now);
         }
     }
 

@@ -59,8 +59,8 @@ impl Gate {
         open: open_calls::Held,
     ) {
         let Some(leased) = self.leased(external) else { return };
-        let shared = self.shared.clone();
-        let completed = move |completion| shared.completed(group, completion);
+        let (shared, spent) = (self.shared.clone(), errand.permit.spends.clone());
+        let completed = move |completion| shared.completed(group, spent, completion);
         self.parts.supervisor.task(leased.carry(errand, seat, open, completed));
     }
 

@@ -226,7 +226,7 @@ impl Gate {
                 decision.wake_at = Timestamp::NEVER;
             }
         } else if decision.is_empty() {
-            self.nothing_leaves(key, operation, &views, &mut decision, now);
+            self.nothing_leaves(key, operation, (&views, &lanes), &mut decision, now);
         }
         decision
     }

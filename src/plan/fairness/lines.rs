@@ -127,8 +127,12 @@ impl<G: Ord + Clone, L: Ord + Clone> Lines<G, L> {
 impl<G: Ord + Clone, L: Ord + Clone> Turns<G, L> {
     /// The group waits with those that wait in this line. A line that nobody stood in is open.
     pub fn stand_in(&mut self, group: &G, line: &L) {
-        self.unpark(group);
         self.has_spoken(group);
+        if self.line_of(group) == Some(line) {
+            // Leaving it first could be the end of the line, and of what it knows.
+            return;
+        }
+        self.unpark(group);
         self.uncount(group);
         self.set_bell(group, None);
         let Some(found) = self.groups.get_mut(group) else { return };
@@ -226,6 +230,13 @@ impl<G: Ord + Clone, L: Ord + Clone> Turns<G, L> {
         self.lines.closed.remove(&(until, line.clone()));
         self.lines.soft.remove(line);
         self.lines.set_head(line);
+    }
+
+    /// All lines from one to another may be asked again.
+    pub fn open_between(&mut self, from: &L, to: &L) {
+        let closed = |(line, found): (&L, &Line<G>)| found.closed_until.map(|_| line.clone());
+        let closed: Vec<L> = self.lines.all.range(from..=to).filter_map(closed).collect();
+        closed.iter().for_each(|line| self.open(line));
     }
 
     /// Something happened that softly closed lines may have waited for.

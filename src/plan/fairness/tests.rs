@@ -260,6 +260,23 @@ impl Naive {
         }
     }
 
+    fn stand_in(&mut self, group: usize, line: u8) {
+        if self.line[group] != Some(line) {
+            self.leave(group);
+            self.line[group] = Some(line);
+        }
+    }
+
+    /// When the first of those that wait may go.
+    fn wake_at(&self) -> Timestamp {
+        let of = |(f, _): (&i64, &u64)| {
+            let group = (f % 3) as usize;
+            let line = self.line[group].map_or(0, |line| self.closed[usize::from(line)]);
+            Timestamp(self.parked[group].max(line))
+        };
+        self.ready.iter().filter(|(_, n)| **n > 0).map(of).min().unwrap_or(Timestamp::NEVER)
+    }
+
     fn smallest(&self) -> Option<u64> {
         (0..4).filter(|t| self.eligible[*t]).map(|t| self.at[t]).min()
     }
@@ -325,8 +342,7 @@ proptest! {
                 5 => {
                     let (group, line) = ((flow % 3) as u8, (n % 2) as u8);
                     if naive.ready.iter().any(|(f, n)| f % 3 == i64::from(group) && *n > 0) {
-                        naive.leave(usize::from(group));
-                        naive.line[usize::from(group)] = Some(line);
+                        naive.stand_in(usize::from(group), line);
                         t.stand_in(&group, &line);
                         if time % 4 > 0 {
                             t.close(&line, Timestamp(naive.now + 1 + time), time % 2 == 0);
@@ -335,9 +351,11 @@ proptest! {
                     }
                 }
                 6 => {
-                    let line = (n % 2) as u8;
-                    t.open(&line);
-                    naive.closed[usize::from(line)] = 0;
+                    let (from, to) = ((n % 2) as u8, (time % 2) as u8);
+                    if from <= to {
+                        t.open_between(&from, &to);
+                    }
+                    (from..=to).for_each(|line| naive.closed[usize::from(line)] = 0);
                 }
                 _ => {
                     naive.now += time / 4;
@@ -345,7 +363,11 @@ proptest! {
                     for _ in 0..=n {
                         let turn = t.next(Timestamp(naive.now));
                         prop_assert_eq!(turn.is_some(), naive.smallest().is_some());
-                        let Some(turn) = turn else { break };
+                        let Some(turn) = turn else {
+                            // Whoever waits is looked at again in time.
+                            prop_assert!(t.wake_at() <= naive.wake_at(), "{:?} {:?}", t.wake_at(), naive.wake_at());
+                            break;
+                        };
                         prop_assert!(!t.is_parked(&turn.group));
                         for group in 0..3u8 {
                             let (known, is) = (naive.line[usize::from(group)], t.line_of(&group).copied());
@@ -359,6 +381,16 @@ proptest! {
                         let of: usize = turn.tenant.as_str().parse().unwrap();
                         prop_assert_eq!(Some(naive.at[of]), naive.smallest(), "tenant {} is not the first", of);
                         naive.present = naive.present.max(naive.at[of]);
+                        if flow % 3 == 0 {
+                            // The limit refuses, and closes the line for all.
+                            let line = (n % 2) as u8;
+                            naive.stand_in(usize::from(turn.group), line);
+                            naive.closed[usize::from(line)] = naive.now + 1 + time;
+                            t.stand_in(&turn.group, &line);
+                            t.close(&line, Timestamp(naive.now + 1 + time), true);
+                            naive.look();
+                            continue;
+                        }
                         let shares = t.share(&turn, Class::Normal, 2);
                         prop_assert!(!shares.is_empty());
                         prop_assert!(shares.iter().all(|s| s.flow.0 % 4 == of as i64));
