@@ -83,6 +83,8 @@ struct Standing<G> {
     open: BTreeSet<(u64, G)>,
     /// Groups in which it has ready jobs.
     groups: usize,
+    /// Groups that a line called because this tenant is first there, and that have not been told anything yet.
+    called: BTreeSet<G>,
     /// Virtual time of its latest turn, among its groups.
     present: u64,
 }
@@ -117,8 +119,8 @@ struct Group<L> {
     parked_until: Option<Timestamp>,
     /// Where it waits with others; then it is not parked by itself.
     line: Option<L>,
-    /// The line that called it and waits for what it is told.
-    speaks_for: Option<L>,
+    /// The line that called it and waits for what it is told, and the tenant whose turn it was.
+    speaks_for: Option<(L, Tenant)>,
     counted: Counted,
 }
 
@@ -306,6 +308,7 @@ impl<G: Ord + Clone, L: Ord + Clone> Turns<G, L> {
             standing.open.insert((member.at, group.clone()));
         }
         self.settle(tenant, group);
+        self.call_off(tenant, group);
     }
 
     /// Puts a tenant where it belongs in a group after what it has ready there has changed.
@@ -318,7 +321,8 @@ impl<G: Ord + Clone, L: Ord + Clone> Turns<G, L> {
         match (place, has_work) {
             (Place::Away, true) => {
                 let present = self.present;
-                let new = || Standing { at: present, open: BTreeSet::new(), groups: 0, present: 0 };
+                let new =
+                    || Standing { at: present, open: BTreeSet::new(), groups: 0, called: BTreeSet::new(), present: 0 };
                 let standing = self.tenants.entry(tenant.clone()).or_insert_with(new);
                 self.gone.remove(&(standing.at, tenant.clone()));
                 standing.groups += 1;

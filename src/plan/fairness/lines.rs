@@ -7,8 +7,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Turns;
+use super::{Place, Turns};
 use crate::clock::Timestamp;
+use crate::model::name::Tenant;
 
 #[derive(Debug)]
 pub(super) struct Lines<G, L> {
@@ -191,14 +192,38 @@ impl<G: Ord + Clone, L: Ord + Clone> Turns<G, L> {
         self.leave_line(&group);
         if let (Some(found), Some(line)) = (self.groups.get_mut(&group), line) {
             self.lines.speaks(&line, true);
-            found.speaks_for = Some(line);
+            found.speaks_for = Some((line, tenant.clone()));
+            if let Some(standing) = self.tenants.get_mut(&tenant) {
+                standing.called.insert(group);
+            }
         }
     }
 
     /// A group that was called got what it asked for, or was refused.
     pub(super) fn has_spoken(&mut self, group: &G) {
-        if let Some(line) = self.groups.get_mut(group).and_then(|g| g.speaks_for.take()) {
+        if let Some((line, tenant)) = self.groups.get_mut(group).and_then(|g| g.speaks_for.take()) {
             self.lines.speaks(&line, false);
+            if let Some(standing) = self.tenants.get_mut(&tenant) {
+                standing.called.remove(group);
+            }
+        }
+    }
+
+    /// The tenant got something in `group`. Where it was called, it is not first any more: those groups go back into their
+    /// lines, which call whoever is. Else others would wait in an open line until this tenant has its next turn.
+    pub(super) fn call_off(&mut self, tenant: &Tenant, group: &G) {
+        let Some(called) = self.tenants.get(tenant).map(|s| &s.called).filter(|called| !called.is_empty()) else {
+            return;
+        };
+        let called: Vec<G> = called.iter().filter(|g| *g != group).cloned().collect();
+        for group in called {
+            let Some(found) = self.groups.get(&group) else { continue };
+            let Some((line, _)) = found.speaks_for.clone() else { continue };
+            if found.shelf.get(tenant).is_some_and(|member| member.place == Place::Open) {
+                self.leave_open(tenant, &group);
+                self.wait(tenant, &group);
+            }
+            self.stand_in(&group, &line);
         }
     }
 

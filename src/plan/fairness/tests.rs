@@ -232,6 +232,8 @@ struct Naive {
     /// The line in which a group stands.
     line: [Option<u8>; 3],
     closed: [i64; 2],
+    /// The line that called the group.
+    called_by: [Option<u8>; 3],
     present: u64,
     now: i64,
 }
@@ -265,6 +267,25 @@ impl Naive {
             self.leave(group);
             self.line[group] = Some(line);
         }
+    }
+
+    /// An open line may have called a group, and a group that was called goes back when its tenant got something elsewhere.
+    fn follow(&mut self, turns: &Turns<u8, u8>) {
+        for group in 0..3 {
+            match (self.line[group], turns.line_of(&(group as u8)).copied()) {
+                (known, is) if known == is => {}
+                (Some(line), None) => {
+                    assert!(self.closed[usize::from(line)] <= self.now, "a closed line calls nobody");
+                    self.leave(group);
+                    self.called_by[group] = Some(line);
+                }
+                (known, is) => {
+                    assert_eq!((known, is), (None, self.called_by[group]), "back where it was");
+                    self.line[group] = is;
+                }
+            }
+        }
+        self.look();
     }
 
     /// When the first of those that wait may go.
@@ -338,6 +359,7 @@ proptest! {
                     let has: u64 = naive.ready.iter().filter(|(f, _)| *f % 3 == i64::from(group)).map(|(_, n)| n).sum();
                     prop_assert_eq!(shares.iter().map(|s| u64::from(s.count)).sum::<u64>(), has.min(n * 3));
                     naive.take(&shares);
+                    naive.follow(&t);
                 }
                 5 => {
                     let (group, line) = ((flow % 3) as u8, (n % 2) as u8);
@@ -369,15 +391,7 @@ proptest! {
                             break;
                         };
                         prop_assert!(!t.is_parked(&turn.group));
-                        for group in 0..3u8 {
-                            let (known, is) = (naive.line[usize::from(group)], t.line_of(&group).copied());
-                            // An open line may have called it.
-                            let open = |line: u8| naive.closed[usize::from(line)] <= naive.now;
-                            prop_assert!(known == is || is.is_none() && known.is_some_and(open));
-                            if is.is_none() && known.is_some() {
-                                naive.leave(usize::from(group));
-                            }
-                        }
+                        naive.follow(&t);
                         let of: usize = turn.tenant.as_str().parse().unwrap();
                         prop_assert_eq!(Some(naive.at[of]), naive.smallest(), "tenant {} is not the first", of);
                         naive.present = naive.present.max(naive.at[of]);
@@ -395,6 +409,7 @@ proptest! {
                         prop_assert!(!shares.is_empty());
                         prop_assert!(shares.iter().all(|s| s.flow.0 % 4 == of as i64));
                         naive.take(&shares);
+                        naive.follow(&t);
                     }
                 }
             }
