@@ -1,6 +1,7 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
 mod alerts;
 mod app;
+mod bench;
 mod call_log;
 mod calls;
 mod checker;
