@@ -251,6 +251,14 @@ fn join_cluster(handle: &Handle, cluster: Cluster, standing: Arc<Standing>) {
         built: Default::default(),
     };
     truth.start(&parts.supervisor);
+    let undertaker = cluster::undertaker::Undertaker {
+        clock: clock.clone(),
+        store: parts.store.clone(),
+        limiter: cluster.limiter.clone(),
+        registry: registry.clone(),
+        standing: standing.clone(),
+    };
+    undertaker.start(&parts.supervisor);
     cluster::relay::Relay { handle: handle.clone(), cluster: cluster.clone() }.start(&parts.supervisor);
     let (owned, draining) = (parts.owned.clone(), handle.0.draining.clone());
     cluster::members::Members { clock, cluster, registry, owned, standing, draining }.start(&parts.supervisor);

@@ -47,7 +47,7 @@ fn accounts(n: usize) -> f64 {
     for account in 0..n {
         turns.update(FlowId(account as i64), &tenant(account % 10), &account, [0, 1_000_000, 0]);
         if account >= 10 {
-            turns.park(&account, NOW + Duration::from_secs(account as u64), false);
+            turns.park(&account, NOW + Duration::from_secs(account as u64));
         }
     }
     time(TURNS, |i| {
@@ -55,7 +55,7 @@ fn accounts(n: usize) -> f64 {
         let account = i * 7_919 % n;
         if account >= 10 {
             turns.unpark(&account);
-            turns.park(&account, NOW + Duration::from_secs(account as u64), false);
+            turns.park(&account, NOW + Duration::from_secs(account as u64));
         }
     })
 }
@@ -75,7 +75,7 @@ fn permits(n: usize) -> f64 {
     time(TURNS, |_| {
         turns.unpark(&0);
         turn(&mut turns);
-        turns.park(&0, Timestamp::NEVER, false);
+        turns.park(&0, Timestamp::NEVER);
         turn(&mut turns);
     })
 }

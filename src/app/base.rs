@@ -13,6 +13,7 @@ use crate::config::{self, Address, Config};
 use crate::engine::cluster::Cluster;
 use crate::limiter::redis::{Level, Settings};
 use crate::limiter::{Limiter, LocalLimiter, RedisLimiter};
+use crate::model::id::DaemonId;
 use crate::model::name::ProviderName;
 use crate::model::provider::Provider;
 use crate::outbound::read_secret;
@@ -46,7 +47,7 @@ pub(super) async fn open(config: &Config, clock: &Clock) -> Result<Base, StartEr
             let mut options = PgOptions::new(reveal(url)?.expose_secret());
             options.connections_max = *connections_max;
             let store = Arc::new(open_postgres(options, clock).await?);
-            let limiter = connect_redis(redis, ca_file.as_ref(), clock).await?;
+            let limiter = connect_redis(redis, ca_file.as_ref(), clock, store.daemon()).await?;
             let cluster = Cluster {
                 leases: store.clone(),
                 limiter: limiter.clone(),
@@ -91,11 +92,12 @@ async fn connect_redis(
     address: &Address,
     ca_file: Option<&PathBuf>,
     clock: &Clock,
+    daemon: DaemonId,
 ) -> Result<Arc<RedisLimiter>, StartError> {
     let away = |e: crate::limiter::Error| StartError::Shared(e.to_string());
     let settings = Settings { ca_file: ca_file.cloned(), ..Settings::default() };
     let limiter = RedisLimiter::connect(reveal(address)?.expose_secret(), clock.clone(), settings);
-    let limiter = Arc::new(limiter.map_err(away)?);
+    let limiter = Arc::new(limiter.map_err(away)?.known_as(daemon));
     match limiter.check().await {
         Ok(findings) => {
             for finding in findings {

@@ -2,7 +2,8 @@
 //! shared limits can be trusted.
 //!
 //! `members` leases partitions of the accounts and keeps them, `relay` passes on what others committed, `truth` rebuilds
-//! the shared limits from the journal whenever Redis has forgotten, `standing` tells how all that stands. A daemon alone
+//! the shared limits from the journal whenever Redis has forgotten, `undertaker` gives what the dead
+//! hold of them a time to end, `standing` tells how all that stands. A daemon alone
 //! has none of them and owns everything. Must never know: SQL, Redis commands. Next: `cluster/members`.
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ pub mod members;
 pub mod relay;
 pub mod standing;
 pub mod truth;
+pub mod undertaker;
 
 /// Reads a declaration from the store: name and TOML source to provider, or why not.
 pub type ReadDeclaration = Arc<dyn Fn(&ProviderName, &str) -> Result<Provider, String> + Send + Sync>;

@@ -1,7 +1,7 @@
 //! The gate: the actor that owns one provider and decides what leaves, when, by which lane.
 //!
 //! This file is its door: the handle that others hold and what both sides share. `gate/actor` is the loop,
-//! `gate/release` the decision, `gate/begins` what is being journaled, `gate/report` what it tells about itself. A gate sleeps until the limiter's `earliest`
+//! `gate/release` the decision, `gate/caps` the lines of those whom a limit refuses, `gate/begins` what is being journaled, `gate/report` what it tells about itself. A gate sleeps until the limiter's `earliest`
 //! or until something changes; it never polls. Must never know: SQL, HTTP, who asked for the jobs.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -41,6 +41,7 @@ use crate::telemetry::metrics::Metrics;
 
 mod actor;
 mod begins;
+mod caps;
 mod credentials;
 pub mod direct;
 mod forecast;
@@ -93,6 +94,17 @@ pub(super) struct Current {
     pub transport: Result<Arc<dyn Transport>, String>,
 }
 
+/// Limits and permits, as granted.
+type Spent = Arc<[(LimitKey, u32)]>;
+
+/// A call that has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    group: group::GroupKey,
+    spent: Spent,
+    completion: Completion,
+}
+
 /// What the gate, its handle and its callers share.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -102,7 +114,7 @@ pub(super) struct Shared {
     pub held: AtomicBool,
     /// What the gate of another daemon saved last.
     pub heard: Mutex<Option<String>>,
-    /// Permits of a program outside were settled: others may wait for what that freed.
+    /// Permits of a program outside, or of a test, were settled: others may wait for what that freed.
     pub settled: AtomicBool,
     /// Some of them came back unsent: there is room where nobody could foresee it.
     pub returned: AtomicBool,
@@ -114,7 +126,7 @@ pub(super) struct Shared {
     pub in_flight: [AtomicU32; 2],
     call_time: forecast::CallTime,
     /// Ended calls that the gate has not looked at. Bounded by the calls in flight.
-    pub completions: Mutex<Vec<(group::GroupKey, Completion)>>,
+    pub completions: Mutex<Vec<Ended>>,
     pub throttles: Arc<Throttles>,
     pub told: Arc<Board>,
     pub lessons: Arc<Lessons>,
@@ -133,12 +145,20 @@ impl Shared {
         self.in_flight.iter().map(|n| n.load(Ordering::Relaxed)).sum()
     }
 
-    pub fn completed(&self, group: group::GroupKey, completion: Completion) {
+    /// A call of the group, which spent these limits, has ended.
+    pub fn completed(&self, group: group::GroupKey, spent: Spent, completion: Completion) {
         // What a worker has is not on our wire.
         if !completion.leased {
             self.in_flight[completion.lane as usize].fetch_sub(1, Ordering::Relaxed);
         }
-        self.completions.lock().expect("no panic while held").push((group, completion));
+        self.completions.lock().expect("no panic while held").push(Ended { group, spent, completion });
+        self.wake().notify_one();
+    }
+
+    /// Permits of no job were settled; some came back unsent, if `returned` says so.
+    pub fn permits_settled(&self, returned: bool) {
+        self.returned.fetch_or(returned, Ordering::Relaxed);
+        self.settled.store(true, Ordering::Relaxed);
         self.wake().notify_one();
     }
 }
@@ -321,9 +341,7 @@ impl GateHandle {
 
     /// Permits of a program outside were settled; some came back unsent, if `returned` says so.
     pub fn permits_settled(&self, returned: bool) {
-        self.shared.returned.fetch_or(returned, Ordering::Relaxed);
-        self.shared.settled.store(true, Ordering::Relaxed);
-        self.wake();
+        self.shared.permits_settled(returned);
     }
 
     /// One call whose answer somebody waits for. `None` when the gate has ended.

@@ -16,7 +16,7 @@
 //! Must never know: jobs, stores, HTTP. Next: `redis/acquire.lua`, then `redis/send.rs`.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 
 use super::{Acquire, Answer, Error, LimitView, Limiter, Seed, Settle, Spend};
 use crate::clock::{Clock, Timestamp};
+use crate::model::id::DaemonId;
 
 mod check;
 mod desk;
@@ -81,7 +82,9 @@ pub struct RedisLimiter {
     clock: Clock,
     settings: Settings,
     /// This process among those that share the server.
-    daemon: u32,
+    daemon: AtomicU32,
+    /// Steady time since which it goes by that number; what was granted before was buried under another.
+    renamed_at: AtomicI64,
     epoch: AtomicI64,
     /// Number of the last frame.
     number: AtomicU64,
@@ -113,7 +116,8 @@ impl RedisLimiter {
             link,
             clock,
             settings,
-            daemon: rand::random_range(1..u32::MAX),
+            daemon: AtomicU32::new(rand::random_range(1..u32::MAX)),
+            renamed_at: AtomicI64::new(i64::MIN),
             epoch: AtomicI64::new(0),
             number: AtomicU64::new(0),
             lines: Mutex::new(Lines::new(false)),
@@ -137,9 +141,26 @@ impl RedisLimiter {
         self
     }
 
+    /// Goes by the number that others know from the store, so that they can [`RedisLimiter::bury`] it.
+    #[must_use]
+    pub fn known_as(mut self, daemon: DaemonId) -> Self {
+        self.daemon = AtomicU32::new(number_of(daemon));
+        self
+    }
+
     /// This process among those that share the server; for [`RedisLimiter::bury`] by another.
     pub fn daemon(&self) -> u32 {
-        self.daemon
+        self.daemon.load(Ordering::SeqCst)
+    }
+
+    /// Others took this process for dead and gave what it held a time to end: it goes on under another number, so that
+    /// what it is granted from now on is not buried with it.
+    fn rename(&self, buried: u32, now: Timestamp) {
+        let fresh = rand::random_range(1..u32::MAX);
+        if self.daemon.compare_exchange(buried, fresh, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            self.renamed_at.store(now.0, Ordering::SeqCst);
+            tracing::warn!("other daemons took this one for dead; what it held of the limits counts as sent");
+        }
     }
 
     /// From now on the counts of this server process may be used, under this epoch.
@@ -187,6 +208,13 @@ impl RedisLimiter {
     fn steady(&self, now: Timestamp) -> Timestamp {
         if self.callers_time { now } else { self.clock.steady() }
     }
+}
+
+/// By which number the limiter of a daemon goes.
+pub fn number_of(daemon: DaemonId) -> u32 {
+    let (high, low) = daemon.0.as_u64_pair();
+    let mixed = high ^ low;
+    (((mixed >> 32) ^ mixed) as u32).max(1)
 }
 
 /// A panic elsewhere leaves at worst a note undone: safe, and better than no limiter.

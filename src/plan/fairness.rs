@@ -6,8 +6,9 @@
 //! at the present virtual time: neither saves anything up. A batch is shared out in the same way by the clock of its
 //! group (`fairness/shelf.rs`).
 //!
-//! A group that has to wait is parked: it costs nothing while it waits and blocks nobody, and neither parking nor
-//! unparking touches its tenants, of which there may be ten thousand. A tenant finds out when its turn meets a parked
+//! A group that has to wait is parked (`fairness/parking.rs`), by itself or in a line with others that wait for the same
+//! (`fairness/lines.rs`): it costs nothing while it waits and blocks nobody, and neither parking nor unparking touches its
+//! tenants, of which there may be ten thousand. A tenant finds out when its turn meets a parked
 //! group, and then waits at that group; an open group with waiting tenants rings a *bell*, which calls them one by one,
 //! each when its turn has come. So a turn is O(log n), on average over the parkings that caused the waiting. Pure. Must
 //! never know: limits, clocks, stores.
@@ -19,10 +20,13 @@ use crate::model::flow::Class;
 use crate::model::id::FlowId;
 use crate::model::name::Tenant;
 
+mod lines;
+mod parking;
 mod shelf;
 #[cfg(test)]
 mod tests;
 
+use lines::Lines;
 use shelf::{Shelf, span};
 
 /// Ready jobs per class, most urgent first.
@@ -48,20 +52,21 @@ pub struct Turn<G> {
     pub ready: Ready,
 }
 
+/// `G` names groups, `L` the lines in which they may wait together.
 #[derive(Debug)]
-pub struct Turns<G: Ord> {
+pub struct Turns<G: Ord, L: Ord = ()> {
     tenants: BTreeMap<Tenant, Standing<G>>,
     /// Tenants that know of an open group, by virtual time.
     awake: BTreeSet<(u64, Tenant)>,
-    groups: BTreeMap<G, Group>,
+    groups: BTreeMap<G, Group<L>>,
     /// Open groups at which tenants wait to be called, by the smallest virtual time among those.
     bells: BTreeSet<(u64, G)>,
-    /// Groups that have ready jobs and are not parked.
+    /// Groups that have ready jobs and wait for nothing.
     open: usize,
-    /// Tenants waiting at open groups.
+    /// Tenants waiting at open groups and at groups in open lines.
     uncalled: usize,
     parked: BTreeSet<(Timestamp, G)>,
-    soft: BTreeSet<G>,
+    lines: Lines<G, L>,
     /// Tenants without ready jobs that are ahead of the present.
     gone: BTreeSet<(u64, Tenant)>,
     /// Virtual time of the latest turn.
@@ -78,6 +83,8 @@ struct Standing<G> {
     open: BTreeSet<(u64, G)>,
     /// Groups in which it has ready jobs.
     groups: usize,
+    /// Groups that a line called because this tenant is first there, and that have not been told anything yet.
+    called: BTreeSet<G>,
     /// Virtual time of its latest turn, among its groups.
     present: u64,
 }
@@ -102,23 +109,45 @@ enum Place {
     Waits(u64),
 }
 
-#[derive(Debug, Default)]
-struct Group {
+#[derive(Debug)]
+struct Group<L> {
     shelf: Shelf<Tenant, Member>,
     /// Tenants to be called when the group is open, by virtual time.
     waiting: BTreeSet<(u64, Tenant)>,
-    /// Its entry in `Turns::bells`.
+    /// Its entry in `Turns::bells`, or in its line.
     bell: Option<u64>,
     parked_until: Option<Timestamp>,
+    /// Where it waits with others; then it is not parked by itself.
+    line: Option<L>,
+    /// The line that called it and waits for what it is told, and the tenant whose turn it was.
+    speaks_for: Option<(L, Tenant)>,
+    counted: Counted,
 }
 
-impl Group {
-    fn is_open(&self) -> bool {
-        any(self.shelf.ready()) && self.parked_until.is_none()
+/// Where a group that has ready jobs and is not parked by itself is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Counted {
+    #[default]
+    Nowhere,
+    Open,
+    InLine,
+}
+
+impl<L> Default for Group<L> {
+    fn default() -> Self {
+        Group {
+            shelf: Shelf::default(),
+            waiting: BTreeSet::new(),
+            bell: None,
+            parked_until: None,
+            line: None,
+            speaks_for: None,
+            counted: Counted::Nowhere,
+        }
     }
 }
 
-impl<G: Ord> Default for Turns<G> {
+impl<G: Ord, L: Ord> Default for Turns<G, L> {
     fn default() -> Self {
         Turns {
             tenants: BTreeMap::new(),
@@ -128,7 +157,7 @@ impl<G: Ord> Default for Turns<G> {
             open: 0,
             uncalled: 0,
             parked: BTreeSet::new(),
-            soft: BTreeSet::new(),
+            lines: Lines::default(),
             gone: BTreeSet::new(),
             present: 0,
             weights: BTreeMap::new(),
@@ -140,7 +169,7 @@ fn any(ready: &Ready) -> bool {
     ready.iter().any(|&n| n > 0)
 }
 
-impl<G: Ord + Clone> Turns<G> {
+impl<G: Ord + Clone, L: Ord + Clone> Turns<G, L> {
     /// Weights in force from the next charge on; 1 for tenants that are not named.
     pub fn set_weights(&mut self, weights: impl IntoIterator<Item = (Tenant, u32)>) {
         self.weights = weights.into_iter().map(|(t, w)| (t, w.clamp(1, WEIGHT_MAX))).collect();
@@ -161,17 +190,17 @@ impl<G: Ord + Clone> Turns<G> {
         }
         let weight = self.weight(tenant);
         let found = self.groups.entry(group.clone()).or_default();
-        let was_open = found.is_open();
         found.shelf.set(tenant, weight, |member| {
             member.flows.set(&flow, 1, |()| ready);
             member.flows.sweep();
             *member.flows.ready()
         });
         self.settle(tenant, group);
-        self.sweep(group, was_open);
+        self.sweep(group);
         if self.groups.get(group).is_some_and(|g| !any(g.shelf.ready())) {
             // A group without work needs no memory; what it waited for is asked again when work comes.
             self.unpark(group);
+            self.has_spoken(group);
             self.groups.remove(group);
         }
     }
@@ -179,13 +208,16 @@ impl<G: Ord + Clone> Turns<G> {
     /// Whose turn it is at `now`, if anybody's. Unparks what is due. The same answer until something is taken or
     /// parked.
     pub fn next(&mut self, now: Timestamp) -> Option<Turn<G>> {
-        while let Some((until, group)) = self.parked.first().cloned()
-            && until <= now
-        {
-            self.unpark(&group);
-        }
-        while self.open > 0 {
+        self.unpark_due(now);
+        while self.may_go() {
             let first = self.awake.first().map_or(u64::MAX, |(at, _)| *at);
+            let bell = self.bells.first().map_or(u64::MAX, |(at, _)| *at);
+            let head = self.lines.first().map_or(u64::MAX, |(at, _)| at);
+            // A line calls one of its groups at a time, whoever of their tenants has turns already.
+            if head < u64::MAX && head <= bell && head.max(self.present) <= first {
+                self.call_from_line();
+                continue;
+            }
             if let Some((at, group)) = self.bells.first()
                 && (*at).max(self.present) < first
             {
@@ -195,13 +227,14 @@ impl<G: Ord + Clone> Turns<G> {
             }
             let (at, tenant) = self.awake.first().cloned()?;
             let group = self.tenants.get(&tenant)?.open.first()?.1.clone();
-            let found = self.groups.get(&group)?;
-            if found.parked_until.is_some() {
+            if !self.is_callable(&group) {
                 self.leave_open(&tenant, &group);
                 self.wait(&tenant, &group);
                 continue;
             }
-            let ready = found.shelf.ready_of(&tenant);
+            // In an open line whoever has the turn goes, without waiting to be called.
+            self.leave_line(&group);
+            let ready = self.groups.get(&group)?.shelf.ready_of(&tenant);
             self.advance(at);
             return Some(Turn { tenant, group, ready });
         }
@@ -217,7 +250,6 @@ impl<G: Ord + Clone> Turns<G> {
     /// moves its turn on.
     pub fn share(&mut self, turn: &Turn<G>, class: Class, count: u32) -> Vec<Share> {
         let Some(group) = self.groups.get_mut(&turn.group) else { return Vec::new() };
-        let was_open = group.is_open();
         let Some(member) = group.shelf.get_mut(&turn.tenant) else { return Vec::new() };
         let mut shares = Vec::new();
         member.flows.deal(class, count, |flow, (), count| shares.push(Share { flow: *flow, class, count }));
@@ -225,7 +257,8 @@ impl<G: Ord + Clone> Turns<G> {
         let taken = shares.iter().map(|s| u64::from(s.count)).sum();
         group.shelf.charge(&turn.tenant, class, taken);
         self.charge(&turn.tenant, &turn.group, taken);
-        self.sweep(&turn.group, was_open);
+        self.has_spoken(&turn.group);
+        self.sweep(&turn.group);
         merge(shares)
     }
 
@@ -233,7 +266,6 @@ impl<G: Ord + Clone> Turns<G> {
     /// tenants' weights, who had least of this group so far first. Charges each for its records.
     pub fn fill(&mut self, group: &G, count: u32) -> Vec<Share> {
         let Some(found) = self.groups.get_mut(group) else { return Vec::new() };
-        let was_open = found.is_open();
         let (mut shares, mut taken, mut left) = (Vec::new(), BTreeMap::<Tenant, u64>::new(), count);
         for class in Class::ALL {
             let mut got = 0;
@@ -248,64 +280,14 @@ impl<G: Ord + Clone> Turns<G> {
         for (tenant, cost) in taken {
             self.charge(&tenant, group, cost);
         }
-        self.sweep(group, was_open);
+        self.has_spoken(group);
+        self.sweep(group);
         merge(shares)
-    }
-
-    /// Nothing of the group may leave before `until`. `soft`: an event may bring it back sooner.
-    pub fn park(&mut self, group: &G, until: Timestamp, soft: bool) {
-        let Some(found) = self.groups.get_mut(group) else { return };
-        let was_open = found.is_open();
-        match found.parked_until.replace(until) {
-            Some(before) => drop(self.parked.remove(&(before, group.clone()))),
-            None => self.uncalled -= found.waiting.len(),
-        }
-        self.parked.insert((until, group.clone()));
-        if soft {
-            self.soft.insert(group.clone());
-        } else {
-            self.soft.remove(group);
-        }
-        self.hang_bell(group);
-        self.recount(group, was_open);
-    }
-
-    /// The group may be asked again.
-    pub fn unpark(&mut self, group: &G) {
-        self.soft.remove(group);
-        let Some(found) = self.groups.get_mut(group) else { return };
-        let Some(until) = found.parked_until.take() else { return };
-        self.parked.remove(&(until, group.clone()));
-        self.uncalled += found.waiting.len();
-        self.hang_bell(group);
-        self.recount(group, false);
-    }
-
-    /// Something happened that softly parked groups may have waited for.
-    pub fn unpark_soft(&mut self) {
-        while let Some(group) = self.soft.first().cloned() {
-            self.unpark(&group);
-        }
-    }
-
-    pub fn unpark_all(&mut self) {
-        while let Some((_, group)) = self.parked.first().cloned() {
-            self.unpark(&group);
-        }
     }
 
     /// Is anything ready at all, parked or not?
     pub fn have_work(&self) -> bool {
         !self.groups.is_empty()
-    }
-
-    pub fn is_parked(&self, group: &G) -> bool {
-        self.groups.get(group).is_some_and(|m| m.parked_until.is_some())
-    }
-
-    /// Nobody has a turn before this time, unless something changes. `Timestamp::ZERO`: somebody has one now.
-    pub fn wake_at(&self) -> Timestamp {
-        if self.open > 0 { Timestamp::ZERO } else { self.parked.first().map_or(Timestamp::NEVER, |(at, _)| *at) }
     }
 
     /// Charges a tenant for what it got in a group, among the tenants and among its groups.
@@ -326,17 +308,21 @@ impl<G: Ord + Clone> Turns<G> {
             standing.open.insert((member.at, group.clone()));
         }
         self.settle(tenant, group);
+        self.call_off(tenant, group);
     }
 
     /// Puts a tenant where it belongs in a group after what it has ready there has changed.
     fn settle(&mut self, tenant: &Tenant, group: &G) {
         let Some(found) = self.groups.get(group) else { return };
-        let (has_work, parked) = (any(&found.shelf.ready_of(tenant)), found.parked_until.is_some());
+        let has_work = any(&found.shelf.ready_of(tenant));
+        // At a group in a line a tenant waits in any case: the line calls it.
+        let parked = found.parked_until.is_some() || found.line.is_some();
         let place = found.shelf.get(tenant).map_or(Place::Away, |m| m.place);
         match (place, has_work) {
             (Place::Away, true) => {
                 let present = self.present;
-                let new = || Standing { at: present, open: BTreeSet::new(), groups: 0, present: 0 };
+                let new =
+                    || Standing { at: present, open: BTreeSet::new(), groups: 0, called: BTreeSet::new(), present: 0 };
                 let standing = self.tenants.entry(tenant.clone()).or_insert_with(new);
                 self.gone.remove(&(standing.at, tenant.clone()));
                 standing.groups += 1;
@@ -385,7 +371,7 @@ impl<G: Ord + Clone> Turns<G> {
         if let Some(member) = found.shelf.get_mut(tenant) {
             member.place = Place::Waits(at);
         }
-        self.uncalled += usize::from(found.parked_until.is_none());
+        self.count_waiting(group, true);
         self.hang_bell(group);
     }
 
@@ -395,7 +381,7 @@ impl<G: Ord + Clone> Turns<G> {
         if let Some(member) = found.shelf.get_mut(tenant) {
             member.place = Place::Away;
         }
-        self.uncalled -= usize::from(found.parked_until.is_none());
+        self.count_waiting(group, false);
         self.hang_bell(group);
     }
 
@@ -421,32 +407,12 @@ impl<G: Ord + Clone> Turns<G> {
         }
     }
 
-    /// Keeps the group's place among the bells right.
-    fn hang_bell(&mut self, group: &G) {
-        let Some(found) = self.groups.get_mut(group) else { return };
-        let wanted = found.waiting.first().map(|(at, _)| *at).filter(|_| found.parked_until.is_none());
-        if wanted == found.bell {
-            return;
-        }
-        if let Some(at) = std::mem::replace(&mut found.bell, wanted) {
-            self.bells.remove(&(at, group.clone()));
-        }
-        if let Some(at) = wanted {
-            self.bells.insert((at, group.clone()));
-        }
-    }
-
     /// After a change of what is ready in a group.
-    fn sweep(&mut self, group: &G, was_open: bool) {
+    fn sweep(&mut self, group: &G) {
         if let Some(found) = self.groups.get_mut(group) {
             found.shelf.sweep();
         }
-        self.recount(group, was_open);
-    }
-
-    fn recount(&mut self, group: &G, was_open: bool) {
-        let is_open = self.groups.get(group).is_some_and(Group::is_open);
-        self.open = self.open + usize::from(is_open) - usize::from(was_open);
+        self.recount(group);
     }
 
     fn advance(&mut self, present: u64) {

@@ -28,7 +28,7 @@ use crate::model::flow::Class;
 
 pub mod view;
 
-pub use view::{LaneView, Lanes, NO_PERMIT, Pace};
+pub use view::{LaneView, Lanes, NO_PERMIT, Pace, opens_at};
 
 /// More credits let more partial batches go in a row, and empty the lane sooner: 1 makes bursts wait, 8 makes the p99
 /// at 97 % load five times as long (reference/rate-limiting.md, section 5).

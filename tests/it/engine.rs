@@ -13,3 +13,4 @@ mod search;
 mod shaky;
 mod stand;
 mod turns;
+mod waiting;

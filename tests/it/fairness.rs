@@ -189,3 +189,62 @@ async fn small_tenants_hardly_notice_a_huge_one_that_shares_the_quota() {
     let (alone, beside) = compared(QUOTA, 1, DAEMONS).await;
     assert!(beside.calls as f64 <= alone.calls as f64 * SLOWER_MAX, "{beside:?} beside a huge tenant, {alone:?} alone");
 }
+
+const CROWD: usize = 10_000;
+/// A gate looks four times a second at a limit that another daemon may have freed.
+const LOOKS_A_SECOND: f64 = 4.0;
+const WATCH: Duration = Duration::from_secs(5);
+
+/// Scripts run by a Redis so far.
+fn scripts(redis: &RedisServer) -> u64 {
+    let stats = redis.command(&["INFO", "commandstats"]);
+    let calls = |line: &str| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next()?.parse::<u64>().ok();
+    stats.lines().find_map(|line| calls(line.trim())).unwrap_or(0)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_under_a_limit_that_another_daemon_fills_asks_as_one() {
+    let (folder, database, redis) = (tempfile::tempdir().unwrap(), Database::new().await, RedisServer::start().await);
+    let log = folder.path().join("arrivals.jsonl");
+    // The one call that may be on the wire stays there.
+    let provider = Provider::start(&["--latency", "600s", "--tail-share", "0"], &log).await;
+    let limits = "limits = [{ name = \"wire\", concurrent = 1 }]\n\
+                  timeouts = { connect = \"2s\", first_byte = \"900s\", total = \"900s\" }\n";
+    let declaration = declaration(&provider.base_url, limits);
+    let mut fleet = Fleet { daemons: Vec::new(), owners: BTreeMap::new(), log };
+    for n in 1..=2 {
+        let (name, redis) = (format!("d{n}"), redis.url());
+        let place = Place::shared(&folder.path().join(&name), &name, &database.url(), &redis, &declaration);
+        fleet.daemons.push(place.start().await);
+    }
+    let mut client = JobServiceClient::new(fleet.daemons[0].channel());
+    for from in (0..CROWD).step_by(1_000) {
+        let job = |n: usize| pb::JobSpec {
+            provider: "crm".to_owned(),
+            operation: "op".to_owned(),
+            account: format!("account-{n}"),
+            payload: format!(r#"{{"id":"{n}"}}"#),
+            ..pb::JobSpec::default()
+        };
+        let jobs = (from..from + 1_000).map(job).collect();
+        client.enqueue_jobs(pb::EnqueueJobsRequest { jobs, ..Default::default() }).await.expect("it is accepted");
+    }
+    // Everybody has had a turn and found the line.
+    let clock = Clock::system();
+    let quiet = until(PATIENCE, async || {
+        let (before, from) = (scripts(&redis), clock.steady());
+        tokio::time::sleep(WATCH).await;
+        let rate = (scripts(&redis) - before) as f64 / clock.steady().since(from).as_secs_f64();
+        eprintln!("{CROWD} accounts under one full limit, two daemons: {rate:.1} scripts a second");
+        // Both, and a few for other things.
+        (rate <= 2.0 * LOOKS_A_SECOND + 4.0).then_some(rate)
+    });
+    let rate = quiet.await.expect("they ask as one");
+    assert!(rate > 0.0, "nobody looks whether the other daemon's call has ended");
+    let counts = fleet.daemons[0].counts("crm").await.unwrap();
+    assert!(counts.waiting >= CROWD as i64 - 2, "{counts:?}");
+    for daemon in fleet.daemons {
+        daemon.kill(&clock).await;
+    }
+    provider.stop().await;
+}

@@ -154,8 +154,13 @@ size = 1000
 
 /// The same operations, every call paid for at limits that are counted and never bind.
 pub fn metered(base_url: &str) -> String {
+    metered_with(base_url, 64)
+}
+
+/// With room for so many calls on the wire.
+pub fn metered_with(base_url: &str, in_flight_max: u32) -> String {
     let limits = "limits = [\"100000000/h\"]\n";
-    unlimited(base_url).replace("in_flight_max = 64\n", &format!("in_flight_max = 64\n{limits}"))
+    unlimited(base_url).replace("in_flight_max = 64\n", &format!("in_flight_max = {in_flight_max}\n{limits}"))
 }
 
 /// One call an hour for each account.

@@ -81,6 +81,11 @@ impl Standing {
         self.owned.of(provider).map_or(0, |shards| shards.len())
     }
 
+    /// Daemons on record whose heartbeat had ended when the list was read.
+    pub fn dead(&self) -> Vec<DaemonId> {
+        self.daemons.load().iter().filter(|daemon| !daemon.alive && daemon.id != self.daemon).map(|d| d.id).collect()
+    }
+
     /// Daemons that lived when the list was read.
     pub fn alive(&self) -> usize {
         self.daemons.load().iter().filter(|daemon| daemon.alive).count()

@@ -12,9 +12,10 @@ use super::super::caller::Completion;
 use super::super::cluster::Shards;
 use super::super::supervisor::{ActorResult, BEAT_EVERY, Beat};
 use super::begins::Begins;
+use super::caps::Cap;
 use super::group::{Group, GroupKey};
 use super::release::Released;
-use super::{Current, GateParts, Question, Shared};
+use super::{Current, Ended, GateParts, Question, Shared};
 use crate::clock::Timestamp;
 use crate::limit::learned::Learned;
 use crate::model::call::Lane;
@@ -41,7 +42,7 @@ pub(super) struct Gate {
     /// Every flow with work left to do.
     pub flows: BTreeMap<FlowId, Flow>,
     pub groups: BTreeMap<GroupKey, Group>,
-    pub turns: Turns<GroupKey>,
+    pub turns: Turns<GroupKey, Cap>,
     /// The breaker of the host.
     pub host: Breaker,
     /// Of credentials, those with anything to tell.
@@ -56,6 +57,8 @@ pub(super) struct Gate {
     pub outside: super::outside::Outside,
     /// Groups that wait for a free seat of a worker.
     pub seatless: BTreeSet<GroupKey>,
+    /// Groups parked by themselves for which the answer to another's call may make room.
+    pub hopeful: BTreeSet<GroupKey>,
     /// Numbers that refusals have taught.
     pub learned: super::learned::Memory,
     /// Callers who wait for an answer.
@@ -114,6 +117,7 @@ impl Gate {
             waits: Default::default(),
             outside: Default::default(),
             seatless: BTreeSet::new(),
+            hopeful: BTreeSet::new(),
             learned: super::learned::Memory::recall(memory.learned),
             line: Default::default(),
             shards: None,
@@ -218,13 +222,23 @@ impl Gate {
             self.turns.unpark_all();
             self.outside.unpark_all();
         }
-        if !ended.is_empty() || self.shared.settled.swap(false, Ordering::Relaxed) {
-            self.turns.unpark_soft();
+        let settled = self.shared.settled.swap(false, Ordering::Relaxed);
+        if settled {
+            // Which limits a program outside spent is not known here.
+            self.something_freed();
+        }
+        if !ended.is_empty() || settled {
             self.outside.unpark_soft();
             self.line.unpark();
         }
-        for (group, completion) in ended {
+        for Ended { group, spent, completion } in ended {
             self.call_ended(&group, completion);
+            // The answer may have freed what this group waits for, and others with it.
+            self.freed(&spent);
+            self.turns.unpark(&group);
+        }
+        if self.groups.len() > GROUPS_KEPT {
+            self.groups.retain(|_, g| !g.is_idle());
         }
     }
 
@@ -315,11 +329,6 @@ impl Gate {
         if let Some(group) = self.groups.get_mut(key) {
             group.call_ended(&completion);
         }
-        if self.groups.len() > GROUPS_KEPT {
-            self.groups.retain(|_, g| !g.is_idle());
-        }
-        // The answer may have freed what this group waits for.
-        self.turns.unpark(key);
     }
 
     /// Saved at once: the gates of other daemons need not find out by failures of their own.

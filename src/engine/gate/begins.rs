@@ -153,6 +153,8 @@ impl Gate {
         if let Err(e) = self.parts.limiter.settle(self.now(), &[settle]).await {
             tracing::warn!(error = %e, "unused permits could not be given back");
         }
+        // Nobody hears of an answer that will not come.
+        self.freed(&plan.begin.permit.spends);
     }
 
     pub fn probe_began(&mut self) {
@@ -194,7 +196,7 @@ impl Gate {
             probe: plan.probe,
             splitter: self.groups.get(&plan.group).map(|g| g.splitter.clone()).unwrap_or_default(),
         };
-        let (shared, group) = (self.shared.clone(), plan.group.clone());
+        let (shared, group, spent) = (self.shared.clone(), plan.group.clone(), plan.begin.permit.spends.clone());
         let open = self.parts.open_calls.hold();
         if let Some(external) = plan.operation.external {
             return self.launch_lease(external, group, errand, seat, open);
@@ -204,7 +206,7 @@ impl Gate {
         let (clock, began_at) = (self.parts.clock.clone(), self.now());
         let completed = move |completion| {
             shared.call_time.saw(clock.steady().since(began_at));
-            shared.completed(group, completion);
+            shared.completed(group, spent, completion);
         };
         self.parts.supervisor.task(async move {
             // Until the outcome is recorded.

@@ -251,8 +251,8 @@ impl Gate {
         }
         let lease_until = self.now() + self.current.provider.timeouts.total + LEASE_MARGIN;
         let direct = Direct { caller: self.caller(transport), open: self.parts.open_calls.hold() };
+        let (shared, spent) = (self.shared.clone(), permit.spends.clone());
         let errand = Errand { ask, permit, lease_until, probe, reply };
-        let shared = self.shared.clone();
-        self.parts.supervisor.task(direct.carry(errand, move |completion| shared.completed(group, completion)));
+        self.parts.supervisor.task(direct.carry(errand, move |completion| shared.completed(group, spent, completion)));
     }
 }

@@ -23,7 +23,7 @@ impl Gate {
         let seats = self.parts.desk.seats(&self.current.provider.name, &key.operation, slots);
         if seats.is_empty() {
             self.seatless.insert(key.clone());
-            self.turns.park(key, Timestamp::NEVER, false);
+            self.turns.park(key, Timestamp::NEVER);
         } else {
             self.seatless.remove(key);
         }
@@ -59,8 +59,8 @@ impl Gate {
         open: open_calls::Held,
     ) {
         let Some(leased) = self.leased(external) else { return };
-        let shared = self.shared.clone();
-        let completed = move |completion| shared.completed(group, completion);
+        let (shared, spent) = (self.shared.clone(), errand.permit.spends.clone());
+        let completed = move |completion| shared.completed(group, spent, completion);
         self.parts.supervisor.task(leased.carry(errand, seat, open, completed));
     }
 

@@ -1,7 +1,7 @@
 //! What leaves now: turns, lanes and permits put together. Decides and acquires; `actor` carries out.
 //!
-//! Every group whose turn it is either gets permits and a plan, or is parked until the steady time at which it can
-//! have them. A parked group costs nothing.
+//! Every group whose turn it is either gets permits and a plan, or waits: in the line of the limit that refused it
+//! (`caps`), or parked until the steady time at which it can have them. Neither costs anything.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,9 +29,6 @@ use crate::store::{Begin, Take};
 const BEGIN_CALLS_MAX: u32 = 256;
 /// Turns taken in one transaction.
 const TURNS_MAX: usize = 64;
-
-/// How often a limit is asked again that calls of other daemons may fill: their answers are not heard here.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Wait before the next turn when one released nothing.
 const TURN_AGAIN: Duration = Duration::from_millis(1);
@@ -147,7 +144,7 @@ impl Gate {
         let key = &turn.group;
         let Some(operation) = self.current.provider.operations.get(&key.operation).cloned() else {
             // Not declared any more: its jobs wait until it is.
-            self.turns.park(key, Timestamp::NEVER, false);
+            self.turns.park(key, Timestamp::NEVER);
             return Vec::new();
         };
         // Seats before permits: a permit in hand is spent time, a seat is not.
@@ -161,7 +158,7 @@ impl Gate {
         let (slots, credential_probe) = match admitted {
             Ok(admitted) => admitted,
             Err(until) => {
-                self.turns.park(key, until, false);
+                self.turns.park(key, until);
                 return Vec::new();
             }
         };
@@ -176,7 +173,7 @@ impl Gate {
             planned.extend(self.singles(turn, &operation, decision.singles, quantum, now).await);
         }
         if planned.is_empty() && !self.turns.is_parked(key) {
-            self.turns.park(key, decision.wake_at.max(now), false);
+            self.turns.park(key, decision.wake_at.max(now));
         }
         if credential_probe && !planned.is_empty() {
             self.credential_probe_began(&key.account, now);
@@ -195,8 +192,12 @@ impl Gate {
             self.waits.look(&[]);
             return decision;
         }
-        let [single, batch] = self.views(key, operation, now).await;
-        for (lane, views) in [(Lane::Single, &single), (Lane::Batch, &batch)] {
+        if self.all_lanes_wait(key, operation) {
+            return TideDecision { batch: None, singles: [0; 3], wake_at: Timestamp::NEVER };
+        }
+        let views = self.views(key, operation, now).await;
+        let [single, batch] = &views;
+        for (lane, views) in [(Lane::Single, single), (Lane::Batch, batch)] {
             if let Some(views) = views {
                 self.waits.look(views);
                 self.press(key, operation, lane, full(views), now);
@@ -230,6 +231,8 @@ impl Gate {
             if decision.is_empty() {
                 decision.wake_at = Timestamp::NEVER;
             }
+        } else if decision.is_empty() {
+            self.nothing_leaves(key, operation, (&views, &lanes), &mut decision, now);
         }
         decision
     }
@@ -376,7 +379,10 @@ impl Gate {
         now: Timestamp,
     ) -> Option<(u32, Permit)> {
         let spends = self.spends(key, operation, lane);
-        let request = Acquire { spends, min: 1, max, class, request: 0 };
+        if self.waits_in_line(key, &spends, class) {
+            return None;
+        }
+        let request = Acquire { spends: spends.clone(), min: 1, max, class, request: 0 };
         match self.parts.limiter.acquire(now, &[request]).await {
             Ok(answers) => match answers.into_iter().next()? {
                 Answer::Granted { count, permit } => {
@@ -384,12 +390,8 @@ impl Gate {
                     Some((count, permit))
                 }
                 Answer::Wait { earliest, binder, soft } => {
-                    self.waits.bound(&binder);
                     self.press(key, operation, lane, std::iter::once(&binder), now);
-                    // Only an answer can free it, and another daemon may get that answer.
-                    let unheard = soft && self.parts.owned.is_shared();
-                    let until = if unheard { earliest.min(now + LOOK_EVERY) } else { earliest };
-                    self.turns.park(key, until, soft);
+                    self.refused(key, &spends, class, (earliest, &binder, soft), now);
                     None
                 }
             },

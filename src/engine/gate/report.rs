@@ -282,7 +282,7 @@ impl Gate {
             let _ = reply.send(Err(EngineError::Unavailable("the provider cannot be called".to_owned())));
             return;
         };
-        let (clock, limiter) = (self.parts.clock.clone(), self.parts.limiter.clone());
+        let (clock, limiter, shared) = (self.parts.clock.clone(), self.parts.limiter.clone(), self.shared.clone());
         self.parts.supervisor.task(async move {
             let started = clock.steady();
             let answer = transport.send(request).await;
@@ -292,6 +292,8 @@ impl Gate {
             if let Err(e) = limiter.settle(ended, &[settle]).await {
                 tracing::warn!(error = %e, "the permit of a test could not be settled");
             }
+            // Jobs may wait for what it spent.
+            shared.permits_settled(!sent);
             let took = ended.since(started);
             let report = match answer {
                 Ok(a) => {

@@ -98,7 +98,7 @@ local function grant(st, calls)
   st.dirty = true
 end
 
-local states, ring = open(ARGV[2], 4)
+local states, ring = open(ARGV[2], 4, true)
 if not states then return ring end
 
 local asked, pos, answers, more, granted, extra = ARGV[3], 1, {}, {}, false, nil

@@ -450,8 +450,9 @@ local function sweep(made)
   return #gone
 end
 
--- The frame's limits by number, its fields being ARGV[from], ... Returns them, or an answer that ends the frame.
-local function open(decls, from)
+-- The frame's limits by number, its fields being ARGV[from], ... Returns them, or an answer that ends the frame. Whoever
+-- was buried and `asks` for permits hears of it.
+local function open(decls, from, asks)
   local ring = 'a:' .. MINE .. ':' .. fmod(FRAME, RING)
   local got = call('HMGET', KEYS[1], 'e', 'd', ring, unpack(ARGV, from))
   if tonumber(got[1] or -1) ~= EPOCH then return nil, pk('<Bd', 85, got[1] and tonumber(got[1]) or -1) end
@@ -470,6 +471,7 @@ local function open(decls, from)
     for i = 1, #got[2], 16 do
       local id, at = up('<dd', got[2], i)
       dead[id] = at
+      if asks and id == ME then return nil, 'B' end
     end
   end
   -- Thousands of accounts have one declaration.

@@ -152,6 +152,8 @@ pub(super) enum Reply<'a> {
     Forgotten,
     /// The server's time is another than the edges of a calendar that came along.
     Stale(i64),
+    /// Others took this process for dead.
+    Buried,
 }
 
 pub(super) fn reply(bytes: &[u8]) -> Result<Reply<'_>, LinkError> {
@@ -165,6 +167,7 @@ pub(super) fn reply(bytes: &[u8]) -> Result<Reply<'_>, LinkError> {
         }
         b'T' => Reply::Stale(reader.f64()? as i64),
         b'F' | b'V' => Reply::Forgotten,
+        b'B' => Reply::Buried,
         other => return Err(strange(&format!("an answer of kind {other}"))),
     })
 }

@@ -4,7 +4,7 @@
 -- ARGV[2]: 'stage' puts calls aside (ARGV[3] per limit '<I4' count and '<ddd' age of the grant, age of the anchor
 -- (negative: still to come), permits; ARGV[4], ... the fields), 'ask' tells whether there is anything to do, 'commit' puts the hash in its place (ARGV[3] how many
 -- frames were staged), 'merge' adds to what is counted, as a journal read by one process does. 'bury' notes that a
--- daemon (ARGV[3]) is dead and when its last call has ended, as an age (ARGV[4]).
+-- daemon (ARGV[3]) is dead and when its last call has ended, as an age (ARGV[4]); the first to say so is believed.
 local verb = ARGV[2]
 
 local function known(into)
@@ -57,6 +57,9 @@ if verb == 'merge' then
   known(KEYS[1])
 elseif verb == 'bury' then
   local dead = call('HGET', KEYS[1], 'd') or ''
+  for i = 1, #dead, 16 do
+    if up('<d', dead, i) == tonumber(ARGV[3]) then return pk('<Bd', 79, NOW) end
+  end
   -- The oldest of 64 is long past.
   call('HSET', KEYS[1], 'd', dead:sub(-63 * 16) .. pk('<dd', tonumber(ARGV[3]), NOW - tonumber(ARGV[4])))
 end

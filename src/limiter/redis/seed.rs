@@ -35,7 +35,7 @@ impl RedisLimiter {
     /// is seeded already.
     pub async fn rebuild(&self, now: Timestamp, name: &str, entries: &[Seed]) -> Result<(), Error> {
         let number = self.next_number();
-        let aside = Bytes::from(format!("tg:{{{name}}}:s:{}:{number}", self.daemon));
+        let aside = Bytes::from(format!("tg:{{{name}}}:s:{}:{number}", self.daemon()));
         let keys = [hash(name), aside];
         let mut entries: Vec<&Seed> = entries.iter().filter(|e| belongs(e, name)).collect();
         entries.sort_by_key(|e| e.anchored_at);
@@ -57,7 +57,8 @@ impl RedisLimiter {
     }
 
     /// A daemon is dead, and by this time its last call has ended: what it held in flight counts from then and need not
-    /// wait for [`super::Settings::in_flight_max`].
+    /// wait for [`super::Settings::in_flight_max`]. Whoever buries it first is believed. One that was not dead after all is
+    /// granted nothing more under this number.
     pub async fn bury(&self, now: Timestamp, name: &str, daemon: u32, ended_at: Timestamp) -> Result<(), Error> {
         let age = lock(&self.lines).age(self.steady(now), ended_at);
         let args = vec![Bytes::from(daemon.to_string()), Bytes::from(age.to_string())];
@@ -121,7 +122,7 @@ impl RedisLimiter {
                 Ok(())
             }
             Reply::Unseeded(found) => Err(unseeded(name, head.epoch, found)),
-            Reply::Forgotten | Reply::Stale(_) => {
+            Reply::Forgotten | Reply::Stale(_) | Reply::Buried => {
                 let reason = "what was put aside for a rebuild is gone; rebuild again".to_owned();
                 Err(Error::Unavailable { reason })
             }

@@ -79,7 +79,7 @@ impl RedisLimiter {
     pub(super) fn head(&self, now: Timestamp, number: u64) -> Head {
         let at = self.callers_time.then_some(now);
         let (epoch, hold) = (self.epoch.load(Ordering::SeqCst), self.settings.in_flight_max);
-        Head { at, epoch, daemon: self.daemon, hold, number, recall: false }
+        Head { at, epoch, daemon: self.daemon(), hold, number, recall: false }
     }
 
     pub(super) fn next_number(&self) -> u64 {
@@ -177,7 +177,10 @@ impl RedisLimiter {
             under_way.doubt = None;
             let read_at = self.steady(now);
             match frame::reply(&bytes).map_err(unavailable)? {
+                // Granted under a number that was buried meanwhile: it counts, and nobody may use it.
+                Reply::Done(..) if head.daemon != self.daemon() => return Err(forgotten()),
                 Reply::Done(server, reader) => return self.answers(requests, head.epoch, server, read_at, reader),
+                Reply::Buried => self.rename(head.daemon, read_at),
                 Reply::Unseeded(found) => return Err(unseeded(provider, head.epoch, found)),
                 Reply::Forgotten => return Err(forgotten()),
                 Reply::Stale(server) => lock(&self.lines).hear(server, read_at),
@@ -276,7 +279,7 @@ impl RedisLimiter {
             let read_at = self.steady(now);
             match frame::reply(&bytes).map_err(unavailable)? {
                 // Lost counts are rebuilt from the journal, which knows of this call.
-                Reply::Done(..) | Reply::Unseeded(_) | Reply::Forgotten => {
+                Reply::Done(..) | Reply::Unseeded(_) | Reply::Forgotten | Reply::Buried => {
                     telling.owed = None;
                     return Ok(());
                 }
@@ -304,7 +307,9 @@ impl RedisLimiter {
             let any_named = (0..spends.len()).any(|at| named(&at));
             let blocked = settle.blocked_until.map_or(0, |until| until.0.saturating_sub(now.0).max(0));
             list.put_u8(u8::from(settle.sent));
-            list.put_u8(u8::from(settle.permit.epoch == head.epoch));
+            // What was buried is counted by whoever buried it.
+            let is_ours = settle.permit.granted_at.0 >= self.renamed_at.load(Ordering::SeqCst);
+            list.put_u8(u8::from(settle.permit.epoch == head.epoch && is_ours));
             list.put_f64_le(f64::from(settle.count));
             list.put_f64_le(lines.server_of(settle.permit.granted_at) as f64);
             list.put_f64_le((blocked as f64).min(super::FAR));

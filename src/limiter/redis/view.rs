@@ -33,7 +33,7 @@ impl RedisLimiter {
                 self.views(spends, server, read_at, reader).map_err(unavailable)
             }
             Reply::Unseeded(found) => Err(unseeded(provider, head.epoch, found)),
-            Reply::Forgotten | Reply::Stale(_) => Err(forgotten()),
+            Reply::Forgotten | Reply::Stale(_) | Reply::Buried => Err(forgotten()),
         }
     }
 

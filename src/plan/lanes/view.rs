@@ -129,19 +129,33 @@ fn in_window(pace: Pace, span: Duration) -> u32 {
     (pace.per_us() * span.as_secs_f64() * 1e6).ceil() as u32
 }
 
-/// When one call of a class fits.
-fn opens_at(limit: &LimitView, class: Class) -> Timestamp {
+/// When one call of a class fits: a time that is over if it fits now, `NEVER` when only an answer can make room.
+///
+/// Three things may be in the way, and each has its own end: "not now", what the provider said is left, and our own count.
+/// A permit that returns in an hour is no reason to wait for where there are others.
+pub fn opens_at(limit: &LimitView, class: Class) -> Timestamp {
+    if limit.calls(class) > 0 {
+        return Timestamp::ZERO;
+    }
+    let need = u64::from(limit.kept_by_class[class as usize]) + u64::from(limit.cost);
     let blocked = limit.blocked_until.unwrap_or(Timestamp::ZERO);
-    let kept = limit.kept_by_class[class as usize];
+    // Until the reset; an answer may show sooner that more is left than the calls in flight let us think.
+    let lacking = limit.said.filter(|said| u64::from(said.free(limit.in_flight)) < need);
+    let said = lacking.map_or(Timestamp::ZERO, |said| said.until);
+    blocked.max(said).max(counted(limit, need))
+}
+
+/// When our own count has room.
+fn counted(limit: &LimitView, need: u64) -> Timestamp {
     let held = u64::from(limit.used) + u64::from(limit.in_flight);
-    let mut short = (held + u64::from(kept) + u64::from(limit.cost)).saturating_sub(u64::from(limit.max));
-    if short == 0 || limit.calls(class) > 0 {
-        return blocked;
+    let mut short = (held + need).saturating_sub(u64::from(limit.max));
+    if short == 0 {
+        return Timestamp::ZERO;
     }
     for &(at, n) in &limit.returns {
         short = short.saturating_sub(u64::from(n));
         if short == 0 {
-            return blocked.max(at);
+            return at;
         }
     }
     Timestamp::NEVER
@@ -168,4 +182,60 @@ fn interval(now: Timestamp, limit: &LimitView) -> Duration {
         before += calls;
     }
     Duration::try_from_secs_f64(slowest).unwrap_or(NO_PERMIT)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::limit::Correction;
+    use crate::model::call::LimitKey;
+
+    const HOUR: Timestamp = Timestamp(3_600_000_000);
+
+    fn at(s: i64) -> Timestamp {
+        Timestamp::from_secs(s)
+    }
+
+    /// Three of ten are used and come back in an hour.
+    fn limit() -> LimitView {
+        LimitView {
+            key: LimitKey(Arc::from("l")),
+            max: 10,
+            used: 3,
+            in_flight: 0,
+            free: 7,
+            free_by_class: [7; 3],
+            kept_by_class: [0; 3],
+            cost: 1,
+            per: Duration::from_secs(3_600),
+            next_free_at: HOUR,
+            blocked_until: None,
+            said: None,
+            returns: vec![(HOUR, 3)],
+        }
+    }
+
+    fn opens(limit: &LimitView) -> Timestamp {
+        opens_at(limit, Class::Normal)
+    }
+
+    #[test]
+    fn a_limit_opens_when_what_is_in_the_way_is_over_and_not_when_the_next_permit_returns() {
+        assert_eq!(opens(&limit()), Timestamp::ZERO);
+        let refused = LimitView { free_by_class: [0; 3], blocked_until: Some(at(1)), ..limit() };
+        assert_eq!(opens(&refused), at(1), "seven are free");
+        assert_eq!(opens(&LimitView { used: 10, returns: vec![(HOUR, 10)], ..refused.clone() }), HOUR);
+        let full = LimitView { free_by_class: [0; 3], in_flight: 7, ..limit() };
+        assert_eq!(opens(&full), HOUR);
+        assert_eq!(opens(&LimitView { used: 0, in_flight: 10, returns: Vec::new(), ..full }), Timestamp::NEVER);
+    }
+
+    #[test]
+    fn what_is_said_to_be_left_and_is_on_the_wire_opens_at_the_reset() {
+        let said = Some(Correction { left: 2, until: at(60) });
+        let limit = LimitView { free_by_class: [0; 3], in_flight: 2, said, ..limit() };
+        assert_eq!(opens(&limit), at(60));
+    }
 }

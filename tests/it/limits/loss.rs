@@ -361,18 +361,21 @@ async fn a_settle_whose_answer_was_lost_is_counted_once() {
     limiter.settle(now(), &[ended(&permit, 1, true)]).await.expect("kept, to be sent again");
 }
 
+/// A daemon's limiter that takes the time from its caller, and a silent daemon for dead after 100 s.
+async fn on_our_time(server: &RedisServer, now: Timestamp) -> RedisLimiter {
+    let settings = Settings { in_flight_max: Duration::from_secs(100), ..Settings::default() };
+    let limiter = RedisLimiter::connect(&server.url(), Clock::system(), settings).unwrap().on_callers_time();
+    trust(&limiter, 1).await;
+    limiter.rebuild(now, "p", &[]).await.unwrap();
+    limiter
+}
+
 #[tokio::test]
 async fn what_a_dead_daemon_held_counts_from_its_last_possible_moment() {
     let server = RedisServer::start().await;
     let at = |s: i64| Timestamp::from_secs(1_790_000_000 + s);
     let minute = Duration::from_secs(60);
-    let daemon = async || {
-        let settings = Settings { in_flight_max: Duration::from_secs(100), ..Settings::default() };
-        let limiter = RedisLimiter::connect(&server.url(), Clock::system(), settings).unwrap().on_callers_time();
-        trust(&limiter, 1).await;
-        limiter.rebuild(at(0), "p", &[]).await.unwrap();
-        limiter
-    };
+    let daemon = async || on_our_time(&server, at(0)).await;
     let (dead, silent, alive) = (daemon().await, daemon().await, daemon().await);
     let spends = [window("w", 9, minute), wire("c", 9)];
     granted(&dead.acquire(at(0), &[ask(&spends, 2)]).await.unwrap()[0], 2);
@@ -390,6 +393,31 @@ async fn what_a_dead_daemon_held_counts_from_its_last_possible_moment() {
     assert_eq!(counts(101).await, (3, 2, 2), "the silent one's have ended 100 s after its last grant");
     granted(&alive.acquire(at(105), &[ask(&spends, 9)]).await.unwrap()[0], 4);
     assert_eq!(counts(161).await, (0, 6, 6));
+}
+
+#[tokio::test]
+async fn a_daemon_that_was_buried_alive_goes_on_under_another_number() {
+    let server = RedisServer::start().await;
+    let at = |s: i64| Timestamp::from_secs(1_790_000_000 + s);
+    let (slept, alive) = (on_our_time(&server, at(0)).await, on_our_time(&server, at(0)).await);
+    let spends = [window("w", 9, Duration::from_secs(60)), wire("c", 9)];
+    let before = granted(&slept.acquire(at(0), &[ask(&spends, 2)]).await.unwrap()[0], 2);
+    let number = slept.daemon();
+    alive.bury(at(10), "p", number, at(30)).await.unwrap();
+    alive.bury(at(11), "p", number, at(500)).await.unwrap();
+    let counts = async |s: i64| {
+        let views = alive.peek(at(s), &spends).await.unwrap();
+        (views[0].used, views[0].in_flight, views[1].in_flight)
+    };
+    let after = granted(&slept.acquire(at(12), &[ask(&spends, 3)]).await.unwrap()[0], 3);
+    assert_ne!(slept.daemon(), number);
+    assert_eq!(counts(13).await, (0, 5, 5), "all are held");
+    // An answer to what was buried frees nothing of what was granted since.
+    slept.settle(at(14), &[ended(&before, 2, true)]).await.unwrap();
+    assert_eq!(counts(15).await, (0, 5, 5));
+    assert_eq!(counts(31).await, (2, 3, 3), "the first who buried it is believed");
+    slept.settle(at(32), &[ended(&after, 3, true)]).await.unwrap();
+    assert_eq!(counts(33).await, (5, 0, 0));
 }
 
 #[tokio::test]
