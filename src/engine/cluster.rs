@@ -2,7 +2,7 @@
 //! shared limits can be trusted.
 //!
 //! `members` leases partitions of the accounts and keeps them, `relay` passes on what others committed, `truth` rebuilds
-//! the shared limits from the journal whenever Redis has forgotten, `standing` tells how all that stands. A daemon alone
+//! the shared limits from the journal whenever Redis has forgotten, `standing` tells how all that stands, `inherit` takes up what workers of a dead daemon hold. A daemon alone
 //! has none of them and owns everything. Must never know: SQL, Redis commands. Next: `cluster/members`.
 
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ use crate::model::provider::Provider;
 use crate::model::shard::{Hold, shard_of};
 use crate::store::leases::Leases;
 
+pub mod inherit;
 pub mod members;
 pub mod relay;
 pub mod standing;
