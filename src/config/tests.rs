@@ -8,6 +8,8 @@ use super::provider::{parse, source_of};
 use super::*;
 use crate::model::provider::*;
 
+mod external;
+
 /// The manual's example with the leading `#` taken away.
 fn example() -> String {
     let setting = |l: &&str| l.starts_with('#') && !l.starts_with("# ") && l.len() > 1 && !l.starts_with("##");
@@ -468,41 +470,4 @@ fn how_answers_speak_of_a_limit_is_declared_by_a_preset_or_by_names() {
     assert!(refused(&window(r#"{ remaining = "X Left" }"#)).contains("the name of a header"));
     assert!(refused(&window(r#"{ remaining = "X-Left", resets = "X" }"#)).contains("reset"));
     assert!(refused(&of("concurrent = 3", "\"x-ratelimit\"")).contains("means nothing here"));
-}
-
-#[test]
-fn an_external_operation_that_cannot_be_is_refused_with_its_line() {
-    let fine = one(&operation("external = { lease = \"1s\", within = \"10m\" }\nlimits = [\"5/m\"]"));
-    let external = fine.operations.values().next().unwrap().external.unwrap();
-    assert_eq!((external.lease.as_secs(), external.within.as_secs()), (1, 600));
-    for (lines, said) in [
-        ("external = false", "expected true, or a table such as { lease = \"30s\", within = \"10m\" }"),
-        ("external = \"yes\"", "expected true, or a table"),
-        ("external = { lease = \"500ms\" }", "500ms"),
-        ("external = { within = \"11m\" }", "11m"),
-        ("external = { lease = 30 }", "expected"),
-        ("external = { leese = \"30s\" }", "did you mean `lease`?"),
-    ] {
-        let all = refused(&operation(lines));
-        assert!(all.contains(said) && all.contains("test.toml:4:"), "{lines}: {all}");
-    }
-    for (key, value) in [
-        ("request", "\"GET /\""),
-        ("query", "{ a = \"b\" }"),
-        ("headers", "{ a = \"b\" }"),
-        ("body", "\"{payload}\""),
-        ("batch", "{ request = \"POST /\", size = 2 }"),
-        ("pages", "{ items = \"/data\", next = \"link\" }"),
-        ("cache", "\"etag\""),
-        ("idempotency", "{ header = \"x\" }"),
-        ("delivered_if", "[{ status = 200 }]"),
-        ("failed_if", "[{ status = 200 }]"),
-        ("retry_if", "[{ status = 200 }]"),
-        ("log_bodies", "true"),
-        ("redact", "[\"/a\"]"),
-    ] {
-        let all = refused(&operation(&format!("external = true\n{key} = {value}")));
-        let said = format!("an external operation has no `{key}`: the daemon makes no call for it");
-        assert!(all.contains(&said) && all.contains("test.toml:5:"), "{all}");
-    }
 }
