@@ -166,6 +166,18 @@ impl Clock {
             tokio::time::sleep(wait).await;
         }
     }
+
+    /// The same for a thread of its own, to some 60 us where the runtime's timers are good for a millisecond. Never call
+    /// it in a task, nor on a virtual clock, which does not move meanwhile.
+    pub fn block_until(&self, at: Timestamp) {
+        loop {
+            let wait = at.since(self.steady());
+            if wait.is_zero() {
+                return;
+            }
+            std::thread::sleep(wait);
+        }
+    }
 }
 
 fn wall_us() -> i64 {

@@ -19,6 +19,7 @@ mod drain;
 mod enqueue;
 mod idle;
 mod latency;
+mod pace;
 mod permits;
 mod records;
 mod servers;
@@ -38,8 +39,11 @@ pub struct Args {
     #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u32).range(10_000..=10_000_000))]
     pub backlog: u32,
     /// Records of `records`.
-    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u32).range(10_000..=10_000_000))]
+    #[arg(long, default_value_t = 1_000_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1_000..=10_000_000))]
     pub records: u32,
+    /// Seconds for which `call` keeps its rate up, and for which the readers of `records` read each kind of page.
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub seconds: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -56,9 +60,9 @@ pub enum What {
     Idle,
     /// Enqueue, release and status with a growing backlog.
     Backlog,
-    /// Cached calls over gRPC at 5,000/s.
+    /// Cached calls over gRPC at 5,000/s, timed from the moment that each was due.
     Call,
-    /// Sums and pages of a collection of a million records, on SQLite and on PostgreSQL.
+    /// Aggregates and pages of a collection of a million records, on SQLite and on PostgreSQL.
     Records,
     /// The form of many daemons: enqueues, drains and permits with a PostgreSQL and a Redis of the bench's own.
     Cluster,
@@ -102,6 +106,7 @@ pub async fn run(args: Args, output: &Output) -> Result<Exit, Error> {
         output.say("this is a debug build: its figures say nothing; use `make bench`");
     }
     let chosen = if args.what.is_empty() { What::ALL.to_vec() } else { args.what.clone() };
+    let length = Duration::from_secs(args.seconds.into());
     for what in chosen {
         output.say(&format!("measuring {what:?} ..."));
         let figures = match what {
@@ -111,8 +116,11 @@ pub async fn run(args: Args, output: &Output) -> Result<Exit, Error> {
             What::Latency => latency::measure().await?,
             What::Idle => idle::measure().await?,
             What::Backlog => backlog::measure(args.backlog, output).await?,
-            What::Call => call::measure().await?,
-            What::Records => records::measure(args.records, args.what.is_empty(), output).await?,
+            What::Call => call::measure(length).await?,
+            What::Records => {
+                let size = records::Size { records: args.records, length };
+                records::measure(size, args.what.is_empty(), output).await?
+            }
             What::Cluster => match servers::Servers::start().await {
                 Ok(servers) => cluster::measure(&servers, args.jobs, output).await?,
                 // Whoever asks for everything also gets what needs no servers.

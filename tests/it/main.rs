@@ -1,6 +1,7 @@
 //! The one integration binary: every test links once. One `mod` line per subject, in the order of the rooms.
 mod alerts;
 mod app;
+mod bench;
 mod call_log;
 mod calls;
 mod checker;
@@ -35,6 +36,7 @@ mod soak;
 mod store;
 mod support;
 mod systemd;
+mod told;
 mod torture;
 mod torture_clock;
 mod torture_limits;

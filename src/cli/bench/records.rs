@@ -21,11 +21,12 @@ const PORTION: u64 = 1_000;
 const PORTIONS_AT_ONCE: u64 = 4;
 /// Questions of each kind, one after the other.
 const ASKED: u64 = 500;
-/// Connections, and how long they ask for pages one after the other.
+/// Connections that ask for pages, each for one after the other.
 const READERS: u64 = 8;
-const READ_FOR: Duration = Duration::from_secs(5);
 const STATUSES: [&str; 4] = ["open", "paid", "sent", "returned"];
 const CUSTOMERS: u64 = 10_000;
+/// Times 61 days: nearly as many groups times buckets as one window may read.
+const SHOPS: u64 = 160;
 /// Records are spread over so many days before now.
 const DAYS: u64 = 60;
 const DAY_SECONDS: u64 = 86_400;
@@ -47,21 +48,35 @@ bucket = "1d"
 group_by = ["customer"]
 sum = ["amount"]
 order_by = "amount"
+
+[collections.orders.aggregates.by_shop]
+group_by = ["shop"]
+sum = ["amount"]
+order_by = "amount"
+time = "created_at"
+bucket = "1d"
 "#;
 
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    pub records: u32,
+    /// How long each kind of page is read.
+    pub length: Duration,
+}
+
 /// SQLite first; then PostgreSQL, which must be there unless `optional`.
-pub async fn measure(records: u32, optional: bool, output: &Output) -> Result<Vec<Figure>, Error> {
-    let records = u64::from(records) / PORTION * PORTION;
-    of_one("SQLite", None, records, output).await?;
+pub async fn measure(size: Size, optional: bool, output: &Output) -> Result<Vec<Figure>, Error> {
+    of_one("SQLite", None, size, output).await?;
     match Servers::start().await {
-        Ok(servers) => of_one("PostgreSQL", Some(&servers), records, output).await?,
+        Ok(servers) => of_one("PostgreSQL", Some(&servers), size, output).await?,
         Err(missing) if optional => output.say(&format!("left out: {missing}")),
         Err(missing) => return Err(missing),
     }
     Ok(Vec::new())
 }
 
-async fn of_one(store: &str, servers: Option<&Servers>, records: u64, output: &Output) -> Result<(), Error> {
+async fn of_one(store: &str, servers: Option<&Servers>, size: Size, output: &Output) -> Result<(), Error> {
+    let records = u64::from(size.records) / PORTION * PORTION;
     let daemon = Daemon::start_on(servers, DECLARED).await?;
     let client = || RecordServiceClient::new(daemon.channel.clone()).max_decoding_message_size(16 << 20);
     output.say(&format!("{store}: putting {records} records ..."));
@@ -69,17 +84,17 @@ async fn of_one(store: &str, servers: Option<&Servers>, records: u64, output: &O
     print(output, &Figure::rate(format!("{store}: PutRecords of 1,000, {PORTIONS_AT_ONCE} at once"), records, took))?;
     let name = |what: &str| format!("{store}, {records} records: {what}");
     for (what, request) in questions() {
-        let times = aggregates(&client(), &daemon.clock, &request).await?;
+        let times = aggregates(&client(), &daemon.clock, &request, records).await?;
         show(&name(what), times, output)?;
     }
-    let by_customer: fn(u64) -> String = |n| format!("customer = \"c{}\"", n % CUSTOMERS);
-    let all: fn(u64) -> String = |_| String::new();
-    for (what, filter, size) in [
-        ("ListRecords, 50", all, 50),
-        ("ListRecords, 1,000", all, 1_000),
-        ("ListRecords, filtered, 50", by_customer, 50),
+    // A small run has not all of them.
+    let customers = CUSTOMERS.min(records);
+    for (what, customers, page) in [
+        ("ListRecords, 50", None, 50),
+        ("ListRecords, 1,000", None, 1_000),
+        ("ListRecords, filtered, 50", Some(customers), 50),
     ] {
-        let (rate, times) = pages(&daemon, size, filter).await?;
+        let (rate, times) = pages(&daemon, size.length, page, customers).await?;
         print(output, &Figure::new(name(&format!("{what} a page, {READERS} readers")), rate, "/s"))?;
         show(&name(what), times, output)?;
     }
@@ -115,9 +130,10 @@ async fn fill(client: &Records, clock: &Clock, records: u64) -> Result<Duration,
 
 fn record(n: u64, now: u64) -> pb::RecordSpec {
     let scattered = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let shop = (scattered >> 40) % SHOPS;
     let created_at = now - scattered % (DAYS * DAY_SECONDS);
     let data = format!(
-        r#"{{"id":"o{n}","customer":"c{}","status":"{}","amount":{}.{:02},"created_at":{created_at}}}"#,
+        r#"{{"id":"o{n}","customer":"c{}","shop":"s{shop}","status":"{}","amount":{}.{:02},"created_at":{created_at}}}"#,
         n % CUSTOMERS,
         STATUSES[(scattered >> 32) as usize % STATUSES.len()],
         scattered >> 54,
@@ -126,7 +142,7 @@ fn record(n: u64, now: u64) -> pb::RecordSpec {
     pb::RecordSpec { id: format!("o{n:09}"), data, expected_version: None }
 }
 
-fn questions() -> [(&'static str, pb::AggregateRecordsRequest); 3] {
+fn questions() -> [(&'static str, pb::AggregateRecordsRequest); 4] {
     let ask = |aggregate: &str, days: i64, top| pb::AggregateRecordsRequest {
         collection: "orders".to_owned(),
         aggregate: aggregate.to_owned(),
@@ -137,6 +153,7 @@ fn questions() -> [(&'static str, pb::AggregateRecordsRequest); 3] {
     [
         ("count, sum, min, max by status", ask("by_status", 0, 0)),
         ("the same in the last 30 days", ask("by_status", 30, 0)),
+        ("the 5 shops of 160 that sold most in 60 days", ask("by_shop", DAYS as i64, 5)),
         ("the 5 customers of 10,000 who spent most", ask("by_customer", 0, 5)),
     ]
 }
@@ -145,6 +162,7 @@ async fn aggregates(
     client: &Records,
     clock: &Clock,
     request: &pb::AggregateRecordsRequest,
+    records: u64,
 ) -> Result<Vec<Duration>, Error> {
     let (mut client, mut times) = (client.clone(), Vec::with_capacity(ASKED as usize));
     for _ in 0..ASKED {
@@ -154,12 +172,22 @@ async fn aggregates(
         if answer.groups.is_empty() {
             return Err(Error::failed(format!("{} of a full collection is empty", request.aggregate)));
         }
+        // A quick answer counts if it is right: all groups over all time are all records.
+        let counted: i64 = answer.groups.iter().map(|group| group.count).sum();
+        if request.top == 0 && request.window.is_none() && counted != records as i64 {
+            return Err(Error::failed(format!("expected {records} records in {}, got {counted}", request.aggregate)));
+        }
     }
     Ok(times)
 }
 
-/// Pages one after the other by each reader, from the first on; a filter for each question.
-async fn pages(daemon: &Daemon, page_size: i32, filter: fn(u64) -> String) -> Result<(f64, Vec<Duration>), Error> {
+/// Pages one after the other by each reader, from the first on; or the first page of one of so many customers after the other.
+async fn pages(
+    daemon: &Daemon,
+    length: Duration,
+    page_size: i32,
+    customers: Option<u64>,
+) -> Result<(f64, Vec<Duration>), Error> {
     let mut readers = JoinSet::new();
     let started = daemon.clock.steady();
     for reader in 0..READERS {
@@ -167,8 +195,9 @@ async fn pages(daemon: &Daemon, page_size: i32, filter: fn(u64) -> String) -> Re
         let mut client = RecordServiceClient::new(channel).max_decoding_message_size(16 << 20);
         readers.spawn(async move {
             let (mut times, mut asked, mut next) = (Vec::new(), 0, String::new());
-            while clock.steady() < started + READ_FOR {
-                let filter = filter(reader + READERS * asked);
+            while clock.steady() < started + length {
+                let customer = customers.map(|all| (reader + READERS * asked) % all);
+                let filter = customer.map(|n| format!("customer = \"c{n}\"")).unwrap_or_default();
                 // A token belongs to its filter.
                 let page_token = if filter.is_empty() { std::mem::take(&mut next) } else { String::new() };
                 let collection = "orders".to_owned();
