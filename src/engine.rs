@@ -23,6 +23,7 @@ use crate::telemetry::metrics::Metrics;
 pub mod alerts;
 pub mod call;
 pub mod caller;
+pub mod calloff;
 pub mod cluster;
 pub mod collections;
 pub mod desk;
@@ -150,7 +151,9 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
     let registry = Registry::default();
     let lender = Lender::new(clock.clone(), store.clone(), limiter.clone(), writer.clone());
     let lender = Arc::new(lender);
+    let desk = Arc::new(Desk::new(clock.clone(), registry.clone()));
     let sweeper = Sweeper {
+        desk: desk.clone(),
         lender: lender.clone(),
         clock: clock.clone(),
         store: store.clone(),
@@ -177,7 +180,7 @@ pub async fn start(parts: Parts, declared: Vec<Declared>) -> Result<Handle, Engi
         open_calls: Arc::default(),
         lender,
         collections,
-        desk: Arc::new(Desk::new(clock.clone(), registry.clone())),
+        desk,
     };
 
     if cluster.is_none() && !crate::mutant::on("forgotten-seed") {

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::Api;
 use super::error::{Code, Error, Result};
 use crate::clock::Timestamp;
+use crate::engine::cluster::inherit::Inherited;
 use crate::engine::desk::{WORKERS_MAX, WorkerId};
 use crate::model::call::Ending;
 use crate::model::id::{CallId, Id};
@@ -23,6 +24,8 @@ pub const RESULT_BYTES_MAX: usize = 256 << 10;
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(86_400);
 const TEXT_BYTES_MAX: usize = 256;
 const REASON_BYTES_MAX: usize = 1_024;
+/// What a worker is told to wait whose lease another daemon has: about a beat between daemons.
+const ELSEWHERE_WAIT: Duration = Duration::from_secs(1);
 /// Heartbeats that may be missing before a lease ends.
 const BEATS: u32 = 3;
 
@@ -89,6 +92,15 @@ impl Api {
         }
         let tokens =
             hello.resume_tokens.iter().map(|t| token("hello.resume_tokens", t)).collect::<Result<Vec<Id>>>()?;
+        // Before it joins: jobs that it brings take seats.
+        let mut over = Vec::new();
+        for token in tokens.iter().filter(|token| !self.engine().desk().has(**token)) {
+            match self.engine().inherit_lease(*token).await? {
+                Inherited::Taken => {}
+                Inherited::Elsewhere => return Err(elsewhere(*token)),
+                Inherited::Over => over.push(*token),
+            }
+        }
         let Some((id, told)) = self.engine().desk().join(offer, patience) else {
             let said = format!("{WORKERS_MAX} workers are here; no more are taken");
             return Err(Error::new(Code::ResourceExhausted, "TOO_MANY_WORKERS", said));
@@ -96,7 +108,7 @@ impl Api {
         let worker = Worker { api: self.clone(), id, told, heartbeat: patience / BEATS };
         let (mut resumed, mut ended) = (Vec::new(), Vec::new());
         for token in tokens {
-            match self.engine().desk().resume(id, token) {
+            match !over.contains(&token) && self.engine().desk().resume(id, token) {
                 true => resumed.push(token),
                 false => ended.push(self.ended_lease(token).await?),
             }
@@ -229,6 +241,15 @@ impl Worker {
             false => Ok(Some(self.api.ended_lease(token).await?)),
         }
     }
+}
+
+/// Not an end: the worker goes on with the job meanwhile.
+fn elsewhere(token: Id) -> Error {
+    let said = format!(
+        "the daemon that gave lease {token} out is not known to be dead; go back to it, or come again once it is: within \
+         seconds"
+    );
+    Error::new(Code::Unavailable, "LEASE_ELSEWHERE", said).retry_in(ELSEWHERE_WAIT)
 }
 
 fn token(field: &str, text: &str) -> Result<Id> {

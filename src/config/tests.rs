@@ -8,6 +8,8 @@ use super::provider::{parse, source_of};
 use super::*;
 use crate::model::provider::*;
 
+mod external;
+
 /// The manual's example with the leading `#` taken away.
 fn example() -> String {
     let setting = |l: &&str| l.starts_with('#') && !l.starts_with("# ") && l.len() > 1 && !l.starts_with("##");

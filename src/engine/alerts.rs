@@ -2,7 +2,7 @@
 //!
 //! A look costs what a status page costs: counters that are kept anyway, and indexed reads. What is raised stands in the
 //! store, so a restart neither forgets nor repeats it, and of several daemons that tell it at once one does. Among many the
-//! daemon that sends for a provider's own account looks after its rules. Must never know: SQL, HTTP. Next: `model/alert`,
+//! daemon that sends for a provider's own account looks after its rules, and sees the jobs of all. Must never know: SQL, HTTP. Next: `model/alert`,
 //! which decides.
 
 use std::collections::BTreeMap;
@@ -19,6 +19,8 @@ use crate::engine::EngineError;
 use crate::model::alert::{Growth, Raised, Rule, Seen, Step, Watch, decide};
 use crate::model::name::{Account, AlertName, ProviderName};
 use crate::store::{AlertChange, Change, Refusal};
+
+mod oldest;
 
 /// As often as leases are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -93,7 +95,7 @@ async fn look(handle: &Handle, memories: &mut BTreeMap<AlertName, Memory>) -> Re
         }
         let memory = memories.entry(rule.name.clone()).or_default();
         let seen = match &statuses[&rule.provider] {
-            Some(status) => seen(handle, rule, status, memory),
+            Some(status) => seen(handle, rule, status, memory).await?,
             None if handle.provider(&rule.provider).is_none() => Seen::Well,
             None => Seen::CannotSay,
         };
@@ -118,9 +120,9 @@ async fn look(handle: &Handle, memories: &mut BTreeMap<AlertName, Memory>) -> Re
     Ok(())
 }
 
-fn seen(handle: &Handle, rule: &Rule, status: &ProviderStatus, memory: &mut Memory) -> Seen {
+async fn seen(handle: &Handle, rule: &Rule, status: &ProviderStatus, memory: &mut Memory) -> Result<Seen, EngineError> {
     let amiss = |amiss: bool, said: String| if amiss { Seen::Amiss(said) } else { Seen::Well };
-    match &rule.watch {
+    Ok(match &rule.watch {
         Watch::Failures { operation, dead, within } => {
             let of = |name: &_| operation.as_ref().is_none_or(|wanted| wanted == name);
             let count = status.operations.iter().filter(|o| of(&o.name)).map(|o| o.counts.dead).sum();
@@ -132,7 +134,11 @@ fn seen(handle: &Handle, rule: &Rule, status: &ProviderStatus, memory: &mut Memo
             }
         }
         Watch::Oldest { age } => {
-            let oldest = status.oldest_ready_at.map(|at| handle.clock().now().since(at)).unwrap_or_default();
+            let oldest = match handle.standing() {
+                Some(_) => oldest::oldest_ready(&**handle.store(), &rule.provider).await?,
+                None => status.oldest_ready_at,
+            };
+            let oldest = oldest.map(|at| handle.clock().now().since(at)).unwrap_or_default();
             amiss(oldest > *age, format!("the oldest job is ready since {} s", oldest.as_secs()))
         }
         Watch::Breaker => {
@@ -150,7 +156,7 @@ fn seen(handle: &Handle, rule: &Rule, status: &ProviderStatus, memory: &mut Memo
                 None => Seen::Well,
             }
         }
-    }
+    })
 }
 
 async fn tell(handle: &Handle, rule: &Rule, step: Step, seen: Seen, known: Option<&Raised>) -> Result<(), EngineError> {
@@ -159,13 +165,7 @@ async fn tell(handle: &Handle, rule: &Rule, step: Step, seen: Seen, known: Optio
         Seen::Amiss(said) => said,
         Seen::Well | Seen::CannotSay => "it is well again".to_owned(),
     };
-    let alert = Raised {
-        name: rule.name.clone(),
-        provider: rule.provider.clone(),
-        raised_at: known.map_or(now, |known| known.raised_at),
-        told_at: now,
-        detail,
-    };
+    let alert = Raised::told(rule, known, detail, now);
     apply(handle, step, alert, known.map(|known| known.told_at)).await
 }
 

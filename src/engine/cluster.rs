@@ -2,8 +2,8 @@
 //! shared limits can be trusted.
 //!
 //! `members` leases partitions of the accounts and keeps them, `relay` passes on what others committed, `truth` rebuilds
-//! the shared limits from the journal whenever Redis has forgotten, `undertaker` gives what the dead
-//! hold of them a time to end, `standing` tells how all that stands. A daemon alone
+//! the shared limits from the journal whenever Redis has forgotten, `undertaker` gives what the dead hold of them a time to
+//! end, `inherit` takes up what workers of a dead daemon hold, `standing` tells how all that stands. A daemon alone
 //! has none of them and owns everything. Must never know: SQL, Redis commands. Next: `cluster/members`.
 
 use std::collections::BTreeMap;
@@ -19,6 +19,7 @@ use crate::model::provider::Provider;
 use crate::model::shard::{Hold, shard_of};
 use crate::store::leases::Leases;
 
+pub mod inherit;
 pub mod members;
 pub mod relay;
 pub mod standing;

@@ -18,7 +18,8 @@ use crate::model::worker::{Ended, LeaseView, Offer, Progress, Told, Word, Work, 
 
 /// Workers at one time. More are refused.
 pub const WORKERS_MAX: usize = 1_000;
-/// Messages that a worker may leave unread beside two per seat, before it is cut off.
+/// Messages that a worker may leave unread beside three per seat (a job, its end, a word that it was called off), before it
+/// is cut off.
 const UNREAD_SPARE: usize = 64;
 /// Leases that are shown of one worker.
 const LEASES_SHOWN_MAX: usize = 20;
@@ -69,6 +70,7 @@ struct Lease {
     until: Timestamp,
     ends_at: Timestamp,
     progress: Option<Progress>,
+    called_off: bool,
     /// Taken by the first word.
     say: Option<oneshot::Sender<Word>>,
 }
@@ -137,7 +139,7 @@ impl Desk {
 
     /// A worker that is to be heard at least each third of `patience`. `None`: there are too many.
     pub fn join(&self, offer: Offer, patience: Duration) -> Option<(WorkerId, mpsc::Receiver<Told>)> {
-        let (tell, told) = mpsc::channel(offer.seats as usize * 2 + UNREAD_SPARE);
+        let (tell, told) = mpsc::channel(offer.seats as usize * 3 + UNREAD_SPARE);
         let (now, wall) = (self.clock.steady(), self.clock.now());
         let serves = offer.serves.clone();
         let worker = Worker { offer, taken: 0, joined_at: wall, heard_at: now, patience, tell };
@@ -234,6 +236,11 @@ impl Desk {
         Some(word)
     }
 
+    /// Is there a lease of this token?
+    pub fn has(&self, token: Id) -> bool {
+        self.lock().leases.get(&CallId(token.seq)).is_some_and(|lease| lease.token == token)
+    }
+
     /// Gives a lease to the worker that has its token. False: it is over.
     pub fn resume(&self, worker: WorkerId, token: Id) -> bool {
         let mut state = self.lock();
@@ -241,7 +248,7 @@ impl Desk {
             return false;
         };
         // Of a stream that is not known to be broken yet, it is taken all the same.
-        let before = lease.worker.replace(worker);
+        let (before, called_off) = (lease.worker.replace(worker), lease.called_off);
         if before == Some(worker) {
             return true;
         }
@@ -250,6 +257,10 @@ impl Desk {
         }
         if let Some(worker) = state.workers.get_mut(&worker) {
             worker.taken += 1;
+        }
+        if called_off {
+            // Its former stream may have broken before it was read there.
+            state.tell(worker, Told::CalledOff(token));
         }
         true
     }
@@ -273,6 +284,24 @@ impl Desk {
         let Some(lease) = lease.filter(|l| l.token == token && l.worker == Some(worker)) else { return false };
         lease.progress = Some(progress);
         true
+    }
+
+    /// Numbers of up to `max` jobs above `after` that workers have and that nobody has called off.
+    pub fn jobs(&self, after: i64, max: usize) -> Vec<i64> {
+        let state = self.lock();
+        let wanted = |(_, call): &(&i64, &CallId)| state.leases.get(call).is_some_and(|lease| !lease.called_off);
+        state.jobs.range(after + 1..).filter(wanted).map(|(job, _)| *job).take(max).collect()
+    }
+
+    /// A job is called off: whoever has it is told, now or when it comes back.
+    pub fn call_off(&self, job: i64) {
+        let mut state = self.lock();
+        let Some(call) = state.jobs.get(&job).copied() else { return };
+        let Some(lease) = state.leases.get_mut(&call).filter(|lease| !lease.called_off) else { return };
+        lease.called_off = true;
+        if let (Some(worker), token) = (lease.worker, lease.token) {
+            state.tell(worker, Told::CalledOff(token));
+        }
     }
 
     /// Of a job by its number.
@@ -354,6 +383,7 @@ fn lease(work: &Work, worker: Option<WorkerId>, term: Term, heard_at: Timestamp)
         until: term.until,
         ends_at: work.ends_at,
         progress: None,
+        called_off: false,
         say: Some(say),
     };
     (lease, word)

@@ -165,9 +165,14 @@ impl Handle {
             Change::WishRun { run, wish: RunWish::Cancel } => Some(*run),
             _ => None,
         };
+        let cancels = matches!(change, Change::CancelJobs { .. });
         let changed = self.writer().change(change).await?;
         if let Some(run) = called_off {
             self.call_off(run);
+        }
+        if let (true, Changed::Jobs(jobs)) = (cancels, &changed) {
+            let marked = jobs.iter().flatten().filter(|job| job.cancel_requested);
+            marked.for_each(|job| self.desk().call_off(job.id.seq));
         }
         Ok(changed)
     }

@@ -2,13 +2,16 @@
 //!
 //! Due retries become ready the moment they are due; open calls whose lease has ended are judged as crashed; runs that
 //! are being called off lose their jobs in bounded steps; history is pruned. Must never know: limits, HTTP.
-//! Next: `recover`, which judges what a dead process left open.
+//! Next: `calloff`; `recover`, which judges what a dead process left open.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
 
+use super::calloff;
+use super::desk::Desk;
 use super::lender::Lender;
 use super::recover::recover_expired;
 use super::registry::Registry;
@@ -30,6 +33,7 @@ const CANCELS_MAX: usize = 1_024;
 
 #[derive(Debug)]
 pub struct Sweeper {
+    pub desk: Arc<Desk>,
     pub lender: Arc<Lender>,
     pub clock: Clock,
     pub store: Arc<dyn Store>,
@@ -66,7 +70,10 @@ impl Sweeper {
         let mut next_due = self.signals.next_due();
         let mut leases_at = self.clock.steady();
         let mut prune_at = self.clock.steady() + PRUNE_EVERY;
-        beat.through(self.cancel_left_runs()).await;
+        // Runs that wait for the calls that are on the wire: a job that comes back from there is called off too.
+        let mut calling_off = BTreeSet::new();
+        let mut look_after = 0;
+        beat.through(self.cancel_left_runs(&mut calling_off)).await;
         loop {
             beat.beat();
             let due = *next_due.borrow_and_update();
@@ -78,7 +85,7 @@ impl Sweeper {
                 biased;
                 () = beat.stop.cancelled() => return Ok(()),
                 // Not taken when nobody can ask any more: else it would answer at once, for ever.
-                Some(run) = inbox.recv() => self.settle(beat.through(self.cancel_run(run)).await),
+                Some(run) = inbox.recv() => beat.through(self.cancel_run(run, &mut calling_off)).await,
                 _ = next_due.changed() => {}
                 () = self.clock.sleep_until(wake_at) => {}
             }
@@ -88,6 +95,13 @@ impl Sweeper {
             if self.clock.steady() >= leases_at {
                 let expired = recover_expired(&self.store, &self.writer, &self.registry, &self.clock, &self.lender);
                 self.settle(beat.through(expired).await);
+                for run in std::mem::take(&mut calling_off) {
+                    beat.through(self.cancel_run(run, &mut calling_off)).await;
+                }
+                match beat.through(calloff::look(&self.desk, &*self.store, look_after)).await {
+                    Ok(next) => look_after = next,
+                    Err(e) => self.settle(Err(e.into())),
+                }
                 leases_at = self.clock.steady() + LEASES_EVERY;
             }
             if self.clock.steady() >= prune_at {
@@ -114,18 +128,25 @@ impl Sweeper {
         }
     }
 
-    async fn cancel_run(&self, run: RunId) -> Result<(), EngineError> {
-        match self.chore(|| Change::CancelRunJobs { run, limit: CHORE_ROWS }).await {
-            Err(EngineError::Refused(Refusal::NoRun(_) | Refusal::WrongRunState { .. })) => Ok(()),
-            other => other,
+    /// Calls off what waits, tells the workers, and remembers the run if calls of it are still on the wire.
+    async fn cancel_run(&self, run: RunId, calling_off: &mut BTreeSet<RunId>) {
+        let done = match self.chore(|| Change::CancelRunJobs { run, limit: CHORE_ROWS }).await {
+            Err(EngineError::Refused(Refusal::NoRun(_) | Refusal::WrongRunState { .. })) => return,
+            Ok(()) => calloff::look_at_all(&self.desk, &*self.store).await.map_err(EngineError::from),
+            Err(e) => Err(e),
+        };
+        let state = self.store.run(run).await.map(|run| run.map(|run| run.state));
+        if !matches!(state, Ok(Some(RunState::Cancelled) | None)) && calling_off.len() < CANCELS_MAX {
+            calling_off.insert(run);
         }
+        self.settle(done);
     }
 
     /// Runs whose cancellation a dead process left half done.
-    async fn cancel_left_runs(&self) {
+    async fn cancel_left_runs(&self, calling_off: &mut BTreeSet<RunId>) {
         let runs = self.store.list_runs(None, PAGE_MAX).await.unwrap_or_default();
         for run in runs.into_iter().filter(|r| r.state == RunState::Cancelling) {
-            self.settle(self.cancel_run(run.id).await);
+            self.cancel_run(run.id, calling_off).await;
         }
     }
 

@@ -46,6 +46,19 @@ pub struct Raised {
     pub detail: String,
 }
 
+impl Raised {
+    /// As it stands once it has been told at `now`.
+    pub fn told(rule: &Rule, known: Option<&Raised>, detail: String, now: Timestamp) -> Raised {
+        Raised {
+            name: rule.name.clone(),
+            provider: rule.provider.clone(),
+            raised_at: known.map_or(now, |known| known.raised_at),
+            told_at: now,
+            detail,
+        }
+    }
+}
+
 /// What a look found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
@@ -138,6 +151,11 @@ mod tests {
         rule.repeat = Some(MINUTE);
         assert_eq!(decide(&rule, &amiss, MINUTE * 9, Some(&raised), at(59)), None);
         assert_eq!(decide(&rule, &amiss, MINUTE * 9, Some(&raised), at(60)), Some(Step::Repeat));
+        // The next repeat is counted from this one, and it is raised since it was raised first.
+        let again = Raised::told(&rule, Some(&raised), "open".into(), at(60));
+        assert_eq!((again.raised_at, again.told_at), (at(0), at(60)));
+        assert_eq!(decide(&rule, &amiss, MINUTE * 9, Some(&again), at(119)), None);
+        assert_eq!(decide(&rule, &amiss, MINUTE * 9, Some(&again), at(120)), Some(Step::Repeat));
         assert_eq!(decide(&rule, &Seen::CannotSay, Duration::ZERO, Some(&raised), at(60)), None);
         assert_eq!(decide(&rule, &Seen::Well, Duration::ZERO, Some(&raised), at(1)), Some(Step::Clear));
         assert_eq!(decide(&rule, &Seen::Well, Duration::ZERO, None, at(1)), None);

@@ -37,6 +37,8 @@ pub struct Work {
 pub enum Told {
     Job(Box<Work>),
     Ended(Ended),
+    /// The job of this lease was called off: it is not tried again, whatever is said of it.
+    CalledOff(Id),
 }
 
 /// A lease is over.

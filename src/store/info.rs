@@ -61,6 +61,8 @@ pub struct Touched {
     pub due: bool,
     /// Cached answers that somebody threw away.
     pub invalidated: Vec<Which>,
+    /// Jobs whose calls are open were called off, or a run was.
+    pub called_off: bool,
     /// Partitions were given back: there are some to claim ([`super::leases::Leases::claim`]).
     pub given_back: bool,
 }

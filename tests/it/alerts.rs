@@ -12,6 +12,8 @@ use tidegate::simulator::{Simulator, SimulatorConfig};
 use crate::notify::{Inbox, SECRET};
 use crate::support::process::until;
 
+mod cluster;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn declarations(folder: &Path, base_url: &str, url: &str) -> String {
@@ -50,6 +52,11 @@ failures = {{ dead = 2, within = "1m", operation = "sync" }}
 [alerts.late]
 provider = "crm"
 oldest = "1s"
+for = "1s"
+[alerts.long]
+provider = "crm"
+oldest = "1s"
+for = "1h"
 [alerts.down]
 provider = "gone"
 breaker_open = "1s"

@@ -49,6 +49,11 @@ async fn take_in(State(inbox): State<Inbox>, headers: HeaderMap, body: Bytes) ->
 }
 
 impl Inbox {
+    /// Whether it takes nothing from now on.
+    pub fn shut(&self, shut: bool) {
+        self.open.store(!shut, Ordering::SeqCst);
+    }
+
     /// Starts it; answers with its URL.
     pub async fn start(open: bool) -> (Inbox, String) {
         let inbox = Inbox { open: Arc::new(open.into()), ..Inbox::default() };

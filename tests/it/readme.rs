@@ -1,5 +1,5 @@
-//! The documents are run: every ```sh test block of README.md, docs/quickstart.md, docs/rest.md, docs/webhooks.md, docs/workers.md and of the READMEs of the
-//! examples, one script per document.
+//! The documents are run: every ```sh test block of README.md, docs/quickstart.md, docs/rest.md, docs/webhooks.md, docs/workers.md,
+//! docs/alerts.md, docs/collections.md and of the READMEs of the examples, one script per document.
 //!
 //! Each runs in a folder of its own, on ports of its own: the well-known ones are replaced in the blocks, in what `init`
 //! writes, and in the files of an example, which are copied. Blocks marked `buf` need that tool and are left out, with a
@@ -124,6 +124,21 @@ fn rest_does_what_its_page_says() {
 fn workers_do_what_their_page_says() {
     let Ran { said, .. } = run("docs/workers.md", &[]);
     assert!(said.contains("no worker has a free seat for it"), "{said}");
+}
+
+#[test]
+fn alerts_do_what_their_page_says() {
+    let Ran { said, .. } = run("docs/alerts.md", &[]);
+    for told in ["alert-raised", "tidegate_alert_raised{alert=\"crm_late\",provider=\"crm\"} 1", "alert-cleared"] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+}
+
+#[test]
+fn collections_do_what_their_page_says() {
+    let Ran { said, .. } = run("docs/collections.md", &[]);
+    assert!(said.contains("3 pages, 250 items") && said.contains("unchanged o1"), "{said}");
+    assert!(said.lines().any(|line| line.trim() == "251"), "one push of each: {said}");
 }
 
 #[test]

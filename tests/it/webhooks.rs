@@ -7,12 +7,13 @@ use reqwest::Client;
 use serde_json::Value;
 use standardwebhooks::Webhook;
 use tidegate::app::App;
-use tidegate::clock::Clock;
+use tidegate::clock::{Clock, Timestamp};
 use tidegate::config::{self, LoadOptions};
 use tidegate::grpc::pb;
 use tidegate::grpc::pb::job_service_client::JobServiceClient;
 use tidegate::grpc::pb::record_service_client::RecordServiceClient;
 use tidegate::simulator::{Simulator, SimulatorConfig, SimulatorHandle};
+use tidegate::store::Change;
 
 use crate::support::process::until;
 
@@ -159,6 +160,17 @@ async fn a_signed_message_starts_its_job_once_over_a_restart() {
     assert_eq!((jobs.len(), jobs[0].key.as_str()), (1, "user:7"));
     assert!(labels.contains(&("webhook", "crm")) && labels.contains(&("delivery", "msg_1")), "{labels:?}");
     assert_eq!(jobs[0].payload, r#"{"id":7,"user":{"id": 7, "name": "Ada", "n": 1.50}}"#, "a value as it came");
+    assert_eq!(house.send("crm", &headers, USER).await, said(200, "WEBHOOK_REPEATED"));
+    // Retention forgets it when `remember` is over, and not before.
+    let now_at = house.app.handle().clock().now();
+    let prune = Change::Prune {
+        finished_before: now_at,
+        dead_before: now_at,
+        calls_before: Timestamp::ZERO,
+        events_before: Timestamp::ZERO,
+        limit: 1_000,
+    };
+    house.app.handle().change(prune).await.unwrap();
     assert_eq!(house.send("crm", &headers, USER).await, said(200, "WEBHOOK_REPEATED"));
     // Signed anew, as a sender does that tries again.
     let again = standard(NEW, "msg_1", now(), USER);

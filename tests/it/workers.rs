@@ -1,4 +1,5 @@
-//! Workers as they meet a real daemon: leases within the limits, heartbeats, progress, coming back, kills.
+//! Workers as they meet a real daemon, alone and on PostgreSQL and Redis: leases within the limits, heartbeats, progress,
+//! coming back, kills. `called_off`: cancels; `two`: a daemon dies and another one is left.
 
 use std::time::Duration;
 
@@ -14,8 +15,14 @@ use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt;
 
 use crate::support::process::{Daemon, Place, until};
+use crate::support::redis::RedisServer;
+use crate::support::servers::Database;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+mod called_off;
+mod shown;
+mod two;
+
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Long enough that nothing else can have happened, short enough to wait for it.
 const QUIET: Duration = Duration::from_millis(400);
 
@@ -27,16 +34,51 @@ fn declaration(external: &str, more: &str) -> String {
     )
 }
 
+/// One daemon by itself, or one on PostgreSQL and Redis.
+#[derive(Clone, Copy)]
+enum Ground {
+    Alone,
+    Shared,
+}
+
+/// Makes each of these a test on both grounds.
+macro_rules! everywhere {
+    ($($name:ident),+ $(,)?) => {
+        mod alone {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(super::Ground::Alone).await;
+            })+
+        }
+        mod shared {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(super::Ground::Shared).await;
+            })+
+        }
+    };
+}
+use everywhere;
+
 struct Stand {
     daemon: Daemon,
     place: Place,
-    _folder: tempfile::TempDir,
+    _hold: Hold,
 }
 
-async fn stand(external: &str, more: &str) -> Stand {
-    let folder = tempfile::tempdir().unwrap();
-    let place = Place::new(folder.path(), folder.path(), &declaration(external, more));
-    Stand { daemon: place.start().await, place, _folder: folder }
+/// What must outlive the daemon.
+type Hold = (tempfile::TempDir, Option<(Database, RedisServer)>);
+
+async fn stand(ground: Ground, external: &str, more: &str) -> Stand {
+    let (folder, text) = (tempfile::tempdir().unwrap(), declaration(external, more));
+    let (place, servers) = match ground {
+        Ground::Alone => (Place::new(folder.path(), folder.path(), &text), None),
+        Ground::Shared => {
+            let (database, redis) = (Database::new().await, RedisServer::start().await);
+            (Place::shared(folder.path(), "d1", &database.url(), &redis.url(), &text), Some((database, redis)))
+        }
+    };
+    Stand { daemon: place.start().await, place, _hold: (folder, servers) }
 }
 
 /// A worker that says only what it is told to say.
@@ -47,7 +89,20 @@ struct Worker {
 }
 
 impl Worker {
+    /// Comes again while it is said that a lease is not known to be free yet.
     async fn join(daemon: &Daemon, seats: i32, resume_tokens: &[&str]) -> Worker {
+        let joined = until(PATIENCE, async || match Worker::try_join(daemon, seats, resume_tokens).await {
+            Ok(worker) => Some(worker),
+            Err(status) => {
+                let reason = status.get_error_details().error_info().map(|info| info.reason.clone());
+                assert_eq!(reason.as_deref(), Some("LEASE_ELSEWHERE"), "{status}");
+                None
+            }
+        });
+        joined.await.expect("the lease is had in the end")
+    }
+
+    async fn try_join(daemon: &Daemon, seats: i32, resume_tokens: &[&str]) -> Result<Worker, Status> {
         let (says, queue) = mpsc::channel(64);
         let hello = pb::WorkerHello {
             name: "ada".into(),
@@ -57,15 +112,27 @@ impl Worker {
         };
         says.send(pb::WorkRequest { what: Some(Say::Hello(hello)) }).await.unwrap();
         let mut client = WorkerServiceClient::new(daemon.channel());
-        let mut told = client.work(ReceiverStream::new(queue)).await.unwrap().into_inner();
-        let Some(Told::Welcome(welcome)) = told.message().await.unwrap().unwrap().what else {
+        let mut told = client.work(ReceiverStream::new(queue)).await?.into_inner();
+        let Some(Told::Welcome(welcome)) = told.message().await?.unwrap().what else {
             panic!("expected a welcome first")
         };
-        Worker { says, told, welcome }
+        Ok(Worker { says, told, welcome })
     }
 
     async fn say(&self, what: Say) {
         self.says.send(pb::WorkRequest { what: Some(what) }).await.unwrap();
+    }
+
+    /// It is heard from now on, also while the test looks elsewhere.
+    fn beat(self) -> Worker {
+        let says = self.says.clone();
+        let beat = || pb::WorkRequest { what: Some(Say::Heartbeat(pb::WorkerHeartbeat {})) };
+        tokio::spawn(async move {
+            while says.send(beat()).await.is_ok() {
+                tokio::time::sleep(QUIET).await;
+            }
+        });
+        self
     }
 
     async fn next(&mut self) -> Told {
@@ -84,6 +151,13 @@ impl Worker {
         match self.next().await {
             Told::Ended(ended) if ended.token == token => ended,
             other => panic!("expected the end of {token}, got {other:?}"),
+        }
+    }
+
+    async fn called_off(&mut self, token: &str) {
+        match self.next().await {
+            Told::Cancel(cancel) => assert_eq!(cancel.token, token),
+            other => panic!("expected a word that {token} is called off, got {other:?}"),
         }
     }
 
@@ -136,9 +210,19 @@ fn waits_on(job: &pb::Job) -> pb::waiting_on::Kind {
     job.waiting_on.as_ref().unwrap().kind()
 }
 
-#[tokio::test]
-async fn a_worker_is_leased_jobs_by_seats_and_within_the_limits() {
-    let stand = stand("true", "limits = [\"3/h\"]").await;
+everywhere!(
+    a_worker_is_leased_jobs_by_seats_and_within_the_limits,
+    what_a_worker_could_not_do_is_tried_again_or_dead_or_held,
+    a_silent_worker_loses_its_jobs_and_they_follow_the_repeat_rule,
+    a_heartbeat_keeps_a_lease_until_its_longest_time,
+    progress_is_shown_and_a_broken_stream_goes_on,
+    a_worker_comes_back_after_the_daemon_was_killed,
+    a_stop_waits_for_no_worker,
+    who_says_nothing_sensible_is_told_so,
+);
+
+async fn a_worker_is_leased_jobs_by_seats_and_within_the_limits(ground: Ground) {
+    let stand = stand(ground, "true", "limits = [\"3/h\"]").await;
     let daemon = &stand.daemon;
     let ids = enqueue(daemon, 5).await;
     let waits = until(PATIENCE, async || {
@@ -171,10 +255,10 @@ async fn a_worker_is_leased_jobs_by_seats_and_within_the_limits() {
     assert!(stand.daemon.stop().await);
 }
 
-#[tokio::test]
-async fn what_a_worker_could_not_do_is_tried_again_or_dead_or_held() {
+async fn what_a_worker_could_not_do_is_tried_again_or_dead_or_held(ground: Ground) {
     use pb::job_failed::Kind;
-    let stand = stand("true", "retry = { attempts = 3, base = \"10ms\", cap = \"20ms\" }\nlimits = [\"1000/h\"]").await;
+    let stand =
+        stand(ground, "true", "retry = { attempts = 3, base = \"10ms\", cap = \"20ms\" }\nlimits = [\"1000/h\"]").await;
     let daemon = &stand.daemon;
     let ids = enqueue(daemon, 1).await;
     let mut worker = Worker::join(daemon, 1, &[]).await;
@@ -198,11 +282,10 @@ async fn what_a_worker_could_not_do_is_tried_again_or_dead_or_held() {
     assert!(stand.daemon.stop().await);
 }
 
-#[tokio::test]
-async fn a_silent_worker_loses_its_jobs_and_they_follow_the_repeat_rule() {
+async fn a_silent_worker_loses_its_jobs_and_they_follow_the_repeat_rule(ground: Ground) {
     for (repeat, state) in [("always", pb::JobState::Delivered), ("by-method", pb::JobState::Unknown)] {
         let more = format!("repeat = \"{repeat}\"\nretry = {{ base = \"10ms\", cap = \"20ms\" }}");
-        let stand = stand("{ lease = \"1s\", within = \"1m\" }", &more).await;
+        let stand = stand(ground, "{ lease = \"1s\", within = \"1m\" }", &more).await;
         let daemon = &stand.daemon;
         let ids = enqueue(daemon, 1).await;
         let mut silent = Worker::join(daemon, 1, &[]).await;
@@ -235,9 +318,8 @@ async fn a_silent_worker_loses_its_jobs_and_they_follow_the_repeat_rule() {
     }
 }
 
-#[tokio::test]
-async fn a_heartbeat_keeps_a_lease_until_its_longest_time() {
-    let stand = stand("{ lease = \"1s\", within = \"3s\" }", "").await;
+async fn a_heartbeat_keeps_a_lease_until_its_longest_time(ground: Ground) {
+    let stand = stand(ground, "{ lease = \"1s\", within = \"3s\" }", "").await;
     let daemon = &stand.daemon;
     let ids = enqueue(daemon, 1).await;
     let mut worker = Worker::join(daemon, 1, &[]).await;
@@ -260,9 +342,8 @@ async fn a_heartbeat_keeps_a_lease_until_its_longest_time() {
     assert!(stand.daemon.stop().await);
 }
 
-#[tokio::test]
-async fn progress_is_shown_and_a_broken_stream_goes_on() {
-    let stand = stand("true", "limits = [\"10/h\"]").await;
+async fn progress_is_shown_and_a_broken_stream_goes_on(ground: Ground) {
+    let stand = stand(ground, "true", "limits = [\"10/h\"]").await;
     let daemon = &stand.daemon;
     let ids = enqueue(daemon, 1).await;
     let mut worker = Worker::join(daemon, 1, &[]).await;
@@ -284,9 +365,9 @@ async fn progress_is_shown_and_a_broken_stream_goes_on() {
     assert!(stand.daemon.stop().await);
 }
 
-#[tokio::test]
-async fn a_worker_comes_back_after_the_daemon_was_killed() {
-    let Stand { daemon, place, _folder } = stand("{ lease = \"2s\" }", "limits = [\"4/h\"]").await;
+async fn a_worker_comes_back_after_the_daemon_was_killed(ground: Ground) {
+    let Stand { daemon, place, _hold } =
+        stand(ground, "{ lease = \"2s\", within = \"20s\" }", "limits = [\"4/h\"]").await;
     let ids = enqueue(&daemon, 3).await;
     let mut worker = Worker::join(&daemon, 2, &[]).await;
     let (kept, left) = (worker.job().await, worker.job().await);
@@ -305,7 +386,7 @@ async fn a_worker_comes_back_after_the_daemon_was_killed() {
     worker.complete(&third.token, "").await;
     assert!(worker.ended(&third.token).await.recorded);
     drop(worker);
-    // Nobody came back for the other one.
+    // Nobody came back for the other one. A daemon alone knows who was heard when; among many it lasts for `within`.
     in_state(&daemon, &left.job_id, pb::JobState::Unknown).await;
     // 4 an hour: 3 are spent, whoever gave them out.
     enqueue(&daemon, 2).await;
@@ -316,9 +397,8 @@ async fn a_worker_comes_back_after_the_daemon_was_killed() {
     assert!(daemon.stop().await);
 }
 
-#[tokio::test]
-async fn a_stop_waits_for_no_worker() {
-    let Stand { daemon, place, _folder } = stand("true", "").await;
+async fn a_stop_waits_for_no_worker(ground: Ground) {
+    let Stand { daemon, place, _hold } = stand(ground, "true", "").await;
     let ids = enqueue(&daemon, 1).await;
     let mut worker = Worker::join(&daemon, 1, &[]).await;
     let lease = worker.job().await;
@@ -341,9 +421,8 @@ async fn a_stop_waits_for_no_worker() {
     assert!(daemon.stop().await);
 }
 
-#[tokio::test]
-async fn who_says_nothing_sensible_is_told_so() {
-    let stand = stand("true", "").await;
+async fn who_says_nothing_sensible_is_told_so(ground: Ground) {
+    let stand = stand(ground, "true", "").await;
     let refused = async |first: Say| {
         let says = tokio_stream::iter([pb::WorkRequest { what: Some(first) }]);
         let mut client = WorkerServiceClient::new(stand.daemon.channel());

@@ -23,6 +23,7 @@ use crate::model::worker::{Failed, Word, Work};
 use crate::store::FinishCall;
 
 const UNHEARD: &str = "its worker was not heard of before the lease ended; it may have done it";
+const TOO_LATE: &str = "its call was judged elsewhere before: the word came too late";
 const NOBODY: &str = "its worker went away before it was handed out";
 
 /// A caller for jobs that workers carry out.
@@ -150,18 +151,20 @@ impl Leased {
             lost_credential: false,
             leased: true,
         });
-        let took = now.since(job.id.created_at);
+        let (took, seq) = (now.since(job.id.created_at), job.id.seq);
         let spends = stays.spends(&errand.permit);
         let mut outcomes = vec![outcome];
         outcomes.extend(stays.outcomes);
         let finish = FinishCall { call, ending, settled_at, status: None, error, outcomes, spends, seen: None };
-        let finished = caller.writer.finish(finish).await;
-        if finished.is_none() {
-            // The daemon ends; the worker asks the next one.
-            return;
-        }
-        let reason: Arc<str> = if said { "".into() } else { UNHEARD.into() };
-        self.desk.end(call, said, &reason);
+        // `None`: the daemon ends; the worker asks the next one.
+        let Some(finished) = caller.writer.finish(finish).await else { return };
+        let stands = finished.applied && !finished.stale.contains(&seq) || finished.adopted.contains(&seq);
+        let reason = match (said, stands) {
+            (true, true) => "",
+            (true, false) => TOO_LATE,
+            (false, _) => UNHEARD,
+        };
+        self.desk.end(call, said && stands, &reason.into());
         if over {
             caller.metrics.jobs_done(caller.provider.name.as_str(), errand.operation.name.as_str(), &[took]);
         }

@@ -1,5 +1,5 @@
 //! Passes on what other daemons committed, as if it had been committed here: flows to gates, events to watchers,
-//! declarations to the registry, due times to the sweeper.
+//! declarations to the registry, due times to the sweeper, cancels to workers.
 //!
 //! And to `members`, that partitions are to be had. News are hints: what they name is read from the store. A connection that was lost means that anything may have been
 //! missed, and everything is looked at. Must never know: SQL, what gates make of it. Next: `truth`.
@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::Cluster;
+use crate::engine::calloff;
 use crate::engine::handle::Handle;
 use crate::engine::supervisor::{ActorResult, BEAT_EVERY, Beat, Supervisor};
 use crate::model::name::ProviderName;
@@ -117,6 +118,9 @@ impl Relay {
         if touched.due {
             signals.set_next_due(self.handle.store().next_due().await?);
         }
+        if touched.called_off {
+            calloff::look_at_all(self.handle.desk(), &**self.handle.store()).await?;
+        }
         if touched.declarations {
             self.declarations().await?;
         }
@@ -125,6 +129,7 @@ impl Relay {
 
     async fn everything(&self, last_event: &mut i64) -> Result<(), Error> {
         self.handle.cache().clear();
+        calloff::look_at_all(self.handle.desk(), &**self.handle.store()).await?;
         self.declarations().await?;
         self.handle.registry().all().keys().for_each(|name| self.reload(name));
         self.handle.signals().set_next_due(self.handle.store().next_due().await?);
@@ -194,6 +199,7 @@ fn join(into: &mut Touched, more: Touched) {
     into.events |= more.events;
     into.declarations |= more.declarations;
     into.due |= more.due;
+    into.called_off |= more.called_off;
     into.invalidated.extend(more.invalidated);
     into.given_back |= more.given_back;
 }

@@ -91,6 +91,15 @@ impl Standing {
         self.daemons.load().iter().filter(|daemon| daemon.alive).count()
     }
 
+    pub fn daemon(&self) -> DaemonId {
+        self.daemon
+    }
+
+    /// The others that lived within a day, and whether they live.
+    pub fn others(&self) -> Vec<(DaemonId, bool)> {
+        self.daemons.load().iter().filter(|d| d.id != self.daemon).map(|d| (d.id, d.alive)).collect()
+    }
+
     /// Whose a part of an account is, when it is not ours: a sentence.
     pub fn elsewhere(&self, provider: &ProviderName, account: &Account, part: u16) -> Option<(Option<String>, String)> {
         if self.owned.hold(provider, account, part).is_some() {

@@ -24,6 +24,7 @@ pub fn told(told: Told) -> pb::WorkResponse {
     match told {
         Told::Job(work) => answer(What::Job(job(*work))),
         Told::Ended(end) => ended(end),
+        Told::CalledOff(token) => answer(What::Cancel(pb::LeaseCancelled { token: token.to_string() })),
     }
 }
 

@@ -9,7 +9,7 @@ use super::sql;
 use super::work::{Step, Work};
 use crate::model::alert::{self, Raised};
 use crate::model::id::JobId;
-use crate::model::run::RunState;
+use crate::model::run::{RunState, RunWish};
 use crate::model::state::Event;
 use crate::store::rules::{self, Core, Stand};
 use crate::store::{AlertChange, Change, Changed, Delivery, JobNow, Refusal};
@@ -20,7 +20,12 @@ impl Work<'_> {
     pub(super) async fn change(&mut self, change: &Change) -> Answer<Changed> {
         let now = self.now;
         match change {
-            Change::CancelJobs { jobs } => self.each(jobs, |core| core.cancel(now)).await.map(Ok),
+            Change::CancelJobs { jobs } => {
+                let done = self.each(jobs, |core| core.cancel(now)).await?;
+                let marked = |jobs: &[Result<JobNow, Refusal>]| jobs.iter().flatten().any(|job| job.cancel_requested);
+                self.called_off |= matches!(&done, Changed::Jobs(jobs) if marked(jobs));
+                Ok(Ok(done))
+            }
             Change::ReviveJobs { jobs, fresh } => self.revive(jobs, *fresh).await.map(Ok),
             Change::ExpediteJobs { jobs } => {
                 self.each(jobs, |core| Ok(core.expedite(now)?.then_some(Event::Edit))).await.map(Ok)
@@ -41,7 +46,10 @@ impl Work<'_> {
             }
             Change::PromoteDue { limit } => self.promote_due(*limit).await.map(|n| Ok(Changed::Count(n))),
             Change::CreateRun { run } => self.create_run(run).await.map(|run| Ok(Changed::Run(run))),
-            Change::WishRun { run, wish } => Ok(self.wish_run(*run, *wish).await?.map(Changed::Run)),
+            Change::WishRun { run, wish } => {
+                self.called_off |= *wish == RunWish::Cancel;
+                Ok(self.wish_run(*run, *wish).await?.map(Changed::Run))
+            }
             Change::CancelRunJobs { run, limit } => Ok(self.cancel_run_jobs(*run, *limit).await?.map(Changed::Count)),
             Change::ApplyProvider { name, source, expect, actor } => {
                 self.apply_provider(name, source, *expect, actor).await

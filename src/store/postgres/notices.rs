@@ -45,6 +45,8 @@ struct Wire {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     i: Vec<Which>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    x: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     g: bool,
 }
 
@@ -54,13 +56,15 @@ pub(super) struct Said {
     pub events: bool,
     pub declarations: bool,
     pub due: bool,
+    pub called_off: bool,
     pub invalidated: Vec<Which>,
 }
 
 pub(super) fn payload(daemon: DaemonId, flows: &[Flow], said: Said) -> String {
     let render = |f: Vec<i64>, p: Vec<String>| {
-        let Said { events, declarations, due, invalidated } = said.clone();
-        let wire = Wire { d: daemon.to_string(), f, p, e: events, c: declarations, t: due, i: invalidated, g: false };
+        let Said { events, declarations, due, called_off, invalidated } = said.clone();
+        let (d, x, g) = (daemon.to_string(), called_off, false);
+        let wire = Wire { d, f, p, e: events, c: declarations, t: due, i: invalidated, x, g };
         serde_json::to_string(&wire).expect("numbers and texts are JSON")
     };
     let whole = render(flows.iter().map(|flow| flow.id.0).collect(), Vec::new());
@@ -76,7 +80,8 @@ pub(super) fn payload(daemon: DaemonId, flows: &[Flow], said: Said) -> String {
 /// Says that `daemon` gave partitions back.
 pub(super) fn given_back(daemon: DaemonId) -> String {
     let (f, p) = (Vec::new(), Vec::new());
-    let wire = Wire { d: daemon.to_string(), f, p, e: false, c: false, t: false, i: Vec::new(), g: true };
+    let d = daemon.to_string();
+    let wire = Wire { d, f, p, e: false, c: false, t: false, i: Vec::new(), x: false, g: true };
     serde_json::to_string(&wire).expect("texts are JSON")
 }
 
@@ -96,6 +101,7 @@ fn read(payload: &str, daemon: DaemonId) -> Option<Notice> {
         declarations: wire.c,
         due: wire.t,
         invalidated: wire.i,
+        called_off: wire.x,
         given_back: wire.g,
     }))
 }
@@ -199,14 +205,15 @@ mod tests {
     #[test]
     fn many_flows_are_named_by_their_providers_and_too_many_of_those_by_nothing() {
         let said = |flows: &[Flow]| {
-            let payload = payload(daemon(1), flows, Said { events: true, due: true, ..Said::default() });
+            let payload =
+                payload(daemon(1), flows, Said { events: true, due: true, called_off: true, ..Said::default() });
             assert!(payload.len() <= PAYLOAD_BYTES_MAX);
             assert_eq!(read(&payload, daemon(1)).is_none(), payload != "{}");
             read(&payload, daemon(2))
         };
         let Some(Notice::Changed(few)) = said(&[flow(7, "crm"), flow(9, "crm")]) else { panic!("expected flows") };
         assert_eq!((few.flows, few.providers.len()), (vec![FlowId(7), FlowId(9)], 0));
-        assert_eq!((few.events, few.declarations, few.due), (true, false, true));
+        assert_eq!((few.events, few.declarations, few.due, few.called_off), (true, false, true, true));
         let many: Vec<Flow> = (1_000_000..1_002_000).map(|id| flow(id, "crm")).collect();
         let Some(Notice::Changed(many)) = said(&many) else { panic!("expected providers") };
         assert_eq!((many.flows.len(), many.providers), (0, vec![ProviderName::new("crm").unwrap()]));

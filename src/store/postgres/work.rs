@@ -52,6 +52,8 @@ pub(super) struct Work<'a> {
     pub due_changed: bool,
     /// A declaration of a provider changed.
     pub declarations: bool,
+    /// Jobs whose calls are open were called off, or a run was: workers of other daemons are to hear of it.
+    pub called_off: bool,
     /// Cached answers that others must throw away too.
     pub invalidated: Vec<Which>,
 }
@@ -78,6 +80,7 @@ impl<'a> Work<'a> {
             next_due: None,
             due_changed: false,
             declarations: false,
+            called_off: false,
             invalidated: Vec::new(),
         }
     }
@@ -141,6 +144,7 @@ impl<'a> Work<'a> {
                 events: !whats.is_empty(),
                 declarations: self.declarations,
                 due: self.due_changed,
+                called_off: self.called_off,
                 invalidated: std::mem::take(&mut self.invalidated),
             },
         );

@@ -389,3 +389,19 @@ async fn partitions_that_are_given_back_are_news() {
         assert!(heard.events && !heard.given_back, "{heard:?}");
     }
 }
+
+#[tokio::test]
+async fn jobs_that_are_called_off_on_the_wire_are_news() {
+    let database = Database::new().await;
+    let (a, b) = (Arc::new(database.open().await), Arc::new(database.open().await));
+    let bench = Bench::over_shared(a.clone());
+    let calling = bench.add(job("1")).await;
+    bench.claim(calling).await;
+    let waiting = bench.add(job("2")).await;
+    let mut news = b.notices().await.unwrap().unwrap();
+    for (id, expected) in [(waiting, false), (calling, true)] {
+        bench.commit(Batch { changes: vec![Change::CancelJobs { jobs: vec![id] }], ..bench.batch() }).await;
+        let Some(Notice::Changed(heard)) = news.recv().await else { panic!("expected news") };
+        assert_eq!(heard.called_off, expected, "{heard:?}");
+    }
+}
