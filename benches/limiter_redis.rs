@@ -30,6 +30,7 @@ fn limit(name: &str, kind: LimitKind) -> Arc<Limit> {
         cost: 1,
         reserve,
         not_counted: Vec::new(),
+        learned: false,
         headers: None,
     })
 }

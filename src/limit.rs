@@ -11,6 +11,7 @@ pub mod calendar;
 pub mod concurrency;
 pub mod correction;
 pub mod feedback;
+pub mod learned;
 pub mod paced;
 pub mod set;
 pub mod state;

@@ -20,7 +20,7 @@ mod memo;
 pub mod redis;
 
 pub use crate::limit::LimitView;
-pub use key::{Keyed, keyed, provider_spends, spends};
+pub use key::{Keyed, behind, keyed, provider_spends, spends};
 pub use local::LocalLimiter;
 pub use redis::RedisLimiter;
 

@@ -126,6 +126,11 @@ impl SimulatorHandle {
         self.shared.set_faults(faults);
     }
 
+    /// From now on a limit has another number, and nobody is told. False: there is no such limit.
+    pub fn set_max(&self, limit: &str, max: u32) -> bool {
+        self.shared.set_max(limit, max)
+    }
+
     /// All access tokens end now, as in the middle of a run.
     pub fn revoke_tokens(&self) {
         self.shared.with_tokens(tokens::Tokens::revoke);

@@ -102,7 +102,8 @@ async fn statuses(provider: Option<String>, daemon: &Daemon) -> Result<Vec<pb::P
 /// One row per limit.
 pub fn table(statuses: &[pb::ProviderStatus], wide: bool) -> Rows {
     let times = Times::new(wide);
-    let mut header = vec!["LIMIT", "DECLARED", "USED", "IN FLIGHT", "FREE", "MAX", "NEXT FREE", "BLOCKED UNTIL"];
+    let mut header =
+        vec!["LIMIT", "DECLARED", "USED", "IN FLIGHT", "FREE", "MAX", "NEXT FREE", "BLOCKED UNTIL", "PROVIDER SAYS"];
     if wide {
         header.push("KEY");
     }
@@ -111,13 +112,14 @@ pub fn table(statuses: &[pb::ProviderStatus], wide: bool) -> Rows {
         for limit in &status.limits {
             let mut cells = vec![
                 format!("{}/{}", status.name, limit.name),
-                limit.declared.clone(),
+                declared_text(limit),
                 show::count(limit.used),
                 show::count(limit.in_flight),
                 show::count(limit.free),
                 show::count(limit.max),
                 times.show(limit.next_free_time.as_ref()),
                 times.show(limit.blocked_until_time.as_ref()),
+                limit.told.as_ref().map(|told| told_text(told, times)).unwrap_or_default(),
             ];
             if wide {
                 cells.push(limit.key.clone());
@@ -126,6 +128,20 @@ pub fn table(statuses: &[pb::ProviderStatus], wide: bool) -> Rows {
         }
     }
     rows
+}
+
+/// `100/1s, learned 24`.
+fn declared_text(limit: &pb::LimitStatus) -> String {
+    let learned = limit.refused_at_max.map(|_| format!(", learned {}", show::count(limit.max)));
+    format!("{}{}", limit.declared, learned.unwrap_or_default())
+}
+
+/// `4,987 of 5,000, more in 12m`.
+fn told_text(told: &pb::ToldLimit, times: Times) -> String {
+    let left = told.remaining.map_or_else(|| "?".to_owned(), show::count);
+    let of = told.max.map(|max| format!(" of {}", show::count(max))).unwrap_or_default();
+    let reset = told.reset_time.as_ref().map(|at| format!(", more {}", times.show(Some(at)))).unwrap_or_default();
+    format!("{left}{of}{reset}")
 }
 
 fn forecast(statuses: &[pb::ProviderStatus], wide: bool) -> Rows {
@@ -176,4 +192,25 @@ fn breaker_table(statuses: &[pb::ProviderStatus], wide: bool) -> Rows {
 
 fn state(breaker: &pb::Breaker) -> String {
     show::word(breaker.state().as_str_name(), "STATE_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_providers_own_numbers_stand_in_the_last_column() {
+        let told =
+            |reset_time| pb::ToldLimit { max: Some(5_000), remaining: Some(4_987), reset_time, heard_time: None };
+        let limit = pb::LimitStatus { name: "core".into(), told: Some(told(None)), ..Default::default() };
+        let status = pb::ProviderStatus { name: "github".into(), limits: vec![limit.clone()], ..Default::default() };
+        let shown = table(&[status], false).text();
+        assert!(shown.lines().next().unwrap().ends_with("PROVIDER SAYS"), "{shown}");
+        assert!(shown.ends_with("4,987 of 5,000"), "{shown}");
+        let learned = pb::LimitStatus { declared: "100/1s".into(), max: 24, refused_at_max: Some(34), ..limit };
+        assert_eq!(declared_text(&learned), "100/1s, learned 24");
+        let reset_time = Some(prost_types::Timestamp { seconds: 1_800_000_000, nanos: 0 });
+        let text = told_text(&told(reset_time), Times::new(true));
+        assert_eq!(text, "4,987 of 5,000, more 2027-01-15T08:00:00Z");
+    }
 }

@@ -47,6 +47,9 @@ pub struct SimulateArgs {
     /// What answers say about the limits.
     #[arg(long, value_enum, value_name = "STYLE")]
     pub headers: Option<HeaderStyle>,
+    /// A limit that their numbers are about; of several, and by default of all, the tightest. May be given many times.
+    #[arg(long, value_name = "LIMIT")]
+    pub headers_of: Vec<String>,
     /// Half of the answers are faster [default: 20ms].
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub latency: Option<Duration>,
@@ -110,6 +113,7 @@ impl SimulateArgs {
         set(&mut config.listen, self.listen);
         set(&mut config.refuse_status, self.refuse_status);
         set(&mut config.headers, self.headers);
+        config.headers_of.extend(self.headers_of);
         set(&mut config.latency.median, self.latency);
         set(&mut config.latency.tail, self.tail);
         set(&mut config.latency.tail_share, self.tail_share);

@@ -10,6 +10,7 @@ use super::problem::{At, Found, Problem};
 use super::reader::{Reader, Unfit};
 use super::tree::{Node, Value};
 use super::values::{self, expected};
+use crate::limit::learned;
 use crate::model::name::LimitName;
 use crate::model::provider::{Anchor, CalendarPeriod, Limit, LimitKind, Reserve, Scope};
 
@@ -79,6 +80,7 @@ fn one(found: &Found, node: &Node, unnamed: &str) -> Option<Limit> {
                 cost: 1,
                 reserve: Reserve::default(),
                 not_counted: Vec::new(),
+                learned: false,
                 headers: None,
             }),
             Err(problem) => {
@@ -138,6 +140,18 @@ fn table(reader: Reader<'_>, node: &Node, unnamed: &str) -> Option<Limit> {
         let said = "`headers` means nothing here: calls on the wire are counted here, whatever answers say";
         reader.found.add(Problem::new(said).at(at).help("remove it"));
     }
+    let learned = reader.get("learned", values::boolean).unwrap_or(false);
+    if learned {
+        let at = reader.node("learned").map_or(&node.at, |n| &n.at);
+        if kind.as_ref().is_some_and(|kind| learned::number(kind).is_none()) {
+            let said = "`learned` means nothing here: only the number of `max` with `per` is learned";
+            reader.found.add(Problem::new(said).at(at).help("remove it, or write a window: max = 100, per = \"1s\""));
+        }
+        if scope == Scope::Key {
+            let said = "`learned` means nothing here: nothing is learned of single keys";
+            reader.found.add(Problem::new(said).at(at).help("say scope = \"account\", or remove it"));
+        }
+    }
     let reserve = reader.node("reserve").and_then(|n| reserve(reader.found, n)).unwrap_or_default();
     if let Some(max) = kind.as_ref().map(most) {
         if cost > max {
@@ -154,7 +168,7 @@ fn table(reader: Reader<'_>, node: &Node, unnamed: &str) -> Option<Limit> {
     }
     let found = reader.found;
     reader.finish();
-    let limit = Limit { name: name?, kind: kind?, scope, methods, cost, reserve, not_counted, headers };
+    let limit = Limit { name: name?, kind: kind?, scope, methods, cost, reserve, not_counted, headers, learned };
     (found.count() == before).then_some(limit)
 }
 

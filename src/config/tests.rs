@@ -255,6 +255,14 @@ fn every_mistake_is_said_with_what_to_do() {
         (with("limits = [{ max = 5, per = 3600 }]"), &["expected a time from 10ms", "\"3600s\""]),
         (with("limits = [{ max = 5, per = \"10sec\" }]"), &["did you mean \"10s\"?"]),
         (with("limits = [{ max = 5, per = \"1h\", jitter = \"1s\" }]"), &["`jitter` means nothing here"]),
+        (
+            with("limits = [{ bucket = 5, refill = \"1/s\", learned = true }]"),
+            &["`learned` means nothing here", "write a window"],
+        ),
+        (
+            with("limits = [{ max = 5, per = \"1h\", scope = \"key\", learned = true }]"),
+            &["nothing is learned of single keys"],
+        ),
         (with("limits = [{ max = 5, per = \"1h\", anchor = \"send\" }]"), &["expected `jitter` beside"]),
         (with("limits = [{ max = 5, per = \"1h\", header = \"x-ratelimit\" }]"), &["unknown key `header`"]),
         (with("limits = [{ max = 5, calendar = \"day\", zone = \"Mars/Base\" }]"), &["expected a time zone"]),

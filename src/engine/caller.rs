@@ -10,6 +10,7 @@ use tracing::Instrument;
 
 use super::collections::Collections;
 use super::dice::Dice;
+use super::gate::Lessons;
 use super::outcome::{Spent, outcome};
 use super::writer::Writer;
 use crate::clock::{Clock, Timestamp};
@@ -33,6 +34,7 @@ mod log;
 mod pages;
 mod stays;
 mod throttle;
+pub mod told;
 mod uncounted;
 
 pub use credential::Excused;
@@ -58,6 +60,10 @@ pub struct Caller {
     pub collections: Collections,
     /// "Not now" answers.
     pub throttles: Arc<Throttles>,
+    /// What answers said of limits.
+    pub told: Arc<told::Board>,
+    /// Refusals that teach.
+    pub lessons: Arc<Lessons>,
     /// Jobs that were refused for an outdated token, and may go once more for nothing.
     pub excused: Arc<Excused>,
 }
@@ -256,9 +262,9 @@ impl Caller {
         let Errand { operation, lane, account, permit, call, .. } = errand;
         let alone = (*lane == Lane::Single).then(|| call.jobs.first()).flatten();
         let key = alone.and_then(|job| job.key.as_ref());
-        let word = self.heard(operation, *lane, account, key, answer, &mut judgement.health);
-        let blocked_until = self.throttles.until(&self.clock, judgement.health, permit.granted_at);
-        Word { blocked_until, ..word }
+        let mut word = self.heard(operation, *lane, account, key, answer, &mut judgement.health);
+        self.learn(&mut word, judgement.health, permit.granted_at);
+        word
     }
 
     async fn settle(

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::caller::told::{Board, Told};
 use super::caller::{Completion, Excused, Throttles};
 use super::cluster::Owned;
 use super::cluster::standing::Standing;
@@ -26,7 +27,7 @@ use super::supervisor::Supervisor;
 use super::writer::Writer;
 use crate::clock::{Clock, Timestamp};
 use crate::limiter::Limiter;
-use crate::model::call::Call;
+use crate::model::call::{Call, LimitKey};
 use crate::model::flow::Class;
 use crate::model::id::FlowId;
 use crate::model::job::ClaimedJob;
@@ -44,12 +45,14 @@ mod credentials;
 pub mod direct;
 mod forecast;
 mod group;
+mod learned;
 mod leases;
 mod outside;
 mod release;
 mod report;
 mod waits;
 
+pub use learned::{Lesson, Lessons};
 pub use outside::{Ask, Lending};
 
 /// What every gate is made of.
@@ -113,6 +116,8 @@ pub(super) struct Shared {
     /// Ended calls that the gate has not looked at. Bounded by the calls in flight.
     pub completions: Mutex<Vec<(group::GroupKey, Completion)>>,
     pub throttles: Arc<Throttles>,
+    pub told: Arc<Board>,
+    pub lessons: Arc<Lessons>,
     pub excused: Arc<Excused>,
     pub last_throttled_at: Mutex<Option<Timestamp>>,
     pub flows: Arc<FlowBox>,
@@ -181,6 +186,8 @@ pub(super) fn start(
         call_time: Default::default(),
         completions: Default::default(),
         throttles: Default::default(),
+        told: Default::default(),
+        lessons: Default::default(),
         excused: Default::default(),
         last_throttled_at: Default::default(),
         flows: parts.signals.flow_box(&name),
@@ -300,6 +307,16 @@ impl GateHandle {
             *last_throttled_at.lock().expect("no panic while held") = Some(clock.now());
         }
         until
+    }
+
+    /// And this of limits.
+    pub fn hear_told(&self, told: Vec<(LimitKey, Told)>) {
+        self.shared.told.note(told);
+    }
+
+    /// And this refusal teaches.
+    pub fn learn(&self, lesson: Lesson) {
+        self.shared.lessons.tell(lesson);
     }
 
     /// Permits of a program outside were settled; some came back unsent, if `returned` says so.

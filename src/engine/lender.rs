@@ -63,6 +63,8 @@ pub struct Used {
     pub status: Option<u16>,
     /// Steady time until which the provider said "not now".
     pub blocked_until: Option<Timestamp>,
+    /// The only limit that this is about, when it said.
+    pub blocked_limit: Option<String>,
     /// What the answer said about the limits of the grant.
     pub said: Vec<Said>,
 }
@@ -127,7 +129,7 @@ impl Lender {
 
     /// Ends a grant. False: it had ended before; then only a "not now" is taken from what is told.
     pub async fn settle(&self, call: &Call, used: Used) -> bool {
-        let Used { sent, status, blocked_until, said } = used;
+        let Used { sent, status, blocked_until, blocked_limit, said } = used;
         let lent = if call.ending == Ending::Open { self.lent().remove(&call.id) } else { None };
         let now = self.clock.steady();
         let part = |permit: &Permit, count, sent| Settle {
@@ -135,7 +137,7 @@ impl Lender {
             count,
             sent,
             blocked_until,
-            blocked_limit: None,
+            blocked_limit: blocked_limit.clone(),
             said: said.clone(),
         };
         // First: a 429 must slow everybody at once.

@@ -5,12 +5,14 @@
 
 use http::{HeaderMap, Method};
 
-use super::gate::{Ask, Lending};
+use super::caller::heard::{self, Word};
+use super::gate::{Ask, Lending, Lesson};
 use super::handle::{EngineError, Handle};
 use super::lender::{Purpose, Used};
+use super::registry::Entry;
 use crate::clock::Timestamp;
-use crate::limiter::{provider_spends, spends};
-use crate::model::call::{Ending, Lane};
+use crate::limiter::{behind, provider_spends, spends};
+use crate::model::call::{Call, Ending, Lane};
 use crate::model::flow::Class;
 use crate::model::id::Id;
 use crate::model::name::{Account, Key, OperationName, ProviderName};
@@ -66,6 +68,11 @@ pub enum Settled {
     },
 }
 
+fn health(provider: &Provider, answer: &Answer) -> Health {
+    let said = limiting(provider, answer, answer.received_at);
+    said.map_or(Health::Good, |said| Health::Limiting { until: said.until })
+}
+
 impl Handle {
     /// Waits for permits as long as is asked for.
     pub async fn acquire_permits(&self, wanted: Wanted) -> Result<Lending, EngineError> {
@@ -99,17 +106,26 @@ impl Handle {
             return Ok(Settled::TooMany { granted: call.outside });
         }
         let entry = self.registry().get(&call.provider);
-        let blocked_until = entry.as_ref().and_then(|entry| {
-            let health = self.health(&entry.provider, &seen)?;
-            entry.gate.hear_health(self.clock(), health, call.permit.granted_at)
-        });
+        let mut word = Word::default();
+        if let Some(entry) = &entry
+            && let Some(answer) = self.answer(&seen)
+        {
+            let mut health = health(&entry.provider, &answer);
+            word = self.heard(entry, &call, &answer, &mut health);
+            let granted_at = call.permit.granted_at;
+            word.blocked_until = entry.gate.hear_health(self.clock(), health, granted_at);
+            if let Some(until) = word.blocked_until {
+                entry.gate.learn(Lesson { spends: std::mem::take(&mut word.taught), granted_at, until });
+            }
+        }
+        let Word { blocked_until, blocked_limit, said, .. } = word;
         if blocked_until.is_some() {
             self.metrics().throttled(call.provider.as_str(), "");
             tracing::warn!(provider = %call.provider, call = %call.id, "the provider said not now to a program outside");
         }
         let Seen { sent, status, .. } = seen;
         let was_open = call.ending == Ending::Open;
-        let counted = lender.settle(&call, Used { sent, status, blocked_until, said: Vec::new() }).await;
+        let counted = lender.settle(&call, Used { sent, status, blocked_until, blocked_limit, said }).await;
         if let Some(entry) = entry {
             entry.gate.permits_settled(sent < call.outside);
         }
@@ -117,13 +133,24 @@ impl Handle {
     }
 
     /// `None`: the program told of no answer.
-    fn health(&self, provider: &Provider, seen: &Seen) -> Option<Health> {
-        let status = seen.status?;
-        let received_at = self.clock().now();
-        let answer =
-            Answer { status, headers: seen.headers.clone(), body: bytes::Bytes::new(), truncated: false, received_at };
-        let said = limiting(provider, &answer, received_at);
-        Some(said.map_or(Health::Good, |said| Health::Limiting { until: said.until }))
+    fn answer(&self, seen: &Seen) -> Option<Answer> {
+        let (status, received_at) = (seen.status?, self.clock().now());
+        let headers = seen.headers.clone();
+        Some(Answer { status, headers, body: bytes::Bytes::new(), truncated: false, received_at })
+    }
+
+    /// What the answer says of the limits of a grant. A refusal's health learns its end.
+    fn heard(&self, entry: &Entry, call: &Call, answer: &Answer, health: &mut Health) -> Word {
+        let Entry { provider, gate, .. } = entry;
+        let operation = provider.operations.get(&call.operation).map(|o| (&**o, call.lane));
+        let spent = behind(provider, operation, &call.account, &call.permit.spends);
+        let read = heard::read(&spent, answer, *health, self.clock().steady(), self.clock().now());
+        *health = read.health.unwrap_or(*health);
+        if read.ignored > 0 {
+            self.metrics().limit_headers_ignored(provider.name.as_str(), read.ignored);
+        }
+        gate.hear_told(read.told);
+        Word { blocked_until: None, blocked_limit: read.limit, said: read.said, taught: read.taught }
     }
 
     /// Steady in wall terms.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::caller::told::Told;
 use crate::clock::Timestamp;
 use crate::limiter::LimitView;
 use crate::model::call::Lane;
@@ -51,6 +52,10 @@ pub struct LimitStatus {
     /// As declared: `50/1h`, `8 concurrent`.
     pub declared: String,
     pub view: LimitView,
+    /// The view's maximum was learned; this is the one at which it was refused last.
+    pub refused_at_max: Option<u32>,
+    /// What the provider last said of it. Steady times.
+    pub told: Option<Told>,
 }
 
 #[derive(Clone, Debug)]

@@ -102,6 +102,8 @@ mod tests {
                 said: None,
                 returns: Vec::new(),
             },
+            told: None,
+            refused_at_max: None,
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
+use super::calendar;
 use crate::clock::Timestamp;
 use crate::model::limit_headers::{HeaderNames, LimitHeaders, TimeUnit};
 use crate::model::provider::{CalendarPeriod, Limit, LimitKind};
@@ -46,6 +47,20 @@ impl Heard {
 /// Reads what `headers` say about `limit`, as it declares. `received_at` is wall time.
 pub fn read(limit: &Limit, headers: &HeaderMap, received_at: Timestamp) -> Heard {
     let page = Page { headers, moment: time::moment(headers, received_at), reset_max: RESET_MAX.max(natural(limit)) };
+    let mut heard = by_declaration(&page, limit);
+    if let LimitKind::Calendar { period, zone, .. } = &limit.kind
+        && heard.left.is_some()
+    {
+        // Where none is named, the reset is when the period ends: a full period from now would lose most of the next one.
+        let end = || calendar::bounds(*period, zone, page.moment).1;
+        let reset = heard.reset_in.unwrap_or_else(|| end().since(page.moment) + calendar::CLOCK_ERROR);
+        heard.reset_in = Some(reset.min(page.reset_max));
+    }
+    heard
+}
+
+fn by_declaration(page: &Page<'_>, limit: &Limit) -> Heard {
+    let headers = page.headers;
     match limit.headers.as_deref() {
         None | Some(LimitHeaders::RetryAfter) => Heard::default(),
         Some(LimitHeaders::XRatelimit) => {
@@ -54,7 +69,7 @@ pub fn read(limit: &Limit, headers: &HeaderMap, received_at: Timestamp) -> Heard
             page.three_fields(stem)
         }
         Some(LimitHeaders::RatelimitLegacy) => page.three_fields("ratelimit"),
-        Some(LimitHeaders::RatelimitDraft) => draft::read(&page, limit),
+        Some(LimitHeaders::RatelimitDraft) => draft::read(page, limit),
         Some(LimitHeaders::Named(names)) => page.named(names),
     }
 }

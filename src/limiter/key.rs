@@ -87,6 +87,31 @@ pub fn provider_spends(provider: &Provider, method: &http::Method, account: &Acc
     counted.filter_map(spend).collect()
 }
 
+/// The limits behind the keys of a permit that was given under this declaration, or an older one: what that declared and this
+/// does not is left out. `operation`: whose lane's own limits may be among them.
+pub fn behind(
+    provider: &Provider,
+    operation: Option<(&Operation, Lane)>,
+    account: &Account,
+    keys: &[(LimitKey, u32)],
+) -> Vec<Spend> {
+    let shared = format!("{}/", provider.name);
+    let own = operation.map(|(o, lane)| format!("{}/{}.{}/", provider.name, o.name, lane)).unwrap_or_default();
+    let spec = operation.and_then(|(o, lane)| o.lane(lane));
+    let limits = spec.into_iter().flat_map(|spec| &spec.limits).map(|l| (&own, l));
+    let mut spends: Vec<Spend> = Vec::new();
+    for (prefix, limit) in provider.limits.iter().map(|l| (&shared, l)).chain(limits) {
+        let is_it = |key: &str| match limit.scope {
+            Scope::Key => key.starts_with(&key_prefix(prefix, limit, account)),
+            Scope::Provider | Scope::Account => key_text(prefix, limit, account, None).as_deref() == Some(key),
+        };
+        let found = keys.iter().map(|(key, _)| key).filter(|key| is_it(&key.0));
+        let fresh = found.filter(|key| !spends.iter().any(|s| s.key == **key)).cloned().collect::<Vec<_>>();
+        spends.extend(fresh.into_iter().map(|key| Spend::new(key, limit.clone())));
+    }
+    spends
+}
+
 /// `None` when the limit counts by key and there is none.
 fn key_text(prefix: &str, limit: &Limit, account: &Account, key: Option<&Key>) -> Option<String> {
     let mut text = format!("{prefix}{}:{}", limit.name, window_text(&limit.kind));
@@ -162,6 +187,7 @@ mod tests {
             cost: 1,
             reserve: Reserve::default(),
             not_counted: Vec::new(),
+            learned: false,
             headers: None,
         }
     }

@@ -245,6 +245,8 @@ pub struct Limit {
     pub not_counted: Vec<u16>,
     /// How answers speak of it, where they do. What they say can only tighten what is declared.
     pub headers: Option<Arc<LimitHeaders>>,
+    /// The provider publishes no number: `max` is the most that makes sense, and refusals teach what it really is.
+    pub learned: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -41,6 +41,8 @@ pub enum BadConfig {
     Twice(String),
     #[error("limit {0:?} counts per account, which needs account_header")]
     NoAccountHeader(String),
+    #[error("headers_of names limit {0:?}; expected the name of a declared one")]
+    NoSuchLimit(String),
     #[error("expected a limit like [NAME=]RULE[@[METHOD ]PATH], got {0:?}")]
     Limit(String),
 }
@@ -59,6 +61,9 @@ pub struct SimulatorConfig {
     /// And what it says, where the words matter.
     pub refuse_body: String,
     pub headers: HeaderStyle,
+    /// The limits that the numbers in the headers are about, where an API does not tell of all: of those that count a
+    /// request the tightest. None: any. A refusal by another says `Retry-After`.
+    pub headers_of: Vec<String>,
     /// The header that names the account, for limits `per = "account"`.
     pub account_header: Option<String>,
     pub latency: Latency,
@@ -85,6 +90,7 @@ impl Default for SimulatorConfig {
             refuse_status: 429,
             refuse_body: r#"{"error":"too many requests"}"#.to_owned(),
             headers: HeaderStyle::RetryAfter,
+            headers_of: Vec::new(),
             account_header: None,
             latency: Latency::default(),
             faults: Faults::default(),
@@ -126,6 +132,9 @@ impl SimulatorConfig {
                 return Err(BadConfig::NoAccountHeader(limit.name.clone()));
             }
         }
+        if let Some(name) = self.headers_of.iter().find(|name| !self.limits.iter().any(|l| l.name == **name)) {
+            return Err(BadConfig::NoSuchLimit(name.clone()));
+        }
         let f = &self.faults;
         for (name, share) in [
             ("latency.tail_share", self.latency.tail_share),
@@ -156,6 +165,14 @@ pub enum HeaderStyle {
     #[value(name = "x-ratelimit")]
     #[serde(rename = "x-ratelimit")]
     XRatelimit,
+    /// `RateLimit-Limit`, `-Remaining`, `-Reset` (seconds from now) on every answer but a refusal, which has only
+    /// `Retry-After`: as Klaviyo.
+    RatelimitLegacy,
+    /// `X-Shopify-Shop-Api-Call-Limit: 39/40` on every answer, and `Retry-After: 2.0` on a refusal.
+    Shopify,
+    /// `X-HubSpot-RateLimit-Max`, `-Remaining`, `-Interval-Milliseconds`, and `-Daily`, `-Daily-Remaining` of a limit of
+    /// one day, on every answer; no reset.
+    Hubspot,
     /// `RateLimit` and `RateLimit-Policy` as in draft-ietf-httpapi-ratelimit-headers-10, on every answer.
     RatelimitDraft,
     None,
@@ -310,6 +327,8 @@ mod tests {
         let refused = |config: SimulatorConfig| config.check().unwrap_err().to_string();
         let twice = SimulatorConfig::default().limit("a=rolling:1/1s").unwrap().limit("a=rolling:2/1s").unwrap();
         assert!(refused(twice).contains("declared twice"));
+        let nobody = SimulatorConfig { headers_of: vec!["core".into()], ..SimulatorConfig::default() };
+        assert!(refused(nobody).contains("expected the name of a declared one"));
         let share =
             SimulatorConfig { faults: Faults { error_share: 1.5, ..Faults::default() }, ..SimulatorConfig::default() };
         assert!(refused(share).contains("faults.error_share"));

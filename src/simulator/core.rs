@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
 
-use super::config::{BadConfig, Faults, LimitRule, Per, SimulatorConfig};
+use super::config::{BadConfig, LimitRule, Per, SimulatorConfig};
 use super::dice::Dice;
 use super::limit::{Enforcer, Room};
 use super::records::{self, Carried, Reader};
@@ -17,6 +17,7 @@ use super::report::{LimitReport, RecordReport, Report, Series};
 use super::watch::Watch;
 use crate::clock::Timestamp;
 
+mod change;
 mod headers;
 
 /// Accounts counted apart, per limit. Idle ones are forgotten first; beyond, requests get 500.
@@ -217,20 +218,6 @@ impl Core {
         &self.config
     }
 
-    pub fn set_faults(&mut self, faults: Faults) {
-        self.config.faults = faults;
-    }
-
-    /// Forgets everything but the configuration; requests that have not left yet leave without a trace.
-    pub fn reset(&mut self, now: Timestamp) {
-        self.limits = self.config.limits.iter().map(|rule| LimitState::new(rule.clone(), now)).collect();
-        self.dice = Dice::new(self.config.seed);
-        self.started_at = now;
-        self.seen = HashMap::new();
-        self.totals = Report::default();
-        self.in_flight = 0;
-    }
-
     /// The head of a request was read at `now`. Counting comes first and does not care how the limits decide.
     pub fn arrive(&mut self, now: Timestamp, method: &str, path: &str, account: &str) -> Ticket {
         let counted = self.count(now, method, path, account);
@@ -410,7 +397,8 @@ impl Core {
         wall: Timestamp,
     ) -> Vec<(HeaderName, HeaderValue)> {
         let refused = match ticket.fate {
-            Fate::Refuse { retry_at, .. } => Some(retry_at),
+            // A ticket may be older than a reset to fewer limits; none is refused by what is not there.
+            Fate::Refuse { limit, retry_at } => self.limits.get(limit).map(|l| (l.rule.name.clone(), retry_at)),
             _ => None,
         };
         if !headers::speaks(self.config.headers, refused.is_some()) {
@@ -423,7 +411,12 @@ impl Core {
                 rooms.push((limit.rule.clone(), room));
             }
         }
-        headers::lines(self.config.headers, &rooms, refused, now, wall)
+        let standing = headers::Standing {
+            rooms: &rooms,
+            of: &self.config.headers_of,
+            refused: refused.as_ref().map(|(by, until)| (by.as_str(), *until)),
+        };
+        headers::lines(self.config.headers, &standing, now, wall)
     }
 
     /// Names of the limits that counted a request.

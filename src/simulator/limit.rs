@@ -72,9 +72,10 @@ impl Enforcer {
         self.roll(now);
         let max = u64::from(self.rule.max());
         match &self.count {
-            Count::Rolling { per_us, stamps } => match stamps.front() {
-                Some(&oldest) if stamps.len() as u64 >= max => Err(Timestamp(oldest + per_us)),
-                _ => Ok(()),
+            Count::Rolling { per_us, stamps } => match (stamps.len() as u64).checked_sub(max) {
+                // More than fit are there when the number was lowered.
+                Some(over) => Err(Timestamp(stamps[over as usize] + per_us)),
+                None => Ok(()),
             },
             Count::Fixed { per_us, window, used } => {
                 if *used >= max {
@@ -101,12 +102,19 @@ impl Enforcer {
         }
     }
 
+    /// From now on another number; what was counted counts.
+    pub fn set_max(&mut self, now: Timestamp, max: u32) {
+        // A bucket fills at the old pace until now.
+        self.roll(now);
+        self.rule = self.rule.with_max(max);
+    }
+
     /// Counts a call, whether or not it was let through.
     pub fn take(&mut self, now: Timestamp) {
         self.roll(now);
         match (&mut self.count, self.rule) {
             (Count::Rolling { stamps, .. }, rule) => {
-                if stamps.len() >= rule.max() as usize {
+                while stamps.len() >= rule.max() as usize {
                     stamps.pop_front();
                 }
                 stamps.push_back(now.0);
@@ -129,7 +137,7 @@ impl Enforcer {
         let max = u64::from(self.rule.max());
         let (left, more_at) = match &self.count {
             Count::Rolling { per_us, stamps } => {
-                (max - stamps.len() as u64, stamps.front().map_or(now.0, |oldest| oldest + per_us))
+                (max.saturating_sub(stamps.len() as u64), stamps.front().map_or(now.0, |oldest| oldest + per_us))
             }
             Count::Fixed { per_us, window, used } => (max.saturating_sub(*used), (window + 1) * per_us),
             Count::TwoCounter { per_us, window, before, used } => {
@@ -241,6 +249,24 @@ mod tests {
                 fits
             })
             .collect()
+    }
+
+    #[test]
+    fn a_lowered_number_counts_what_was_let_through_and_a_raised_one_frees_the_rest() {
+        for rule in ["rolling:4/1s", "fixed:4/1s"] {
+            let mut e = enforcer(rule);
+            let at = Timestamp::from_millis;
+            (0..4).for_each(|n| e.take(at(n * 100)));
+            e.set_max(at(400), 2);
+            assert_eq!(e.room(at(400)).left, 0, "{rule}");
+            // Of a rolling window those of 0, 100 and 200 must go first: one is left, and one more fits.
+            let again = e.ask(at(400)).unwrap_err();
+            assert!(again >= at(1_000), "{rule}: {again}");
+            assert!(rule.starts_with("fixed") || e.ask(at(1_199)).is_err(), "{rule}");
+            assert!(e.ask(at(1_200)).is_ok(), "{rule}");
+            e.set_max(at(1_200), 4);
+            assert!(e.room(at(1_200)).left >= 3, "{rule}");
+        }
     }
 
     #[test]

@@ -109,6 +109,10 @@ impl Shared {
         locked(&self.core).set_faults(faults);
     }
 
+    pub fn set_max(&self, limit: &str, max: u32) -> bool {
+        locked(&self.core).set_max(self.clock.steady(), limit, max)
+    }
+
     pub fn reset(&self) {
         locked(&self.core).reset(self.clock.steady());
         self.log.forget_kept();

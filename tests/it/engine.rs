@@ -7,6 +7,7 @@ mod by_key;
 mod credentials;
 mod fairness;
 mod headers;
+mod learned;
 mod life;
 mod search;
 mod shaky;

@@ -36,6 +36,7 @@ mod soak;
 mod store;
 mod support;
 mod systemd;
+mod told;
 mod torture;
 mod torture_clock;
 mod torture_limits;

@@ -12,6 +12,7 @@ use tidegate::cli::init::profiles::PROFILES;
 use tidegate::config::{self, LoadOptions};
 use tidegate::grpc::pb;
 use tidegate::grpc::pb::job_service_client::JobServiceClient;
+use tidegate::grpc::pb::provider_service_client::ProviderServiceClient;
 use tidegate::grpc::pb::record_service_client::RecordServiceClient;
 use tidegate::simulator::tokens::TokenRules;
 use tidegate::simulator::{ListRule, Report, Shape, Simulator, SimulatorConfig, SimulatorHandle};
@@ -25,7 +26,7 @@ use cases::{CASES, Case, LISTS};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 /// What a stingy API allows.
-const STINGY: &str = "all=rolling:3/1s";
+const STINGY: &str = "rolling:3/1s";
 
 /// A profile whose API is on this machine, and whose secrets are files in the folder.
 fn adapted(text: &str, base_url: &str, folder: &Path) -> String {
@@ -90,6 +91,8 @@ impl Stage {
         for limit in limits {
             provider = provider.limit(limit).unwrap();
         }
+        let told = case.told.iter().map(|(name, _)| (*name).to_owned());
+        provider.headers_of = told.filter(|name| provider.limits.iter().any(|l| l.name == *name)).collect();
         if !case.body.is_empty() {
             provider.refuse_body = case.body.to_owned();
         }
@@ -154,6 +157,26 @@ impl Stage {
         assert!(done.is_some(), "{}: not all jobs were through in time", case.profile);
     }
 
+    /// The daemon has read what the API's answers say of its limits.
+    async fn was_told(&self, case: &Case) {
+        let request = pb::GetProviderStatusRequest { name: case.profile.to_owned() };
+        let mut client = ProviderServiceClient::new(self.channel.clone());
+        let status = client.get_provider_status(request).await.unwrap().into_inner().status.unwrap();
+        let told = |name: &str| {
+            let of = status.limits.iter().find(|l| l.name == name && l.told.is_some());
+            of.and_then(|l| l.told)
+                .unwrap_or_else(|| panic!("{}: nothing was told of {name}: {status:?}", case.profile))
+        };
+        for &(name, max) in case.told {
+            let told = told(name);
+            let left = told.remaining.unwrap_or(-1);
+            assert!(told.max == Some(max) && (0..max).contains(&left), "{}/{name}: {told:?}", case.profile);
+            assert!(told.heard_time.is_some(), "{}/{name}: {told:?}", case.profile);
+        }
+        let others = status.limits.iter().filter(|l| l.told.is_some() && !case.told.iter().any(|(n, _)| *n == l.name));
+        assert_eq!(others.count(), 0, "{}: told of what its answers do not speak of: {status:?}", case.profile);
+    }
+
     async fn end(self) -> Report {
         self.app.stop().await;
         self.simulator.stop().await
@@ -186,6 +209,7 @@ async fn no_profile_is_refused_by_an_api_that_keeps_to_what_it_publishes() {
     let runs = published.map(|case| async move {
         let stage = Stage::start(case, case.limits).await;
         stage.run(case, usize::MAX).await;
+        stage.was_told(case).await;
         let arrivals = stage.simulator.arrivals();
         let report = stage.end().await;
         assert_eq!(report.refused, 0, "{}:\n{report}", case.profile);
@@ -270,7 +294,9 @@ async fn every_list_of_a_profile_is_pulled_whole() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_profile_gets_through_to_an_api_that_refuses_more_than_it_says() {
     let runs = CASES.iter().map(|case| async move {
-        let stage = Stage::start(case, &[STINGY]).await;
+        // Of the name that it tells its numbers under.
+        let limit = format!("{}={STINGY}", case.told.first().map_or("all", |(name, _)| *name));
+        let stage = Stage::start(case, &[limit.as_str()]).await;
         stage.run(case, case.stingy).await;
         let report = stage.end().await;
         assert!(report.refused > 0, "{}: it was to be refused:\n{report}", case.profile);

@@ -39,6 +39,7 @@ async fn saturate(max: u32, window: Duration, span: Duration, seed: u64) -> Vec<
         cost: 1,
         reserve: Reserve::default(),
         not_counted: Vec::new(),
+        learned: false,
         headers: None,
     });
     let spends: Arc<[Spend]> = Arc::new([Spend::new(LimitKey("p/core".into()), limit)]);

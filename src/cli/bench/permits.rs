@@ -33,6 +33,7 @@ fn limit(name: &str, kind: LimitKind) -> Arc<Limit> {
         cost: 1,
         reserve: Reserve::default(),
         not_counted: Vec::new(),
+        learned: false,
         headers: None,
     })
 }

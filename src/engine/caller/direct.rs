@@ -79,9 +79,9 @@ impl Direct {
         let sent = ending != Ending::NotSent;
         // First: a 429 must slow the gate at once, before anything is written.
         let key = ask.job.key.as_ref();
-        let word = caller.heard(&ask.operation, Lane::Single, &ask.account, key, &answer, &mut judgement.health);
-        let throttled_until = caller.throttles.until(&caller.clock, judgement.health, permit.granted_at);
-        let word = Word { blocked_until: throttled_until, ..word };
+        let mut word = caller.heard(&ask.operation, Lane::Single, &ask.account, key, &answer, &mut judgement.health);
+        caller.learn(&mut word, judgement.health, permit.granted_at);
+        let throttled_until = word.blocked_until;
         let uncounted = caller.uncounted(&ask.operation, Lane::Single, &ask.account, key, status);
         let spends = caller.settle_counted(&permit, &uncounted, sent, settled_at, &word).await;
         if spends.is_none() {

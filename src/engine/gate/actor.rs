@@ -16,6 +16,7 @@ use super::group::{Group, GroupKey};
 use super::release::Released;
 use super::{Current, GateParts, Question, Shared};
 use crate::clock::Timestamp;
+use crate::limit::learned::Learned;
 use crate::model::call::Lane;
 use crate::model::flow::Flow;
 use crate::model::id::FlowId;
@@ -55,6 +56,8 @@ pub(super) struct Gate {
     pub outside: super::outside::Outside,
     /// Groups that wait for a free seat of a worker.
     pub seatless: BTreeSet<GroupKey>,
+    /// Numbers that refusals have taught.
+    pub learned: super::learned::Memory,
     /// Callers who wait for an answer.
     pub line: super::direct::Line,
     /// Partitions that were held when flows were last read; `None`: this process owns everything.
@@ -62,7 +65,7 @@ pub(super) struct Gate {
     saved: String,
     save_at: Timestamp,
     /// Since the last save.
-    breaker_moved: bool,
+    has_news: bool,
 }
 
 /// What a gate remembers across restarts.
@@ -74,6 +77,8 @@ struct Memory {
     credentials: Vec<(String, breaker::Memory)>,
     /// By operation and account.
     tides: Vec<(String, String, Tide)>,
+    /// By limit key.
+    learned: Vec<(String, Learned)>,
 }
 
 /// Tides saved at most; what is beyond starts again with full credits.
@@ -109,11 +114,12 @@ impl Gate {
             waits: Default::default(),
             outside: Default::default(),
             seatless: BTreeSet::new(),
+            learned: super::learned::Memory::recall(memory.learned),
             line: Default::default(),
             shards: None,
             saved: String::new(),
             save_at: Timestamp::ZERO,
-            breaker_moved: false,
+            has_news: false,
         }
     }
 
@@ -127,6 +133,7 @@ impl Gate {
         loop {
             beat.beat();
             self.absorb();
+            self.learn().await;
             if let Err(e) = beat.through(self.follow_leases()).await {
                 tracing::warn!(provider = %self.current.provider.name, error = %e, "flows could not be read");
                 self.shared.reload.store(true, Ordering::Relaxed);
@@ -229,6 +236,7 @@ impl Gate {
             tracing::warn!(provider = %self.current.provider.name, ?state, "a breaker moved elsewhere");
         }
         self.hear_credentials(memory.credentials);
+        self.learned.follow(memory.learned);
     }
 
     /// Lets go of accounts that are another daemon's now and takes up those that have become ours.
@@ -293,7 +301,7 @@ impl Gate {
             tracing::warn!(provider = %self.current.provider.name, ?state, "a breaker moved");
         }
         if self.credential_answered(&key.account, &completion, now) || moved {
-            self.tell_breakers();
+            self.tell_memory();
         }
         if matches!(completion.health, Health::Limiting { .. }) {
             *self.shared.last_throttled_at.lock().expect("no panic while held") = Some(self.parts.clock.now());
@@ -315,8 +323,8 @@ impl Gate {
     }
 
     /// Saved at once: the gates of other daemons need not find out by failures of their own.
-    pub fn tell_breakers(&mut self) {
-        (self.breaker_moved, self.save_at) = (true, Timestamp::ZERO);
+    pub fn tell_memory(&mut self) {
+        (self.has_news, self.save_at) = (true, Timestamp::ZERO);
     }
 
     fn spends_nothing(&mut self, key: &GroupKey, lane: Lane) -> bool {
@@ -324,7 +332,7 @@ impl Gate {
         operation.is_none_or(|operation| self.spends(key, &operation, lane).is_empty())
     }
 
-    /// Saves breaker and tides when they changed, at most every few seconds: losing them costs a little time.
+    /// Saves breakers, tides and learned numbers when they changed, at most every few seconds: losing them costs a little time.
     async fn save(&mut self) {
         let now = self.now();
         if now < self.save_at {
@@ -341,14 +349,15 @@ impl Gate {
             host: Some(self.host.memory().clone()),
             credentials,
             tides: self.groups.iter().filter_map(tide).take(TIDES_SAVED_MAX).collect(),
+            learned: self.learned.remember(),
         };
         let memory = serde_json::to_string(&memory).unwrap_or_default();
         if memory != self.saved {
             let provider = self.current.provider.name.clone();
-            let change = Change::SaveGate { provider, memory: memory.clone(), news: self.breaker_moved };
+            let change = Change::SaveGate { provider, memory: memory.clone(), news: self.has_news };
             if self.parts.writer.change(change).await.is_ok() {
                 self.saved = memory;
-                self.breaker_moved = false;
+                self.has_news = false;
             }
         }
     }

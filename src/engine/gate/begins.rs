@@ -173,6 +173,8 @@ impl Gate {
             metrics: self.parts.metrics.clone(),
             collections: self.parts.collections.clone(),
             throttles: self.shared.throttles.clone(),
+            told: self.shared.told.clone(),
+            lessons: self.shared.lessons.clone(),
             excused: self.shared.excused.clone(),
         }
     }

@@ -128,7 +128,7 @@ impl Gate {
         self.host.reset(now);
         self.credentials.values_mut().for_each(|breaker| breaker.reset(now));
         self.try_credentials_anew();
-        self.tell_breakers();
+        self.tell_memory();
     }
 
     fn try_credentials_anew(&mut self) {

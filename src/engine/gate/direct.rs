@@ -155,7 +155,7 @@ impl Gate {
         let (due, probes): (Vec<usize>, Vec<bool>) = admitted.into_iter().unzip();
         let request = |at: &usize| {
             let Ask { provider, operation, account, job, class, .. } = &self.line.0[*at].ask;
-            let spends = spends(provider, operation, Lane::Single, account, job.key.as_ref());
+            let spends = self.learned.apply(spends(provider, operation, Lane::Single, account, job.key.as_ref()));
             Acquire { spends, min: 1, max: 1, class: *class, request: 0 }
         };
         let requests: Vec<Acquire> = due.iter().map(request).collect();

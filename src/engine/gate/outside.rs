@@ -156,7 +156,8 @@ impl Gate {
         }
         let request = |at: &usize| {
             let Ask { spends, min, max, class, .. } = &self.outside.line[*at].ask;
-            Acquire { spends: spends.clone(), min: *min, max: *max, class: *class, request: 0 }
+            let spends = self.learned.apply(spends.clone());
+            Acquire { spends, min: *min, max: *max, class: *class, request: 0 }
         };
         let requests: Vec<Acquire> = due.iter().map(request).collect();
         let Ok(answers) = self.ask_limiter(now, &requests).await else {

@@ -13,9 +13,10 @@ use super::super::open_calls;
 use super::actor::{AWAY_WAIT, Gate};
 use super::begins::BEGINS_MAX;
 use super::group::GroupKey;
+use super::learned::full;
 use crate::clock::Timestamp;
 use crate::limiter::{Acquire, Answer, Keyed, LimitView, Spend, keyed, spends};
-use crate::model::call::{Lane, Permit};
+use crate::model::call::{Lane, LimitKey, Permit};
 use crate::model::flow::Class;
 use crate::model::provider::Operation;
 use crate::model::shard::Hold;
@@ -195,8 +196,11 @@ impl Gate {
             return decision;
         }
         let [single, batch] = self.views(key, operation, now).await;
-        for views in [&single, &batch].into_iter().flatten() {
-            self.waits.look(views);
+        for (lane, views) in [(Lane::Single, &single), (Lane::Batch, &batch)] {
+            if let Some(views) = views {
+                self.waits.look(views);
+                self.press(key, operation, lane, full(views), now);
+            }
         }
         let mut lanes = Lanes::new(now, single.as_deref(), batch.as_deref());
         let size_declared = operation.batch.as_ref().map_or(1, |b| b.size_max);
@@ -284,7 +288,23 @@ impl Gate {
         let provider = &self.current.provider;
         let group = self.groups.entry(key.clone()).or_default();
         let slot = &mut group.spends[lane as usize];
-        slot.get_or_insert_with(|| spends(provider, operation, lane, &key.account, None)).clone()
+        let declared = slot.get_or_insert_with(|| spends(provider, operation, lane, &key.account, None)).clone();
+        self.learned.apply(declared)
+    }
+
+    /// There is work for more calls than these limits let through: learned numbers may grow.
+    fn press<'a>(
+        &mut self,
+        key: &GroupKey,
+        operation: &Operation,
+        lane: Lane,
+        full: impl Iterator<Item = &'a LimitKey>,
+        now: Timestamp,
+    ) {
+        if !self.learned.is_empty() {
+            let declared = spends(&self.current.provider, operation, lane, &key.account, None);
+            self.learned.press(&declared, full, now);
+        }
     }
 
     async fn batch(
@@ -365,6 +385,7 @@ impl Gate {
                 }
                 Answer::Wait { earliest, binder, soft } => {
                     self.waits.bound(&binder);
+                    self.press(key, operation, lane, std::iter::once(&binder), now);
                     // Only an answer can free it, and another daemon may get that answer.
                     let unheard = soft && self.parts.owned.is_shared();
                     let until = if unheard { earliest.min(now + LOOK_EVERY) } else { earliest };

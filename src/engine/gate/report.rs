@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
 
+use super::super::caller::told::Told;
 use super::super::handle::EngineError;
 use super::super::status::{
     BreakerState, BreakerView, LaneStatus, LimitStatus, OperationStatus, ProviderStatus, TestReport, WaitingOn,
@@ -175,11 +176,18 @@ impl Gate {
                 spends.extend(of_lane.iter().map(|s| (s.key.clone(), s.clone())));
             }
         }
-        let spends: Vec<Spend> = spends.into_values().take(LIMITS_SHOWN_MAX).collect();
-        let views = self.parts.limiter.peek(now, &spends).await.unwrap_or_default();
+        let spends: std::sync::Arc<[Spend]> = spends.into_values().take(LIMITS_SHOWN_MAX).collect();
+        let applied = self.learned.apply(spends.clone());
+        let views = self.parts.limiter.peek(now, &applied).await.unwrap_or_default();
         let status = |(spend, view): (&Spend, LimitView)| LimitStatus {
             name: spend.limit.name.to_string(),
             declared: spend.limit.kind.to_string(),
+            refused_at_max: self.learned.of(spend).map(|learned| learned.refused_at_max),
+            // What another daemon was told binds this one too.
+            told: self.shared.told.of(&spend.key).or_else(|| {
+                let said = view.said?;
+                Some(Told { left: Some(said.left), reset_at: Some(said.until), ..Told::default() })
+            }),
             view,
         };
         spends.iter().zip(views).map(status).collect()
@@ -256,6 +264,7 @@ impl Gate {
         let now = self.now();
         let spends: std::sync::Arc<[Spend]> =
             crate::limiter::provider_spends(&self.current.provider, &request.method, &Default::default()).into();
+        let spends = self.learned.apply(spends);
         let acquire = Acquire { spends, min: 1, max: 1, class: Class::Urgent, request: 0 };
         let permit = match self.parts.limiter.acquire(now, &[acquire]).await.map(|a| a.into_iter().next()) {
             Ok(Some(Answer::Granted { permit, .. })) => permit,

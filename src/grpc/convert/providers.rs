@@ -137,6 +137,13 @@ fn limit_status(status: LimitStatus, wall: &Wall) -> pb::LimitStatus {
         free: i64::from(view.free),
         next_free_time: wall.time(view.next_free_at),
         blocked_until_time: view.blocked_until.and_then(|at| wall.time(at)),
+        refused_at_max: status.refused_at_max.map(i64::from),
+        told: status.told.map(|told| pb::ToldLimit {
+            max: told.max.map(i64::from),
+            remaining: told.left.map(i64::from),
+            reset_time: told.reset_at.and_then(|at| wall.time(at)),
+            heard_time: told.heard_at.and_then(|at| wall.time(at)),
+        }),
     }
 }
 

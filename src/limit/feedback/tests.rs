@@ -17,6 +17,7 @@ fn limit(name: &str, per: u64, headers: LimitHeaders) -> Limit {
         cost: 1,
         reserve: Reserve::default(),
         not_counted: Vec::new(),
+        learned: false,
         headers: Some(std::sync::Arc::new(headers)),
     }
 }
@@ -191,6 +192,18 @@ fn names_and_units_of_a_providers_own_are_read() {
     assert_eq!(short(heard(&usage, &[("api-usage", "39/40")])), (Some(40), Some(1), None, 0));
     assert_eq!(short(heard(&usage, &[("api-usage", "api-usage=18/5000")])), (Some(5_000), Some(4_982), None, 0));
     assert_eq!(short(heard(&usage, &[("api-usage", "full")])), (None, None, None, 1));
+}
+
+#[test]
+fn a_number_without_a_reset_holds_to_the_end_of_a_calendar_period_and_no_longer() {
+    let names = HeaderNames { remaining: Some(HeaderName::from_static("left")), ..HeaderNames::default() };
+    let mut daily = limit("daily", 60, LimitHeaders::Named(Box::new(names)));
+    let zone = jiff::tz::TimeZone::get("America/New_York").unwrap();
+    daily.kind = LimitKind::Calendar { max: 100, period: CalendarPeriod::Day, zone };
+    // It is seven in the evening there: five hours to midnight, and a second for the clocks.
+    let said = heard(&daily, &[("left", "0")]);
+    assert_eq!((said.left, said.holds_for(&daily)), (Some(0), Duration::from_secs(5 * 3_600 + 1)));
+    assert_eq!(heard(&daily, &[]), Heard::default(), "of what is not said nothing follows");
 }
 
 proptest! {

@@ -104,6 +104,20 @@ impl Rule {
         }
     }
 
+    /// The same with another number.
+    #[must_use]
+    pub fn with_max(self, to: u32) -> Rule {
+        let mut rule = self;
+        match &mut rule {
+            Rule::Rolling { max, .. }
+            | Rule::Fixed { max, .. }
+            | Rule::TwoCounter { max, .. }
+            | Rule::Concurrency { max }
+            | Rule::Bucket { capacity: max, .. } => *max = to,
+        }
+        rule
+    }
+
     /// The largest count that may stand at one time.
     pub fn max(self) -> u32 {
         match self {

@@ -1,6 +1,7 @@
 //! The core without sockets: limits, records, faults and header styles.
 
 use super::*;
+use crate::simulator::config::Faults;
 
 fn core(limits: &[&str], change: impl FnOnce(&mut SimulatorConfig)) -> Core {
     let config = limits.iter().fold(SimulatorConfig::default(), |c, l| c.limit(l).unwrap());
@@ -137,7 +138,50 @@ fn every_header_style_names_the_time_to_come_back_rounded_up() {
     assert_eq!(header_lines(XRatelimit), expected);
     let expected = [line("ratelimit-policy", r#""core";q=1;w=90"#), line("ratelimit", r#""core";r=0;t=90"#)];
     assert_eq!(header_lines(RatelimitDraft), expected);
+    assert_eq!(header_lines(RatelimitLegacy), [line("retry-after", "90")], "its numbers are absent on a refusal");
+    assert_eq!(header_lines(Shopify), [line("x-shopify-shop-api-call-limit", "1/1"), line("retry-after", "90.0")]);
+    let expected = [
+        line("x-hubspot-ratelimit-max", "1"),
+        line("x-hubspot-ratelimit-remaining", "0"),
+        line("x-hubspot-ratelimit-interval-milliseconds", "90000"),
+    ];
+    assert_eq!(header_lines(Hubspot), expected);
     assert!(header_lines(None).is_empty());
+}
+
+/// What an answer says that is not a refusal, or one by `minute`.
+fn spoken_of(style: super::super::HeaderStyle, calls: usize) -> Vec<String> {
+    let mut c = core(&["minute=rolling:2/60s", "day=fixed:9/1d"], |config| {
+        config.headers = style;
+        config.headers_of = vec!["day".into()];
+    });
+    let at = Timestamp::from_secs(86_000);
+    let mut last = c.arrive(at, "GET", "/", "");
+    for _ in 1..calls {
+        last = c.arrive(at, "GET", "/", "");
+    }
+    let lines = c.headers(&last, "", at, at);
+    lines.into_iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect()
+}
+
+#[test]
+fn numbers_are_about_the_limit_that_the_api_speaks_of_whichever_is_tighter() {
+    use super::super::HeaderStyle::*;
+    let day = ["x-ratelimit-limit: 9", "x-ratelimit-remaining: 8", "x-ratelimit-reset: 86400"];
+    assert_eq!(spoken_of(XRatelimit, 1), day);
+    let refused = ["x-ratelimit-limit: 9", "x-ratelimit-remaining: 7", "x-ratelimit-reset: 86400", "retry-after: 60"];
+    assert_eq!(spoken_of(XRatelimit, 3), refused, "the minute refused, the day is what is told of");
+    let day = ["ratelimit-limit: 9", "ratelimit-remaining: 8", "ratelimit-reset: 400"];
+    assert_eq!(spoken_of(RatelimitLegacy, 1), day);
+    assert_eq!(spoken_of(Shopify, 2), ["x-shopify-shop-api-call-limit: 2/9"]);
+    let both = [
+        "x-hubspot-ratelimit-max: 2",
+        "x-hubspot-ratelimit-remaining: 1",
+        "x-hubspot-ratelimit-interval-milliseconds: 60000",
+        "x-hubspot-ratelimit-daily: 9",
+        "x-hubspot-ratelimit-daily-remaining: 8",
+    ];
+    assert_eq!(spoken_of(Hubspot, 1), both);
 }
 
 #[test]

@@ -5,6 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidegate::clock::Timestamp;
+use tidegate::limiter::{behind, spends};
+use tidegate::model::call::{Lane, LimitKey};
+use tidegate::model::name::{self, Key};
 use tidegate::model::state::State;
 
 use super::stand::{Arrival, Reply, START, Stand, job};
@@ -152,4 +155,33 @@ async fn a_burst_of_refusals_without_a_time_is_one_step_of_the_penalty() {
     assert_eq!(at.len(), 14);
     let pause = at[7].since(at[6]);
     assert!(pause >= Duration::from_secs(1), "they wait a second: {pause:?}");
+}
+
+#[test]
+fn the_limits_behind_a_permit_are_found_again_whatever_they_count_by() {
+    let declared = r#"
+        [providers.crm]
+        base_url = "http://crm.example"
+        limits = [
+          { name = "core", max = 9, per = "1h" },
+          { name = "mine", max = 9, per = "1h", scope = "account" },
+          { name = "each", max = 9, per = "1h", scope = "key" },
+        ]
+        [providers.crm.operations.put]
+        request = "PUT /x/{key}"
+        limits = [{ name = "lane", max = 9, per = "1h" }]
+    "#;
+    let crm = tidegate::config::provider::parse(declared, "test").unwrap().remove(0);
+    let (account, key) = (name::Account::new("a").unwrap(), Key::new("k").unwrap());
+    let operation = crm.operations.values().next().unwrap();
+    let spent = spends(&crm, operation, Lane::Single, &account, Some(&key));
+    let keys: Vec<(LimitKey, u32)> = spent.iter().map(|s| (s.key.clone(), 1)).collect();
+    let names = |account: &name::Account, own| {
+        let found = behind(&crm, own, account, &keys);
+        let mut names: Vec<String> = found.iter().map(|s| s.limit.name.to_string()).collect();
+        names.sort();
+        names.join(" ")
+    };
+    assert_eq!(names(&account, Some((operation, Lane::Single))), "core each lane mine");
+    assert_eq!(names(&name::Account::new("b").unwrap(), None), "core", "only what counts everybody");
 }

@@ -100,6 +100,43 @@ async fn a_429_that_a_program_saw_holds_the_jobs_back() {
     assert!(none.granted_count == 0 && (580..=610).contains(&earliest), "{none:?}");
 }
 
+/// A program saw this answer to a call of its own. How the limits stand now.
+async fn told_by_a_program(status: i32, remaining: &str) -> (House, Vec<pb::LimitStatus>) {
+    let house = limited(
+        "[{ name = \"core\", max = 1000, per = \"1h\", headers = \"x-ratelimit\" }, { name = \"other\", max = 9, per = \"1m\" }]",
+    )
+    .await;
+    let got = acquire(&house, ask(1, 1)).await.unwrap();
+    let reset = (Clock::system().now().0 / 1_000_000 + 600).to_string();
+    let lines = [("X-RateLimit-Limit", "1000"), ("X-RateLimit-Remaining", remaining), ("X-RateLimit-Reset", &reset)];
+    let headers = lines.iter().map(|(n, v)| pb::ObservedHeader { name: (*n).into(), value: (*v).into() }).collect();
+    settle(&house, pb::SettlePermitsRequest { status, headers, ..sent(&got.token, 1) }).await.unwrap();
+    let request = pb::GetProviderStatusRequest { name: "crm".into() };
+    let limits = house.providers().get_provider_status(request).await.unwrap().into_inner().status.unwrap().limits;
+    (house, limits)
+}
+
+#[tokio::test]
+async fn what_an_answer_to_a_program_says_is_left_binds_everybody() {
+    let (house, limits) = told_by_a_program(200, "2").await;
+    let core = limits.iter().find(|l| l.name == "core").unwrap();
+    let told = core.told.as_ref().unwrap();
+    assert_eq!((core.free, told.max, told.remaining), (2, Some(1_000), Some(2)), "{core:?}");
+    assert_eq!(acquire(&house, ask(1, 10)).await.unwrap().granted_count, 2);
+    let none = acquire(&house, ask(1, 1)).await.unwrap();
+    assert!(none.granted_count == 0 && none.waiting_on.contains("crm/core"), "{none:?}");
+}
+
+#[tokio::test]
+async fn a_refusal_that_a_program_saw_blocks_only_the_limit_that_has_nothing_left_until_its_reset() {
+    let (house, limits) = told_by_a_program(429, "0").await;
+    let blocked = |name: &str| limits.iter().find(|l| l.name == name).unwrap().blocked_until_time;
+    assert!(blocked("core").is_some() && blocked("other").is_none(), "{limits:?}");
+    let none = acquire(&house, ask(1, 1)).await.unwrap();
+    let earliest = none.earliest_time.unwrap().seconds - Clock::system().now().0 / 1_000_000;
+    assert!(none.granted_count == 0 && (580..=601).contains(&earliest), "no penalty of a second: {none:?}");
+}
+
 #[tokio::test]
 async fn permits_whose_lease_ended_count_as_sent_and_block_nobody() {
     let house = limited("[\"3/h\", { concurrent = 2 }]").await;

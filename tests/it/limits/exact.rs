@@ -41,6 +41,7 @@ pub fn limit() -> impl Strategy<Value = Limit> {
         cost,
         reserve: Reserve { urgent, normal },
         not_counted: Vec::new(),
+        learned: false,
         headers: None,
     })
 }

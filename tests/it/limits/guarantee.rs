@@ -63,6 +63,7 @@ fn spend(name: &str, kind: LimitKind) -> Spend {
         cost: 1,
         reserve: Reserve::default(),
         not_counted: Vec::new(),
+        learned: false,
         headers: None,
     };
     Spend::new(LimitKey(Arc::from(format!("p/{name}"))), Arc::new(limit))

@@ -22,6 +22,7 @@ fn window(max: u32, per: Duration) -> Limit {
         cost: 1,
         reserve: Reserve::default(),
         not_counted: Vec::new(),
+        learned: false,
         headers: None,
     }
 }

@@ -178,6 +178,7 @@ fn spend(name: &str, d: &Declared) -> Spend {
         cost: d.cost,
         reserve: Reserve { urgent: d.reserve.urgent, normal: d.reserve.normal },
         not_counted: Vec::new(),
+        learned: false,
         headers: None,
     };
     Spend::new(LimitKey(Arc::from(format!("p/{name}"))), Arc::new(limit))

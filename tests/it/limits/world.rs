@@ -178,6 +178,7 @@ pub fn reserved(name: &str, max: u32, per: Duration, urgent: u32) -> Spend {
         cost: 1,
         reserve: Reserve { urgent, normal: 0 },
         not_counted: Vec::new(),
+        learned: false,
         headers: None,
     };
     Spend::new(LimitKey(Arc::from(format!("crm/{name}:{}s", per.as_secs()))), Arc::new(limit))
