@@ -125,6 +125,15 @@ pub struct JobPage {
     pub next: Option<i64>,
 }
 
+/// A job that a run delivered, for undoing it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    pub turn: i64,
+    pub seq: i64,
+    pub provider: ProviderName,
+    pub operation: OperationName,
+}
+
 /// A page of the call log, newest first.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CallPage {
@@ -215,6 +224,9 @@ pub trait Store: Records + Send + Sync + std::fmt::Debug {
     async fn list_runs(&self, before: Option<i64>, limit: usize) -> Result<Vec<Run>, Error>;
     /// The flows of a run that have work left.
     async fn run_flows(&self, run: RunId, limit: usize) -> Result<Vec<Flow>, Error>;
+    /// The delivered jobs of a run that are still kept, the last one first, below this turn and number when given.
+    async fn run_delivered(&self, run: RunId, below: Option<(i64, i64)>, limit: usize)
+    -> Result<Vec<Delivered>, Error>;
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error>;
     /// All of them, by name: [`crate::model::schedule::SCHEDULES_MAX`] at most.
     async fn schedules(&self) -> Result<Vec<Schedule>, Error>;

@@ -15,12 +15,11 @@ use super::Api;
 use super::enqueue::RESERVED;
 use super::error::{Code, Error, Result, parse_id};
 use super::runs::{DISPLAY_NAME_BYTES_MAX, RunView};
-use crate::model::filter::{Comparison, Field, Filter, Value};
+use crate::model::flow::FlowKey;
 use crate::model::job::{Coalesce, Job, NewJob, Payload};
-use crate::model::name::IdempotencyKey;
+use crate::model::name::{IdempotencyKey, OperationName, ProviderName};
 use crate::model::provider::Undo;
 use crate::model::run::{NewRun, Run, RunWish};
-use crate::model::state::State;
 use crate::store::{Change, PAGE_MAX};
 
 /// One call fills for so long; the next one goes on.
@@ -82,21 +81,16 @@ impl Api {
 
     /// (turn, number) of every delivered job, the last one first. Fails when one of them has no inverse.
     async fn delivered_turns(&self, run: &Run) -> Result<Vec<(i64, i64)>> {
-        let is = |field, value| Filter::Is(field, Comparison::Equal, value);
-        let filter =
-            Filter::All(vec![is(Field::Run, Value::Run(run.id)), is(Field::State, Value::State(State::Delivered))]);
-        let (mut turns, mut lacking, mut before) = (Vec::new(), BTreeSet::new(), None);
-        // The run's counter says when all are found, so that a recent run costs little.
-        while (turns.len() as u64) < run.counts.delivered {
-            let page = self.engine().store().list_jobs(&filter, before, PAGE_MAX).await?;
-            for job in &page.jobs {
-                if self.undo_rule(job).is_none() {
-                    lacking.insert(format!("{}/{}", job.flow_key.provider, job.flow_key.operation));
+        let (mut turns, mut lacking) = (Vec::new(), BTreeSet::new());
+        loop {
+            let page = self.engine().store().run_delivered(run.id, turns.last().copied(), PAGE_MAX).await?;
+            for job in &page {
+                if self.undo_rule(&job.provider, &job.operation).is_none() {
+                    lacking.insert(format!("{}/{}", job.provider, job.operation));
                 }
-                turns.push((job.turn, job.id.seq));
+                turns.push((job.turn, job.seq));
             }
-            before = page.next;
-            if before.is_none() {
+            if page.len() < PAGE_MAX {
                 break;
             }
         }
@@ -108,17 +102,17 @@ impl Api {
             );
             return Err(Error::new(Code::FailedPrecondition, "NO_INVERSE", said).about("run", run.id));
         }
-        turns.sort_unstable_by(|a, b| b.cmp(a));
         Ok(turns)
     }
 
-    fn undo_rule(&self, job: &Job) -> Option<Undo> {
-        let provider = self.engine().provider(&job.flow_key.provider)?;
-        provider.operations.get(&job.flow_key.operation)?.undo.clone()
+    fn undo_rule(&self, provider: &ProviderName, operation: &OperationName) -> Option<Undo> {
+        self.engine().provider(provider)?.operations.get(operation)?.undo.clone()
     }
 
     fn inverse(&self, job: &Job, undoing: &Run) -> Result<NewJob> {
-        let rule = self.undo_rule(job).ok_or_else(|| Error::internal("an inverse was taken away meanwhile"))?;
+        let FlowKey { provider, operation, .. } = &job.flow_key;
+        let rule = self.undo_rule(provider, operation);
+        let rule = rule.ok_or_else(|| Error::internal("an inverse was taken away meanwhile"))?;
         let key = IdempotencyKey::new(format!("{RESERVED}undo/{}", job.id));
         let key = key.map_err(|e| Error::internal(e.to_string()))?;
         Ok(NewJob {

@@ -17,7 +17,8 @@ use super::rules::{self, Core, Stand};
 use super::schedules::{counting_records, wished_records};
 use super::tokens::TokenKey;
 use super::{
-    AppliedProvider, Batch, CallPage, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose,
+    AppliedProvider, Batch, CallPage, Committed, Delivered, Error, JobPage, JournalEntry, Store, StoreInfo, Tally,
+    Whose,
 };
 use crate::clock::Timestamp;
 use crate::model::alert::Raised;
@@ -428,6 +429,15 @@ impl Store for MemoryStore {
 
     async fn run_flows(&self, run: RunId, limit: usize) -> Result<Vec<Flow>, Error> {
         Ok(self.world()?.run_flows(run, limit))
+    }
+
+    async fn run_delivered(
+        &self,
+        run: RunId,
+        below: Option<(i64, i64)>,
+        limit: usize,
+    ) -> Result<Vec<Delivered>, Error> {
+        Ok(self.world()?.run_delivered(run, below, limit))
     }
 
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error> {

@@ -18,8 +18,8 @@ use self::lender::Lender;
 pub use self::open::{Look, SETTINGS};
 use super::row::{self, Columns};
 use super::{
-    AppliedProvider, Batch, CallPage, Committed, Error, JobPage, JournalEntry, Notice, Store, StoreInfo, Tally, Whose,
-    labels_text,
+    AppliedProvider, Batch, CallPage, Committed, Delivered, Error, JobPage, JournalEntry, Notice, Store, StoreInfo,
+    Tally, Whose, labels_text,
 };
 use crate::clock::Timestamp;
 use crate::model::alert::Raised;
@@ -273,6 +273,15 @@ impl Store for PgStore {
 
     async fn run_flows(&self, run: RunId, limit: usize) -> Result<Vec<Flow>, Error> {
         self.read_run_flows(run, limit).await
+    }
+
+    async fn run_delivered(
+        &self,
+        run: RunId,
+        below: Option<(i64, i64)>,
+        limit: usize,
+    ) -> Result<Vec<Delivered>, Error> {
+        self.read_delivered(run, below, limit).await
     }
 
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error> {

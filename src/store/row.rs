@@ -24,7 +24,7 @@ use crate::model::name::{Account, AlertName, Key, OperationName, ProviderName, S
 use crate::model::run::{Run, RunState};
 use crate::model::schedule::Schedule;
 use crate::store::rules::{Core, Stand};
-use crate::store::{AppliedProvider, CALLS_KEPT, Error, Tally};
+use crate::store::{AppliedProvider, CALLS_KEPT, Delivered, Error, Tally};
 
 /// The three kinds of values that our tables hold. A column has the type that the schema says (SQLite's tables are
 /// strict), so no value is checked again.
@@ -381,6 +381,12 @@ pub(super) fn flow<R: Cells>(row: &R) -> Read<Flow> {
 pub(super) fn tally<R: Cells>(row: &R) -> Read<Tally> {
     let mut columns = Columns::of(row);
     Ok(Tally { provider: columns.provider()?, operation: columns.operation()?, counts: columns.counts()? })
+}
+
+pub(super) fn delivered<R: Cells>(row: &R) -> Read<Delivered> {
+    let mut columns = Columns::of(row);
+    let (turn, seq) = (columns.int()?, columns.int()?);
+    Ok(Delivered { turn, seq, provider: columns.provider()?, operation: columns.operation()? })
 }
 
 pub(super) fn run<R: Cells>(row: &R) -> Read<Run> {

@@ -17,8 +17,8 @@ use self::trip::Trip;
 use self::work::Work;
 use super::row::{self, Columns};
 use super::{
-    AppliedProvider, Batch, CallPage, Committed, Error, JobPage, JournalEntry, Store, StoreInfo, Tally, Whose,
-    labels_text, packed,
+    AppliedProvider, Batch, CallPage, Committed, Delivered, Error, JobPage, JournalEntry, Store, StoreInfo, Tally,
+    Whose, labels_text, packed,
 };
 use crate::clock::Timestamp;
 use crate::model::alert::Raised;
@@ -293,6 +293,15 @@ impl Store for SqliteStore {
 
     async fn run_flows(&self, run: RunId, limit: usize) -> Result<Vec<Flow>, Error> {
         self.read_run_flows(run, limit).await
+    }
+
+    async fn run_delivered(
+        &self,
+        run: RunId,
+        below: Option<(i64, i64)>,
+        limit: usize,
+    ) -> Result<Vec<Delivered>, Error> {
+        self.read_delivered(run, below, limit).await
     }
 
     async fn providers(&self) -> Result<Vec<AppliedProvider>, Error> {

@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 
+mod records;
+
 const TIDEGATE: &str = env!("CARGO_BIN_EXE_tidegate");
 
 /// A program that is ended when the test is.
@@ -30,9 +32,15 @@ struct House {
 
 impl House {
     fn open() -> House {
+        House::with(&[], "", "")
+    }
+
+    /// With flags for the simulator, and more for the daemon's file and the provider's.
+    fn with(simulate: &[&str], config: &str, provider_more: &str) -> House {
         let folder = tempfile::tempdir().unwrap();
         let mut provider = command(folder.path())
             .args(["simulate", "--listen", "127.0.0.1:0", "--latency", "1ms", "--tail-share", "0"])
+            .args(simulate)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -41,8 +49,8 @@ impl House {
         let base_url = line(&mut said);
         let provider = (Running(provider), said);
         std::fs::create_dir(folder.path().join("providers.d")).unwrap();
-        std::fs::write(folder.path().join("tidegate.toml"), "").unwrap();
-        declare(folder.path(), &base_url, "");
+        std::fs::write(folder.path().join("tidegate.toml"), config).unwrap();
+        declare(folder.path(), &base_url, provider_more);
         let mut daemon = command(folder.path())
             .args(["serve", "--config", "tidegate.toml"])
             .args(["--set", "server.listen=127.0.0.1:0", "--set", "http.listen=127.0.0.1:0"])

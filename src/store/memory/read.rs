@@ -9,8 +9,9 @@ use crate::model::filter::Filter;
 use crate::model::flow::{Class, Flow};
 use crate::model::id::{CallId, FlowId, RunId};
 use crate::model::job::{ClaimedJob, Job};
+use crate::model::state::State;
 use crate::store::rules::{self, Stand};
-use crate::store::{CallPage, JobPage, JournalEntry, LIST_SCAN_MAX, Tally, page};
+use crate::store::{CallPage, Delivered, JobPage, JournalEntry, LIST_SCAN_MAX, Tally, page};
 
 impl World {
     pub(super) fn job(&self, seq: i64) -> Option<Job> {
@@ -138,6 +139,24 @@ impl World {
         let of_run = |(key, counts): &&(_, _)| rules::hot(counts) > 0 && belongs(key, run);
         let flows = self.flows.iter().filter(|(_, flow)| of_run(flow));
         flows.take(page(limit)).filter_map(|(id, _)| self.flow(*id)).collect()
+    }
+
+    pub(super) fn run_delivered(&self, run: RunId, below: Option<(i64, i64)>, limit: usize) -> Vec<Delivered> {
+        let below = below.unwrap_or((i64::MAX, i64::MAX));
+        let of_run = |job: &Job| job.flow_key.run == run.seq && job.state == State::Delivered;
+        let jobs = self.jobs.keys().filter_map(|seq| self.job(*seq)).filter(of_run);
+        let mut found: Vec<Delivered> = jobs
+            .map(|job| Delivered {
+                turn: job.turn,
+                seq: job.id.seq,
+                provider: job.flow_key.provider,
+                operation: job.flow_key.operation,
+            })
+            .filter(|job| (job.turn, job.seq) < below)
+            .collect();
+        found.sort_unstable_by_key(|job| std::cmp::Reverse((job.turn, job.seq)));
+        found.truncate(page(limit));
+        found
     }
 
     pub(super) fn tallies(&self) -> Vec<Tally> {

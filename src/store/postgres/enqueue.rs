@@ -362,6 +362,7 @@ impl Work<'_> {
         let payloads: Vec<_> = rows.iter().map(|row| text(&row.texts.payload)).collect();
         let labels: Vec<_> = rows.iter().map(|row| row.texts.labels.as_deref()).collect();
         let traces: Vec<_> = rows.iter().map(|row| opt_text(row.texts.traceparent.as_deref())).collect();
+        let runs: Vec<i64> = rows.iter().map(|row| row.flow.run).collect();
         let insert = sqlx::query(sql::INSERT_JOBS)
             .bind(self.now.0)
             .bind(ints(|c| c.flow.0))
@@ -374,7 +375,8 @@ impl Work<'_> {
             .bind(keys)
             .bind(payloads)
             .bind(labels)
-            .bind(traces);
+            .bind(traces)
+            .bind(runs);
         let seqs = insert.fetch_all(&mut *self.conn).await?;
         if seqs.len() != rows.len() {
             return Err(error::strange("a number for each new job", seqs.len()).into());

@@ -12,11 +12,11 @@ with gone as (
     job.seq, job.created_at, job.flow, new.turn, new.due_at, new.updated_at, job.call, new.first_sent_at, new.version,
     new.attempts, new.crashes, new.throttles, new.last_status, new.place, new.class, new.cancel_requested, job.named,
     job.key, job.payload, job.labels, job.traceparent, job.calls, new.last_error, new.result,
-    new.finished_at
+    new.finished_at, job.run
 )
 insert into finished_job (
   seq, created_at, flow, turn, due_at, updated_at, call, first_sent_at, version, attempts, crashes, throttles,
-    last_status, place, class, cancel_requested, named, key, payload, labels, traceparent, calls, last_error, result, finished_at
+    last_status, place, class, cancel_requested, named, key, payload, labels, traceparent, calls, last_error, result, finished_at, run
 )
 select *
 from gone

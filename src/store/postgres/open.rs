@@ -24,7 +24,7 @@ const MIGRATE_MAX: Duration = Duration::from_secs(600);
 const SERVER_MIN: i64 = 140_000;
 
 /// All schemas, in order. Files of `migrations/postgres` never change once released.
-const MIGRATIONS: [(i64, &str, &str); 12] = [
+const MIGRATIONS: [(i64, &str, &str); 13] = [
     (1, "first", include_str!("../../../migrations/postgres/0001_first.sql")),
     (2, "retention", include_str!("../../../migrations/postgres/0002_retention.sql")),
     (3, "cluster", include_str!("../../../migrations/postgres/0003_cluster.sql")),
@@ -37,6 +37,7 @@ const MIGRATIONS: [(i64, &str, &str); 12] = [
     (12, "call_log", include_str!("../../../migrations/postgres/0012_call_log.sql")),
     (14, "webhooks", include_str!("../../../migrations/postgres/0014_webhooks.sql")),
     (17, "alerts", include_str!("../../../migrations/postgres/0017_alerts.sql")),
+    (18, "jobs_of_runs", include_str!("../../../migrations/postgres/0018_jobs_of_runs.sql")),
 ];
 
 pub(super) struct Opened {

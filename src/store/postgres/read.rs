@@ -15,7 +15,7 @@ use crate::model::job::{ClaimedJob, Job};
 use crate::model::name::ScheduleName;
 use crate::model::run::Run;
 use crate::model::schedule::Schedule;
-use crate::store::{AppliedProvider, Error, JournalEntry, PAGE_MAX, Tally, Whose, page};
+use crate::store::{AppliedProvider, Delivered, Error, JournalEntry, PAGE_MAX, Tally, Whose, page};
 
 /// Jobs ahead are counted up to here and estimated beyond.
 const AHEAD_EXACT: u64 = 1_000;
@@ -163,6 +163,17 @@ impl PgStore {
     pub(super) async fn read_run_flows(&self, run: RunId, limit: usize) -> Result<Vec<Flow>, Error> {
         let query = sqlx::query(sql::RUN_FLOWS).bind(run.seq).bind(1i64).bind(page(limit) as i64);
         self.rows(query, row::flow).await
+    }
+
+    pub(super) async fn read_delivered(
+        &self,
+        run: RunId,
+        below: Option<(i64, i64)>,
+        limit: usize,
+    ) -> Result<Vec<Delivered>, Error> {
+        let (turn, seq) = below.unwrap_or((i64::MAX, i64::MAX));
+        let query = sqlx::query(sql::RUN_DELIVERED).bind(run.seq).bind(turn).bind(seq).bind(page(limit) as i64);
+        self.rows(query, row::delivered).await
     }
 
     pub(super) async fn read_providers(&self) -> Result<Vec<AppliedProvider>, Error> {

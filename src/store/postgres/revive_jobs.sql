@@ -12,11 +12,11 @@ with gone as (
     dead.seq, dead.created_at, dead.flow, new.turn, new.due_at, new.updated_at, dead.call, new.first_sent_at, new.version,
     new.attempts, new.crashes, new.throttles, new.last_status, new.place, new.class, new.cancel_requested, dead.named,
     dead.key, dead.payload, dead.labels, dead.traceparent, dead.calls, new.last_error, new.result,
-    new.key_hash
+    new.key_hash, dead.run
 )
 insert into job (
   seq, created_at, flow, turn, due_at, updated_at, call, first_sent_at, version, attempts, crashes, throttles,
-    last_status, place, class, cancel_requested, named, key, payload, labels, traceparent, calls, last_error, result, key_hash
+    last_status, place, class, cancel_requested, named, key, payload, labels, traceparent, calls, last_error, result, key_hash, run
 )
 select *
 from gone

@@ -105,6 +105,7 @@ queries! {
     RESPEND_CALL = "respend_call.sql",
     REVIVE_JOBS = "revive_jobs.sql",
     RUN_FLOWS = "run_flows.sql",
+    RUN_DELIVERED = "run_delivered.sql",
     RUN_UNDOING = "run_undoing.sql",
     RUNS_BY_SEQ = "runs_by_seq.sql",
     SAVE_COLLECTIONS = "save_collections.sql",

@@ -35,6 +35,8 @@ struct NewRow {
     core: Core,
     key: Option<Key>,
     texts: Texts,
+    /// Number of its run; 0: none.
+    run: i64,
 }
 
 /// (tenant, idempotency key), borrowed from the batch.
@@ -179,7 +181,8 @@ impl Work<'_> {
         }
         let labels = labels_text(&job.labels);
         let texts = Texts { payload: job.payload, labels, traceparent: job.traceparent };
-        intake.rows.push(NewRow { core, key: job.key, texts });
+        let run = job.run.map_or(0, |run| run.seq);
+        intake.rows.push(NewRow { core, key: job.key, texts, run });
         Enqueued { id, how: Accepted::Created }
     }
 
@@ -302,6 +305,7 @@ impl Work<'_> {
             cells.text(&row.texts.payload);
             cells.opt_str(row.texts.labels.as_deref());
             cells.opt_text(row.texts.traceparent.as_ref());
+            cells.int(row.run);
         });
         insert.await?;
         if !intake.joined.is_empty() {

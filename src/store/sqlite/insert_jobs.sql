@@ -2,10 +2,10 @@
 -- or job_apart, and job_by_key.
 insert into job (
   seq, created_at, flow, place, class, turn, key_hash, version, attempts, crashes, throttles, due_at, updated_at,
-  cancel_requested, key, payload, labels, traceparent
+  cancel_requested, key, payload, labels, traceparent, run
 )
 select *
 from (
-  values (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, ?, ?, 0, ?, ?, ?, ?)
+  values (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, ?, ?, 0, ?, ?, ?, ?, ?)
 )
 where column1 is not null

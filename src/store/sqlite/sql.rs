@@ -77,6 +77,7 @@ pub(super) const REMOVE_RECORD_POINTS: &str = include_str!("remove_record_points
 pub(super) const REPEAT_ALERT: &str = include_str!("repeat_alert.sql");
 pub(super) const RESPEND_CALL: &str = include_str!("respend_call.sql");
 pub(super) const RUN_FLOWS: &str = include_str!("run_flows.sql");
+pub(super) const RUN_DELIVERED: &str = include_str!("run_delivered.sql");
 pub(super) const RUN_UNDOING: &str = include_str!("run_undoing.sql");
 pub(super) const RUNS_BY_SEQ: &str = include_str!("runs_by_seq.sql");
 pub(super) const SAVE_DELIVERY: &str = include_str!("save_delivery.sql");

@@ -18,8 +18,8 @@ use tidegate::model::run::Run;
 use tidegate::model::schedule::Schedule;
 use tidegate::store::memory::MemoryStore;
 use tidegate::store::{
-    AppliedProvider, Batch, CallPage, Committed, Error, JobPage, JournalEntry, RecordPage, Records, Store, StoreInfo,
-    Tally, Whose,
+    AppliedProvider, Batch, CallPage, Committed, Delivered, Error, JobPage, JournalEntry, RecordPage, Records, Store,
+    StoreInfo, Tally, Whose,
 };
 
 #[derive(Debug)]
@@ -147,6 +147,14 @@ impl Store for Shaky {
     }
     async fn run_flows(&self, run: RunId, limit: usize) -> Result<Vec<Flow>, Error> {
         self.inner.run_flows(run, limit).await
+    }
+    async fn run_delivered(
+        &self,
+        run: RunId,
+        below: Option<(i64, i64)>,
+        limit: usize,
+    ) -> Result<Vec<Delivered>, Error> {
+        self.inner.run_delivered(run, below, limit).await
     }
     async fn schedules(&self) -> Result<Vec<Schedule>, Error> {
         self.inner.schedules().await

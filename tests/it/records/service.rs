@@ -146,6 +146,39 @@ async fn a_filter_is_answered_by_an_index_or_refused_with_those_that_there_are()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_window_is_refused_from_the_first_group_that_is_too_many() {
+    const MAX: usize = tidegate::api::records::aggregate::CELLS_MAX;
+    let (folder, shop) = (tempfile::tempdir().unwrap(), provider(&[], Duration::ZERO).await);
+    let mut stage = start(folder.path(), &shop.base_url(), ORDERS).await;
+    let record = |n: usize| pb::RecordSpec {
+        id: format!("o{n}"),
+        data: format!(r#"{{"status":"s{n}","amount":1,"at":1800000000}}"#),
+        expected_version: None,
+    };
+    let day = Some(prost_types::Timestamp { seconds: 1_800_000_001, nanos: 0 });
+    let sums = pb::AggregateRecordsRequest {
+        collection: "orders".into(),
+        aggregate: "by_status".into(),
+        start_time: day,
+        end_time: day,
+        ..Default::default()
+    };
+    let all: Vec<pb::RecordSpec> = (0..=MAX).map(record).collect();
+    for records in all[..MAX].chunks(1_000).chain([&all[MAX..]]) {
+        if records.len() == 1 {
+            assert_eq!(stage.records.aggregate_records(sums.clone()).await.unwrap().into_inner().groups.len(), 100);
+        }
+        let request = pb::PutRecordsRequest { collection: "orders".into(), records: records.to_vec() };
+        let answer = stage.records.put_records(request).await.unwrap().into_inner();
+        assert_eq!(answer.changed_count as usize, records.len());
+    }
+    let refused = stage.records.aggregate_records(sums).await.unwrap_err();
+    assert_eq!(refused.get_error_details().error_info().unwrap().reason, "WINDOW_TOO_WIDE");
+    assert!(refused.message().contains(&format!("at most {MAX} groups times buckets")), "{}", refused.message());
+    stage.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watch_goes_on_behind_its_token_after_a_restart() {
     let (folder, shop) = (tempfile::tempdir().unwrap(), provider(&[], Duration::ZERO).await);
     let mut stage = start(folder.path(), &shop.base_url(), ORDERS).await;

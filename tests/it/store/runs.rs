@@ -18,6 +18,7 @@ suite!(
     a_run_that_is_called_off_ends_when_nothing_is_left,
     a_dead_job_of_a_finished_run_may_come_back,
     a_job_of_a_cancelled_run_may_not_come_back,
+    what_a_run_delivered_is_told_from_the_last_one_on,
 );
 
 impl Bench {
@@ -143,4 +144,34 @@ async fn a_job_of_a_cancelled_run_may_not_come_back(bench: Bench) {
     assert_eq!(bench.wish(run, RunWish::Cancel).await.unwrap().state, RunState::Cancelled);
     assert!(!bench.one(Change::ReviveJobs { jobs: vec![id], fresh: true }).await);
     assert_eq!(bench.state(id).await, State::Dead);
+}
+
+async fn what_a_run_delivered_is_told_from_the_last_one_on(bench: Bench) {
+    let (run, other) = (bench.new_run().await, bench.new_run().await);
+    let (ids, stranger) =
+        ([bench.add_to(run).await, bench.add_to(run).await, bench.add_to(run).await], bench.add_to(other).await);
+    let calls = bench.begin(bench.take(bench.job(ids[0]).await.flow, Class::Normal, 3)).await;
+    let theirs = bench.begin(bench.take(bench.job(stranger).await.flow, Class::Normal, 1)).await;
+    bench.finish(bench.end(theirs[0].id, vec![(stranger.seq, Next::Delivered)])).await;
+    // The second one dies first, comes back and is delivered: it moves between the tables of a store that has two.
+    for (call, id) in calls.iter().zip(ids) {
+        let next = if id == ids[1] { Next::Dead } else { Next::Delivered };
+        bench.finish(bench.end(call.id, vec![(id.seq, next)])).await;
+    }
+    let told = async |below, limit| {
+        let found = bench.store.run_delivered(run, below, limit).await.unwrap();
+        assert!(found.iter().all(|job| job.provider.as_str() == "crm" && job.operation.as_str() == "sync"));
+        found.into_iter().map(|job| (job.turn, job.seq)).collect::<Vec<_>>()
+    };
+    let turn = async |id: JobId| (bench.job(id).await.turn, id.seq);
+    assert_eq!(told(None, 9).await, [turn(ids[2]).await, turn(ids[0]).await]);
+    assert!(bench.one(Change::ReviveJobs { jobs: vec![ids[1]], fresh: false }).await);
+    let call = bench.claim(ids[1]).await;
+    bench.finish(bench.end(call, vec![(ids[1].seq, Next::Delivered)])).await;
+    let mut all = [turn(ids[0]).await, turn(ids[1]).await, turn(ids[2]).await];
+    all.sort_by(|a, b| b.cmp(a));
+    assert_eq!(told(None, 9).await, all);
+    // Page by page.
+    assert_eq!((told(None, 2).await, told(Some(all[1]), 2).await), (all[..2].to_vec(), all[2..].to_vec()));
+    assert_eq!(bench.store.run_delivered(other, None, 9).await.unwrap().len(), 1);
 }

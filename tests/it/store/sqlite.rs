@@ -167,12 +167,58 @@ async fn no_frequent_query_scans_a_table() {
         let plan = sqlx::query(AssertSqlSafe(text)).fetch_all(&mut conn).await.unwrap();
         for step in plan {
             let step: String = sqlx::Row::get(&step, 3);
-            let tables = ["job", "j", "call", "c", "flow", "f", "run", "r", "event", "idempotency", "i"];
+            let tables = [
+                "job",
+                "j",
+                "call",
+                "c",
+                "flow",
+                "f",
+                "run",
+                "r",
+                "event",
+                "idempotency",
+                "i",
+                "record",
+                "record_index",
+                "record_group",
+                "g",
+                "record_point",
+                "p",
+            ];
             let scan = step.strip_prefix("SCAN ").filter(|_| !step.contains("USING"));
             // Windows of the oldest rows go along the primary key and stop at their limit.
             let window = name.starts_with("prune_") || name == "events" || name == "event_bounds";
             let whole = scan.is_some_and(|table| tables.contains(&table) && !window);
             assert!(!whole, "{name}: {step}");
         }
+    }
+}
+
+/// What is asked for a person that waits is one range of the index made for it, in its order: nothing is sorted, nothing
+/// is looked at and passed over.
+#[tokio::test]
+async fn lists_and_sums_are_ranges_of_their_index() {
+    let folder = tempfile::tempdir().unwrap();
+    open(folder.path()).await.unwrap().close().await;
+    let mut conn = raw(&folder.path().join("tidegate.db")).await;
+    for (name, expected) in [
+        ("run_delivered", "SEARCH j USING INDEX job_of_run (run=? AND turn<?)"),
+        ("top_groups", "USING INDEX record_group_by_rank (collection=? AND aggregate=? AND bucket=?)"),
+        ("groups_between", "USING PRIMARY KEY (collection=? AND aggregate=? AND bucket>? AND bucket<?)"),
+        (
+            "record_extremes",
+            "SEARCH p USING PRIMARY KEY (collection=? AND aggregate=? AND bucket=? AND grp=? AND measure=?)",
+        ),
+        ("list_records", "(collection=? AND id>?)"),
+        ("list_records_by_index", "SEARCH i USING PRIMARY KEY (collection=? AND name=? AND value=? AND id>?)"),
+        ("record_changes", "USING INDEX record_by_change (collection=? AND change>?)"),
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/sqlite").join(name).with_extension("sql");
+        let text = format!("explain query plan {}", std::fs::read_to_string(path).unwrap());
+        let plan = sqlx::query(AssertSqlSafe(text)).fetch_all(&mut conn).await.unwrap();
+        let plan: Vec<String> = plan.iter().map(|step| sqlx::Row::get(step, 3)).collect();
+        assert!(plan.iter().any(|step| step.contains(expected)), "{name}: {plan:#?}");
+        assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{name} sorts: {plan:#?}");
     }
 }
