@@ -52,6 +52,7 @@ pub fn store(reader: &Reader<'_>, env: &BTreeMap<String, String>) -> Option<Stor
         let url = r.node("url").map(|node| address(r, node, &["postgres", "postgresql"]));
         let connections = r.get("connections_max", values::whole(2..=1_000));
         if !kind? {
+            unused(r, "url", "store.kind is \"sqlite\", which has no address", "set store.kind = \"postgres\"")?;
             let path = path?;
             let path = if path.is_empty() { state(env).join("tidegate.db") } else { PathBuf::from(path) };
             return Some(Store::File(path));
@@ -67,10 +68,16 @@ pub fn limiter(reader: &Reader<'_>) -> Option<Limiter> {
         let url = r.node("url").map(|node| address(r, node, &schemes));
         let ca_file = r.get("ca_file", values::text);
         if !kind? {
+            unused(r, "url", "limiter.kind is \"local\", which has no address", "set limiter.kind = \"redis\"")?;
+            unused(r, "ca_file", "limiter.kind is \"local\", which has no TLS", "set limiter.kind = \"redis\"")?;
             return Some(Limiter::Local);
         }
+        let url = named(r, "limiter", url??)?;
+        if matches!(&url, Address::Plain(url) if !url.starts_with("rediss")) {
+            unused(r, "ca_file", "limiter.url has no TLS", "begin it with rediss://")?;
+        }
         let ca_file = Some(ca_file?).filter(|file| !file.is_empty()).map(PathBuf::from);
-        Some(Limiter::Redis { url: named(r, "limiter", url??)?, ca_file })
+        Some(Limiter::Redis { url, ca_file })
     })
 }
 
@@ -129,6 +136,16 @@ fn address(reader: &Reader<'_>, node: &Node, schemes: &[&str]) -> Option<Option<
         Ok(Some(Address::Plain(text.to_owned())))
     });
     reader.note(&node.at, read)
+}
+
+/// A key that is set and would be ignored is a mistake somewhere: `None`, and noted.
+fn unused(reader: &Reader<'_>, key: &'static str, why: &str, help: &str) -> Option<()> {
+    let node = reader.node(key)?;
+    if matches!(&node.value, Value::Text(text) if text.is_empty()) {
+        return Some(());
+    }
+    reader.found.add(Problem::new(format!("expected no {key} here: {why}")).at(&node.at).help(help));
+    None
 }
 
 /// The address that this kind cannot do without.

@@ -185,6 +185,13 @@ fn only_a_store_and_a_limiter_that_keep_their_promises_together_are_taken() {
         (&[redis, redis_url], "cannot be rebuilt from the journal of one"),
         (&[pg, redis, redis_url], "expected store.url"),
         (&[pg, redis, pg_url], "expected limiter.url"),
+        (&[pg_url], "expected no url here: store.kind is \"sqlite\""),
+        (&[redis_url], "expected no url here: limiter.kind is \"local\""),
+        (&[("limiter.ca_file", "/ca.pem")], "expected no ca_file here: limiter.kind is \"local\""),
+        (
+            &[pg, redis, pg_url, redis_url, ("limiter.ca_file", "/ca.pem")],
+            "expected no ca_file here: limiter.url has no TLS",
+        ),
         (&[pg, redis, ("store.url", "mysql://db"), redis_url], "expected a URL like postgres://"),
         (&[pg, redis, ("store.url", "postgres://me:canary@db/t"), redis_url], "a password must not stand"),
     ] {

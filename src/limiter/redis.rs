@@ -63,7 +63,7 @@ pub struct Settings {
     /// Without an answer for this long, Redis counts as away.
     pub timeout: Duration,
     /// A daemon that was granted nothing on a limit for this long has no call in flight there: longer than any call
-    /// may take, retries of its settle included. Frees what a dead daemon held.
+    /// may take (15 min at most), retries of its settle included. Frees what a dead daemon held.
     pub in_flight_max: Duration,
     /// With TLS: a PEM file of the authorities to trust, in place of those of the machine.
     pub ca_file: Option<PathBuf>,
@@ -71,7 +71,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { timeout: Duration::from_millis(1_500), in_flight_max: Duration::from_secs(900), ca_file: None }
+        Settings { timeout: Duration::from_millis(1_500), in_flight_max: Duration::from_secs(1_200), ca_file: None }
     }
 }
 
@@ -180,7 +180,7 @@ impl RedisLimiter {
     pub async fn check(&self) -> Result<Vec<Finding>, Error> {
         // Past it the question itself says what is wrong.
         let _ = tokio::time::timeout(CONNECTED_MAX, self.link.changed(0)).await;
-        check::findings(self.link.as_ref()).await.map_err(send::unavailable)
+        check::findings(self.link.as_ref(), self.clock.now()).await.map_err(send::unavailable)
     }
 
     /// Two lines: the caller's time of the answer, and now.

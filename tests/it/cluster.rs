@@ -2,7 +2,7 @@
 //! exceeded whoever counts, order and unknown are honoured though accounts are spread, and everything drains when the
 //! faults stop.
 //!
-//! 22 rounds by default, `TIDEGATE_TORTURE_ROUNDS` in full; `TIDEGATE_TORTURE_SEED` replays the choice of faults, and
+//! 25 rounds by default, `TIDEGATE_TORTURE_ROUNDS` in full; `TIDEGATE_TORTURE_SEED` replays the choice of faults, and
 //! `TIDEGATE_TORTURE_FAULT=RedisFailsOver` lets all rounds have the one that is named.
 
 use std::path::{Path, PathBuf};
@@ -12,6 +12,7 @@ use tidegate::clock::Clock;
 use tidegate::simulator::dice::Dice;
 
 use crate::support::history::Entry;
+use crate::support::left_out;
 use crate::support::load::Load;
 use crate::support::process::{Daemon, Place};
 use crate::support::proxy::Proxy;
@@ -34,19 +35,32 @@ const SLOW: Duration = Duration::from_millis(60);
 /// Calls of a dead daemon are judged when their lease is over; then everything drains.
 const DRAIN_MAX: Duration = Duration::from_secs(180);
 
+/// Bytes a second of a throttled database.
+const TRICKLE: u64 = 100_000;
+
 /// Daemons that share their servers. `None` while one is dead.
 struct Fleet {
     places: Vec<Place>,
     daemons: Vec<Option<Daemon>>,
+    /// Each daemon's own way to database and Redis.
+    ways: Vec<[Proxy; 2]>,
 }
 
 impl Fleet {
-    async fn start(folder: &Path, database: &str, redis: &str, declaration: &str) -> Fleet {
-        let names: Vec<String> = (1..=DAEMONS).map(|n| format!("d{n}")).collect();
-        let place = |name: &String| Place::shared(&folder.join(name), name, database, redis, declaration);
-        let mut fleet = Fleet { places: names.iter().map(place).collect(), daemons: Vec::new() };
-        if let Some(library) = libfaketime() {
-            fleet.places.iter_mut().for_each(|place| place.env = faked_clock(library, &clock_of(place)));
+    async fn start(folder: &Path, database: &Proxy, database_url: &str, redis: &Proxy, declaration: &str) -> Fleet {
+        let mut fleet = Fleet { places: Vec::new(), daemons: Vec::new(), ways: Vec::new() };
+        for name in (1..=DAEMONS).map(|n| format!("d{n}")) {
+            let ways = [Proxy::to(database.port).await, Proxy::to(redis.port).await];
+            let database_url = database_url.replace(&database.port.to_string(), &ways[0].port.to_string());
+            let folder = folder.join(&name);
+            fleet.places.push(Place::shared(&folder, &name, &database_url, &ways[1].url(), declaration));
+            fleet.ways.push(ways);
+        }
+        match libfaketime() {
+            Some(library) => {
+                fleet.places.iter_mut().for_each(|place| place.env = faked_clock(library, &clock_of(place)));
+            }
+            None => left_out("steps of the daemons' clocks, as libfaketime is not installed"),
         }
         for place in &fleet.places {
             fleet.daemons.push(Some(place.start().await));
@@ -90,10 +104,14 @@ enum Fault {
     /// Primary and replica change places, and for a moment the daemons still speak with the old primary.
     RedisSwitches,
     ClockSteps,
+    /// One daemon hears neither server for longer than its lease, while the others go on.
+    IsCutOff,
+    ConnectionsAreReset,
+    DatabaseIsThrottled,
 }
 
 /// In the order in which a short run meets them at least once; slow ones are rare.
-const FAULTS: [Fault; 22] = [
+const FAULTS: [Fault; 25] = [
     Fault::Kill,
     Fault::Flush,
     Fault::RedisForgets,
@@ -116,6 +134,9 @@ const FAULTS: [Fault; 22] = [
     Fault::RedisForgets,
     Fault::DatabaseBreaksOff,
     Fault::Kill,
+    Fault::IsCutOff,
+    Fault::ConnectionsAreReset,
+    Fault::DatabaseIsThrottled,
 ];
 
 fn faults() -> Vec<Fault> {
@@ -139,7 +160,7 @@ async fn nothing_is_lost_repeated_or_overrun_when_daemons_and_their_servers_fail
     // Each account is served by several daemons: keys keep their order and limits hold all the same.
     let declaration = declaration.replace("allow_private = true", "allow_private = true\nspread = 3");
     assert!(declaration.contains("spread = 3"));
-    let mut fleet = Fleet::start(folder.path(), &database_url, &proxy.url(), &declaration).await;
+    let mut fleet = Fleet::start(folder.path(), &to_database, &database_url, &proxy, &declaration).await;
     let (load, mut entries, faults) = (Load::with_accounts(seed, LOAD), Vec::new(), faults());
     for round in 0..rounds {
         let (victim, client) = (dice.below(DAEMONS as u64) as usize, dice.below(DAEMONS as u64) as usize);
@@ -213,6 +234,24 @@ async fn nothing_is_lost_repeated_or_overrun_when_daemons_and_their_servers_fail
                 proxy.delay(SLOW);
                 tokio::time::sleep(between(CALM_MS, &mut dice)).await;
                 proxy.delay(Duration::ZERO);
+            }
+            Fault::IsCutOff => {
+                load.daemon(Some(fleet.one((victim + 1) % DAEMONS).channel()));
+                fleet.ways[victim].iter().for_each(|way| way.silent(true));
+                tokio::time::sleep(FROZEN).await;
+                for way in &fleet.ways[victim] {
+                    way.silent(false);
+                    way.cut();
+                }
+            }
+            Fault::ConnectionsAreReset => {
+                proxy.reset();
+                to_database.reset();
+            }
+            Fault::DatabaseIsThrottled => {
+                to_database.throttle(TRICKLE);
+                tokio::time::sleep(between(CALM_MS, &mut dice)).await;
+                to_database.throttle(0);
             }
             Fault::ClockSteps => {
                 let seconds = if dice.falls(0.5) { 3_600 } else { -3_600 };

@@ -16,6 +16,7 @@ use super::standing::Standing;
 use crate::clock::Clock;
 use crate::engine::registry::{Registry, longest_window};
 use crate::engine::supervisor::{ActorResult, BEAT_EVERY, Beat, Supervisor};
+use crate::limiter::redis::Level;
 use crate::limiter::{self, RedisLimiter, Seed};
 use crate::model::id::CallId;
 use crate::model::provider::Provider;
@@ -67,7 +68,7 @@ impl Truth {
         let mut seen = 0;
         loop {
             beat.beat();
-            let settled = self.settle().await;
+            let settled = beat.through(self.settle()).await;
             match &settled {
                 Ok(()) => {
                     self.standing.limits_are_in_doubt(None);
@@ -114,6 +115,11 @@ impl Truth {
         let run = self.limiter.run_id().await.map_err(|e| e.to_string())?;
         let info = self.store.info().await.map_err(|e| e.to_string())?;
         let (mut epoch, known) = (info.epoch, info.limiter_run.as_deref() == Some(run.as_str()));
+        // It may have been away when this process started, or be another since, and be set to forget.
+        let findings = self.limiter.check().await.map_err(|e| e.to_string())?;
+        if let Some(refused) = findings.into_iter().find(|f| f.level == Level::Refused) {
+            return Err(format!("Redis {}: {}", refused.about, refused.text));
+        }
         if !known || self.has_lost(&run, epoch).await? {
             self.standing.limits_are_in_doubt(Some(REBUILDING.to_owned()));
             epoch = self.store.bump_epoch(epoch, &run).await.map_err(|e| e.to_string())?;

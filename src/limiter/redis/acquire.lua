@@ -157,5 +157,5 @@ for field, text in pairs(extra or {}) do
   more[#more + 1] = text
 end
 local made = write(states, more)
-if made > 0 then sweep(made) end
+sweep(made)
 return reply

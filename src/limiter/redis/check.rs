@@ -2,7 +2,12 @@
 //!
 //! Must never know: limits. Next: docs/decisions/0020-one-hash-per-provider.md.
 
+use std::time::Duration;
+
 use super::link::{Link, LinkError};
+use crate::clock::Timestamp;
+
+const CLOCKS_APART: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -25,10 +30,12 @@ fn finding(level: Level, about: &'static str, text: impl Into<String>) -> Findin
     Finding { level, about, text: text.into() }
 }
 
-pub(super) async fn findings(link: &dyn Link) -> Result<Vec<Finding>, LinkError> {
+/// `now`: the wall time here.
+pub(super) async fn findings(link: &dyn Link, now: Timestamp) -> Result<Vec<Finding>, LinkError> {
     let mut findings = Vec::new();
     for info in link.info("server").await? {
         findings.push(version(&info));
+        findings.extend(clock(&info, now));
     }
     for info in link.info("replication").await? {
         if field(&info, "role").is_some_and(|role| role != "master") {
@@ -76,6 +83,18 @@ fn version(info: &str) -> Finding {
         // Before 7 scripts outlive a restart, so a restart between two calls could go unnoticed.
         finding(Level::Refused, "version", format!("{name}: version 7 or later is needed"))
     }
+}
+
+/// Windows are counted by the server's clock alone, so a difference exceeds no limit; but one that is off may be set right
+/// by a step, and a step forward ends windows early.
+fn clock(info: &str, now: Timestamp) -> Option<Finding> {
+    let there = Timestamp(field(info, "server_time_usec")?.parse().ok()?);
+    let apart = there.since(now).max(now.since(there));
+    let said = format!("its clock and this machine's are {:.1} s apart", apart.as_secs_f64());
+    Some(match apart > CLOCKS_APART {
+        true => finding(Level::Warning, "clock", format!("{said}: set both by NTP, which slews and does not step")),
+        false => finding(Level::Fine, "clock", said),
+    })
 }
 
 fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {

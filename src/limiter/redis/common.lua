@@ -420,9 +420,14 @@ local function write(states, more)
 end
 
 -- Removes limits that have had no count for a while, and answers that nobody will ask for again. Every new limit looks at
--- about eight fields, so memory follows the limits in use without a pause to sweep.
-local DAY, KEPT = 86400 * SECOND, 10 * SECOND
+-- about eight fields, so memory follows the limits in use without a pause to sweep; so does every 64th frame, because
+-- daemons that come and go leave their answers behind though no limit is new.
+local DAY, KEPT, EACH = 86400 * SECOND, 10 * SECOND, 64
 local function sweep(made)
+  if made == 0 then
+    if fmod(FRAME, EACH) > 0 then return 0 end
+    made = 1
+  end
   local count = 8 * made
   local got = call('HSCAN', KEYS[1], call('HGET', KEYS[1], 's') or '0', 'COUNT', count)
   local fields, gone = got[2], {}

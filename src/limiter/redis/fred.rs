@@ -24,6 +24,7 @@ const QUEUE_MAX: usize = 10_000;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const RECONNECT_MIN_MS: u32 = 50;
 const RECONNECT_MAX_MS: u32 = 2_000;
+const SCHEMES: [&str; 4] = ["redis", "rediss", "redis-cluster", "rediss-cluster"];
 
 pub struct FredLink {
     client: Client,
@@ -131,8 +132,18 @@ impl FredLink {
 }
 
 fn config(url: &str, ca_file: Option<&Path>) -> Result<Config, LinkError> {
-    let mut config = Config::from_url(url).map_err(|e| LinkError::NotSent(format!("the Redis address: {e}")))?;
-    if let (Some(tls), Some(file)) = (&mut config.tls, ca_file) {
+    let unfit = |said: String| LinkError::NotSent(format!("the Redis address: {said}"));
+    // What the driver does not know it takes for plain text; the address may be a secret, so nobody has looked at it yet.
+    let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+    if !SCHEMES.contains(&scheme) {
+        return Err(unfit(format!("expected one that begins with {}://, got {scheme:?}", SCHEMES.join("://, "))));
+    }
+    let mut config = Config::from_url(url).map_err(|e| unfit(e.to_string()))?;
+    if let Some(file) = ca_file {
+        let Some(tls) = &mut config.tls else {
+            let said = format!("expected rediss:// with limiter.ca_file = {file:?}, got {scheme}://, which has no TLS");
+            return Err(unfit(said));
+        };
         let mut roots = RootCertStore::empty();
         for authority in authorities(file)? {
             let unfit = |e| LinkError::NotSent(format!("limiter.ca_file {}: not an authority: {e}", file.display()));

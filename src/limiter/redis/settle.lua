@@ -76,5 +76,5 @@ if stale then return pk('<Bd', 84, NOW) end
 
 local reply = pk('<Bd', 79, NOW)
 local made = write(states, { ring, pk('<dd', FRAME, NOW) .. reply })
-if made > 0 then sweep(made) end
+sweep(made)
 return reply

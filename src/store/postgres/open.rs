@@ -103,6 +103,10 @@ async fn within_open<T>(
 }
 
 fn connect_options(options: &PgOptions) -> Result<PgConnectOptions, Error> {
+    // It may be a secret, so nobody has looked at it yet. It is not shown.
+    if !["postgres://", "postgresql://"].iter().any(|scheme| options.url.starts_with(scheme)) {
+        return Err(Error::Open { reason: "expected a URL that begins with postgres://".to_owned() });
+    }
     let connect = PgConnectOptions::from_str(&options.url).map_err(|e| refuse(options, &e))?;
     Ok(connect
         .application_name("tidegate")

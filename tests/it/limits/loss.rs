@@ -408,6 +408,29 @@ async fn limits_that_are_no_longer_used_leave_the_server() {
     assert!(limits.parse::<usize>().unwrap() <= 2_500, "{limits} limits are held");
 }
 
+#[tokio::test]
+async fn answers_of_daemons_that_are_gone_leave_the_server_though_no_limit_is_new() {
+    let server = super::factory::Shared::start().await;
+    let spends = [window("w", 1_000_000, Duration::from_secs(30 * 86_400))];
+    let at = |n: i64| Timestamp::from_secs(1_790_000_000 + n);
+    let gone = server.limiter().await;
+    for n in 0..200 {
+        granted(&gone.acquire(at(n), &[ask(&spends, 1)]).await.unwrap()[0], 1);
+    }
+    let answers = || server.server.command(&["EVAL", ANSWERS, "1", "tg:{p}"]).parse::<usize>().unwrap();
+    assert!(answers() >= 200);
+    let next = server.limiter().await;
+    for n in 0..4_000 {
+        granted(&next.acquire(at(2 * 86_400 + n), &[ask(&spends, 1)]).await.unwrap()[0], 1);
+    }
+    // Its own ring may be full; nothing of the other is left but what the sweep has not come to yet.
+    assert!(answers() <= 4_050, "{} answers are held", answers());
+}
+
+/// How many answers lie in a hash.
+const ANSWERS: &str = "local n = 0 for _, f in ipairs(redis.call('HKEYS', KEYS[1])) do \
+                       if f:sub(1, 2) == 'a:' then n = n + 1 end end return n";
+
 /// How many limits lie in a hash.
 const LIMITS: &str = "local n = 0 for _, f in ipairs(redis.call('HKEYS', KEYS[1])) do \
                       if f:sub(1, 2) == 'h:' then n = n + 1 end end return n";

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use sqlx::Row;
 
-use super::{Database, Output, RedisServer, text, tidegate};
+use super::{Database, Member, Output, PATIENCE, Proxy, RedisServer, text, tidegate, until};
 
 fn write(folder: &Path, database: &str, redis: &str) -> PathBuf {
     let file = folder.join("tidegate.toml");
@@ -47,6 +47,21 @@ async fn a_redis_that_evicts_is_refused_at_the_start_and_found_by_the_doctor() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_set_to_evict_later_holds_the_jobs_from_the_next_connection_on() {
+    let (folder, database, redis) = (tempfile::tempdir().unwrap(), Database::new().await, RedisServer::start().await);
+    let way = Proxy::to(redis.port).await;
+    let d1 = Member::start(folder.path(), "d1", &database.url(), &way.url(), "http://127.0.0.1:9").await;
+    d1.readyz(200, "ready").await;
+    redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    way.cut();
+    d1.readyz(200, "held: the shared limits cannot be trusted: Redis maxmemory-policy: allkeys-lru").await;
+    redis.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+    let calm = until(PATIENCE, || async { (d1.page("/readyz").await.1 == "ready\n").then_some(()) }).await;
+    assert!(calm.is_some(), "{:?}", d1.page("/readyz").await);
+    d1.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_doctor_is_content_with_good_servers_and_names_the_one_that_is_away() {
     let (folder, database, mut redis) =
         (tempfile::tempdir().unwrap(), Database::new().await, RedisServer::start().await);
@@ -54,7 +69,7 @@ async fn the_doctor_is_content_with_good_servers_and_names_the_one_that_is_away(
     let doctor = || tidegate(&["--addr", "127.0.0.1:1", "doctor", "--config", file.to_str().unwrap(), "-o", "json"]);
     let out = doctor();
     assert_eq!(out.status.code(), Some(0), "{}", said(&out));
-    for about in ["maxmemory-policy: noeviction", "appendonly: yes", "version: "] {
+    for about in ["maxmemory-policy: noeviction", "appendonly: yes", "version: ", "clock: its clock"] {
         assert_eq!(found(&out, "limiter", about).0, "ok");
     }
     redis.kill();

@@ -6,7 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sqlx::{AssertSqlSafe, Row};
+use tidegate::clock::Clock;
+use tidegate::limiter::RedisLimiter;
+use tidegate::limiter::redis::Settings;
 use tidegate::simulator::{Latency, Simulator, SimulatorConfig};
+
+use tidegate::store::postgres::{PgOptions, PgStore};
 
 use super::{Member, PATIENCE, RedisServer, text, tidegate, until};
 use crate::support::process::free_port;
@@ -116,5 +121,20 @@ async fn a_daemon_speaks_tls_with_both_its_servers_and_only_with_those_it_can_tr
     std::fs::write(&empty, "").unwrap();
     let empty = doctor("empty", &trusting(&text("d1", &url(&ours.ca), &redis_url, "http://x"), &empty));
     assert!(empty.contains("expected certificates in PEM in limiter.ca_file"), "{empty}");
+    // An address that no configuration could check, because it is a secret: nothing is sent in the clear by mistake.
+    for (url, file, said) in [
+        (
+            redis_url.replace("rediss", "redis+tls"),
+            ours.ca.as_path(),
+            "expected one that begins with redis://, rediss://",
+        ),
+        (redis.url(), &ours.ca, "which has no TLS"),
+    ] {
+        let settings = Settings { ca_file: Some(file.to_owned()), ..Settings::default() };
+        let refused = RedisLimiter::connect(&url, Clock::system(), settings).unwrap_err().to_string();
+        assert!(refused.contains(said), "{refused}");
+    }
+    let refused = PgStore::open(PgOptions::new("https://localhost/tidegate")).await.unwrap_err().to_string();
+    assert!(refused.contains("begins with postgres://"), "{refused}");
     d1.app.stop().await;
 }

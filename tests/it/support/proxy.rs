@@ -1,5 +1,5 @@
-//! A fault proxy of our own, between a client and a server: it can slow both ways down, swallow answers, refuse and cut
-//! connections, and drop one in the middle of what it carries.
+//! A fault proxy of our own, between a client and a server: it can slow both ways down, carry few bytes a second, swallow
+//! answers, refuse, cut and reset connections, and drop one in the middle of what it carries.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,18 @@ struct State {
     number: u64,
     /// New connections are closed at once.
     refuse: bool,
+    /// Cut connections end by a reset, not in order.
+    reset: bool,
+    /// Bytes of each way in a second; 0: as fast as they come.
+    rate: u64,
+}
+
+impl State {
+    /// Of a piece of so many bytes.
+    fn wait(&self, bytes: usize) -> Duration {
+        let throttled = (bytes as u64 * 1_000_000).checked_div(self.rate).map_or(Duration::ZERO, Duration::from_micros);
+        self.delay + throttled
+    }
 }
 
 impl Proxy {
@@ -77,7 +89,17 @@ impl Proxy {
     }
 
     pub fn cut(&self) {
-        self.state.send_modify(|s| s.number += 1);
+        self.state.send_modify(|s| (s.reset, s.number) = (false, s.number + 1));
+    }
+
+    /// Cuts all connections by a reset: what was on the way is gone with them.
+    pub fn reset(&self) {
+        self.state.send_modify(|s| (s.reset, s.number) = (true, s.number + 1));
+    }
+
+    /// No more than so many bytes a second each way; 0: as fast as they come.
+    pub fn throttle(&self, rate: u64) {
+        self.state.send_modify(|s| s.rate = rate);
     }
 
     /// Cuts all connections and lets none in.
@@ -97,14 +119,14 @@ async fn link(mut client: tokio::net::TcpStream, mut cuts: watch::Receiver<State
         tokio::select! {
             n = client.read(&mut up) => match n {
                 Ok(n) if n > 0 => {
-                    tokio::time::sleep(now.delay).await;
+                    tokio::time::sleep(now.wait(n)).await;
                     if !state.borrow().silent && server.write_all(&up[..n]).await.is_err() { return }
                 }
                 _ => return,
             },
             n = server.read(&mut down) => match n {
                 Ok(n) if n > 0 => {
-                    tokio::time::sleep(now.delay).await;
+                    tokio::time::sleep(now.wait(n)).await;
                     let now = *state.borrow();
                     carried += n as u64;
                     let over = now.bytes_max > 0 && carried > now.bytes_max;
@@ -114,7 +136,14 @@ async fn link(mut client: tokio::net::TcpStream, mut cuts: watch::Receiver<State
                 }
                 _ => return,
             },
-            () = cut(&mut cuts, number) => return,
+            () = cut(&mut cuts, number) => {
+                if state.borrow().reset {
+                    for stream in [&client, &server] {
+                        let _ = stream.set_zero_linger();
+                    }
+                }
+                return;
+            }
         }
     }
 }
