@@ -233,3 +233,32 @@ async fn whatever_waits_goes_when_it_may_in_worlds_made_by_dice() {
         play(seed).await;
     }
 }
+
+/// An API that lets three calls a second through, whatever the profile says: all of a backlog of several batches and a rest
+/// is through in the time that its calls take, in however many steps it came back from refusals.
+#[tokio::test(start_paused = true)]
+async fn a_backlog_that_was_refused_in_parts_is_through_when_its_calls_are() {
+    let declaration = two_lanes("", "limits = [\"3600/h\"]", "limits = [\"50/h\"]", 1_000);
+    let mut slowest = Duration::ZERO;
+    for delay in [1, 5, 17, 40, 90, 230, 600] {
+        let stand = Stand::new(&declaration, Duration::from_millis(delay)).await;
+        let stamps: Mutex<Vec<Timestamp>> = Mutex::default();
+        stand.replies(move |arrival: &Arrival| {
+            let mut stamps = stamps.lock().unwrap();
+            let second = Duration::from_secs(1);
+            stamps.retain(|at| arrival.at.since(*at) < second);
+            if stamps.len() >= 3 {
+                return Reply::Said(429, vec![("retry-after", "1".to_owned())]);
+            }
+            stamps.push(arrival.at);
+            Reply::Status(200)
+        });
+        let ids = stand.enqueue((0..5_010).map(|n| job(&n.to_string())).collect()).await;
+        let states = stand.settled(&ids, Duration::from_secs(400)).await;
+        assert!(states.iter().all(|s| *s == State::Delivered));
+        let last = stand.arrivals().last().unwrap().at.since(START);
+        eprintln!("delay {delay} ms: {} calls, through after {last:?}", stand.arrivals().len());
+        slowest = slowest.max(last);
+    }
+    assert!(slowest < Duration::from_secs(30), "{slowest:?}");
+}
