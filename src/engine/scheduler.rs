@@ -247,7 +247,9 @@ fn start(handle: &Handle, name: &ScheduleName, target: &Target, at: Timestamp) -
     let tenant: Tenant = jobs.first().map(|job| job.tenant.clone()).unwrap_or_default();
     let labels = [("schedule".to_owned(), name.to_string()), ("tick".to_owned(), at.to_string())].into();
     let run = NewRun { display_name: format!("schedule {name}, {at}"), tenant, labels, undo_of: None };
-    Some(Start { run, jobs: jobs.iter().map(|job| new_job(handle, job)).collect() })
+    let mut jobs: Vec<NewJob> = jobs.iter().map(|job| new_job(handle, job)).collect();
+    handle.place(&mut jobs);
+    Some(Start { run, jobs })
 }
 
 fn new_job(handle: &Handle, spec: &JobSpec) -> NewJob {

@@ -177,7 +177,10 @@ impl RedisLimiter {
 
     /// Which server process answers; of a cluster all that hold keys, joined.
     pub async fn run_id(&self) -> Result<String, Error> {
-        self.read_run_id().await.map_err(send::unavailable)
+        let told = self.read_run_id().await.map_err(send::unavailable)?;
+        // It answers. What it holds may still be of no use, and whoever finds that out says so.
+        self.away.store(false, Ordering::Relaxed);
+        Ok(told)
     }
 
     /// Waits for another connection than number `seen` (0 at first), and tells its number and the run id it leads to.

@@ -79,10 +79,15 @@ async fn a_tick_is_neither_lost_nor_doubled_by_kills() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_daemons_one_has_the_tick() {
     let (folder, database, redis) = (tempfile::tempdir().unwrap(), Database::new().await, RedisServer::start().await);
-    let text = format!("{PROVIDER}{SECONDS}");
+    let spread = PROVIDER.replace("allow_private = true", "allow_private = true\nspread = 4");
+    let text = format!("{spread}{SECONDS}");
     let place = |name: &str| Place::shared(&folder.path().join(name), name, &database.url(), &redis.url(), &text);
     let (one, two) = (place("d1").start().await, place("d2").start().await);
     each_once(&ticked(&one, 4).await);
+    // What they start is shared among daemons as all jobs of an account that is spread.
+    let parts = sqlx::query_scalar::<_, i64>("select count(distinct part) from flow where provider = 'crm'");
+    let parts = parts.fetch_one(&mut database.connect().await).await.unwrap();
+    assert!(parts > 1, "four ticks went to {parts} part");
     let before = ticks(&two).await.len();
     one.kill(&Clock::system()).await;
     each_once(&ticked(&two, before + 3).await);

@@ -183,13 +183,17 @@ impl<'h> Views<'h> {
                 findings.violations.push((Kind::Lost, format!("{} was acknowledged and is gone", name())));
                 continue;
             };
-            // A newer change of the same job may stand for it, but not one that became a job of its own.
+            // A newer change of the same job may stand for it, but not one that became a job of its own. Such a job may
+            // come between: one that was cancelled, after which changes went into this one again.
             let next = by_record[record].range(version + 1..).find(|(_, other)| **other != job);
-            let end = match self.declared.coalesces(record) {
+            let coalesces = self.declared.coalesces(record);
+            let end = match coalesces {
                 true => next.map_or(i64::MAX, |(&v, _)| v),
                 false => version + 1,
             };
-            let taken = self.taken.get(record).is_some_and(|taken| taken.range(version..end).next().is_some());
+            let of_this = |v: &i64| coalesces && by_record[record].get(v) == Some(&job);
+            let stands = |v: &i64| *v < end || of_this(v);
+            let taken = self.taken.get(record).is_some_and(|taken| taken.range(version..).any(stands));
             if row.state == "delivered" && !taken {
                 findings.violations.push((Kind::Phantom, format!("{} is delivered, but was never taken", name())));
             }
