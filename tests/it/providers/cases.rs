@@ -105,7 +105,7 @@ pub const CASES: [Case; 12] = [
         body: "",
         // Full batches, and what is left goes singly.
         work: &[work("update_user", 5_010, "r{n}", RECORD)],
-        stingy: 5_010,
+        stingy: 1_010,
     },
     Case {
         profile: "shopify",
