@@ -25,7 +25,7 @@ pub const WAIT_MAX: Duration = Duration::from_secs(25);
 /// How long permits may be used.
 pub const LEASE_DEFAULT: Duration = Duration::from_secs(60);
 pub const LEASE_MIN: Duration = Duration::from_secs(1);
-/// A shared limiter takes a daemon's calls for answered when it was granted nothing for 15 minutes: a lease must end
+/// A shared limiter takes a daemon's calls for answered when it was granted nothing for 20 minutes: a lease must end
 /// before.
 pub const LEASE_MAX: Duration = Duration::from_secs(600);
 /// Headers of one answer.

@@ -16,7 +16,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A worker is to be heard each third of it.
 const LEASE: Duration = Duration::from_secs(30);
 const WITHIN: Duration = Duration::from_secs(600);
-/// A shared limiter takes a daemon's calls for answered when it was granted nothing for 15 minutes: a lease must end
+/// A shared limiter takes a daemon's calls for answered when it was granted nothing for 20 minutes: a lease must end
 /// before.
 const WITHIN_MAX: Duration = Duration::from_secs(600);
 

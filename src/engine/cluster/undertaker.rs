@@ -1,7 +1,7 @@
 //! Buries the dead: gives what a daemon that died holds of the shared limits a time by which it has ended.
 //!
 //! The permits of a daemon that was killed stay in flight, for nobody can say what became of its calls; without a burial
-//! the limiter would wait a quarter of an hour, and an account whose permits were all out would stand still for as long. A
+//! the limiter would wait twenty minutes, and an account whose permits were all out would stand still for as long. A
 //! daemon that only slept, or was cut off, may go on with what it was granted before it was buried, so a burial allows for
 //! the longest lease; what it asks for afterwards it is granted under another number (`limiter/redis.rs`). Every daemon
 //! buries, and the first is believed. Must never know: SQL, scripts. Next: `limiter/redis/seed.rs`.

@@ -2,8 +2,8 @@
 //!
 //! A closed line costs nothing, however many stand in it; what closes it again after a look is one of them. An open line
 //! calls its groups one by one, the next when the one before has been told, in the order of their tenants' turns: whoever
-//! got least goes first, wherever it waits. Opening and closing touch the line alone: a group costs O(log n) when it is called, and nothing before. Must
-//! never know: limits. Next: `parking.rs`.
+//! got least goes first, wherever it waits. Opening and closing touch the line alone: a group costs O(log n) when it is
+//! called, and nothing before. Must never know: limits. Next: `parking.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
