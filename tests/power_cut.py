@@ -7,7 +7,7 @@ fsync, because the page cache survives it.
 
   power_cut.py possible FOLDER   exit 0 if this machine can do it; else one line that says what is missing
   power_cut.py begin FOLDER      make FOLDER/disk and mount it at FOLDER/mnt
-  power_cut.py cut FOLDER        cut the power
+  power_cut.py cut FOLDER        cut the power; prints when it began to fail, in microseconds since the boot (CLOCK_BOOTTIME)
   power_cut.py again FOLDER      mount again after a cut (kill whoever has files open there first)
   power_cut.py end FOLDER        unmount and remove
 Used by tests/it/powercut.rs. Needs root, loop devices, e2fsprogs.
@@ -75,8 +75,10 @@ def main():
         mount(disk, where)
     elif what == "cut":
         root = os.open(where, os.O_RDONLY)
+        began_us = time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
         fcntl.ioctl(root, EXT4_IOC_SHUTDOWN, struct.pack("I", NO_LOG_FLUSH))
         os.close(root)
+        print(began_us)
     elif what == "again":
         unmount(where)
         mount(disk, where)
