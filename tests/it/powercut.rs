@@ -10,11 +10,10 @@ use std::time::Duration;
 use tidegate::clock::Clock;
 use tidegate::simulator::dice::Dice;
 
-use crate::support::checker::check;
-use crate::support::history::{Entry, History};
+use crate::support::history::Entry;
 use crate::support::load::Load;
 use crate::support::process::Place;
-use crate::torture::{conclude, declaration, gather, number, provider};
+use crate::torture::{conclude, declaration, judge, number, provider};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/power_cut.py");
 const LOAD: f64 = 150.0;
@@ -69,25 +68,6 @@ fn script(what: &str, folder: &Path) -> Result<String, String> {
     }
 }
 
-/// Takes out what the daemon answered between the failing of the power and its kill, and returns it.
-///
-/// A machine without power answers nobody; ours goes on until it is killed, over a file system that is being shut down,
-/// and a flush under way there may be told that it succeeded (jbd2 forgets an aborted transaction, and who waits for one
-/// that is forgotten is not told of the abort). Such an answer promises nothing that a real power cut could break.
-fn answered_without_power(entries: &mut Vec<Entry>, cuts: &[(i64, i64)]) -> Vec<Entry> {
-    let dark = |at: i64| cuts.iter().any(|(cut, killed)| (*cut..=*killed).contains(&at));
-    let late = |entry: &mut Entry| match entry {
-        Entry::Acked { at_us, .. } | Entry::Cancelled { at_us, .. } => dark(*at_us),
-        _ => false,
-    };
-    entries.extract_if(.., late).collect()
-}
-
-fn is_gone(answer: &Entry, history: &History) -> bool {
-    let Entry::Acked { job, .. } = answer else { return false };
-    !history.entries.iter().any(|entry| matches!(entry, Entry::Job(row) if row.job == *job))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_the_loss_of_power() {
     let (rounds, seed) = (number("TIDEGATE_POWER_CUTS", 3), number("TIDEGATE_TORTURE_SEED", 1));
@@ -98,26 +78,22 @@ async fn what_was_acknowledged_survives_the_loss_of_power() {
     };
     let provider = provider(folder.path(), &[]).await;
     let place = Place::new(folder.path(), &disk.data(), &declaration(&provider.base_url));
-    let (load, mut entries, mut cuts) = (Load::start(seed, LOAD), Vec::new(), Vec::new());
+    let (load, mut entries) = (Load::start(seed, LOAD), Vec::new());
     for _ in 0..rounds {
         let daemon = place.start().await;
         load.daemon(Some(daemon.channel()));
         tokio::time::sleep(Duration::from_millis(LIFE_MS.0 + dice.below(LIFE_MS.1 - LIFE_MS.0))).await;
-        let cut = disk.cut(&clock);
-        entries.push(Entry::Killed { at_us: cut });
+        let from_us = disk.cut(&clock);
         load.daemon(None);
         daemon.kill(&clock).await;
-        cuts.push((cut, clock.steady().0));
+        let until_us = clock.steady().0;
+        entries.extend([Entry::Killed { at_us: from_us }, Entry::Dark { from_us, until_us }]);
         disk.again();
     }
     let daemon = place.start().await;
     entries.extend(load.stop().await);
-    let late = answered_without_power(&mut entries, &cuts);
-    let (history, report) = gather(folder.path(), daemon, provider, entries, DRAIN_MAX).await;
+    let (findings, report) = judge(folder.path(), daemon, provider, entries, DRAIN_MAX).await;
     drop(disk);
-    let findings = check(&history);
-    let gone = late.iter().filter(|answer| is_gone(answer, &history)).count();
-    eprintln!("{} answers came without power and count for nothing; {gone} of them are gone", late.len());
     assert_eq!(findings.kills as u64, rounds);
     assert!(findings.acked as u64 > 5 * rounds, "hardly any load: {findings}");
     conclude(folder, &findings, &report, seed);
