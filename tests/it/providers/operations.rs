@@ -23,7 +23,7 @@ impl Operation {
 /// Of all profiles, read from the files themselves and not from what the daemon makes of them.
 pub fn declared() -> Vec<Operation> {
     let mut all = Vec::new();
-    for (profile, text) in PROFILES.iter() {
+    for (profile, text) in &PROFILES {
         let file: toml::Table = text.parse().unwrap();
         let provider = file["providers"][*profile].as_table().unwrap();
         let base: url::Url = provider["base_url"].as_str().unwrap().parse().unwrap();
