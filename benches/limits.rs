@@ -3,50 +3,13 @@
 //! `cargo bench --bench limits` prints `name value unit` lines, beside the floor of the same loop without a limiter.
 
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate::cli::bench::accounts::{ACCOUNTS, requests};
 use tidegate::clock::Timestamp;
-use tidegate::limiter::{Acquire, Answer, LocalLimiter, Settle, Spend};
-use tidegate::model::call::LimitKey;
-use tidegate::model::flow::Class;
-use tidegate::model::name::LimitName;
-use tidegate::model::provider::{Anchor, Limit, LimitKind, Reserve, Scope};
+use tidegate::limiter::{Answer, LocalLimiter, Settle};
 
-const ACCOUNTS: usize = 10_000;
 const ROUNDS: usize = 100;
-
-fn limit(name: &str, kind: LimitKind) -> Arc<Limit> {
-    let (name, reserve) = (LimitName::new(name).expect("a word"), Reserve { urgent: 1, normal: 1 });
-    Arc::new(Limit {
-        name,
-        kind,
-        scope: Scope::Account,
-        methods: Vec::new(),
-        cost: 1,
-        reserve,
-        not_counted: Vec::new(),
-        learned: false,
-        cost_from: None,
-        headers: None,
-    })
-}
-
-fn requests() -> Vec<Acquire> {
-    let window = |max, secs| LimitKind::Window { max, per: Duration::from_secs(secs), anchor: Anchor::Answer };
-    let limits = [
-        limit("core", window(5_000, 3_600)),
-        limit("writes", window(80, 60)),
-        limit("wire", LimitKind::Concurrency { max: 100 }),
-    ];
-    let spends = |account: usize| -> Arc<[Spend]> {
-        let key = |l: &Arc<Limit>| LimitKey(Arc::from(format!("github/{}:3600s@account-{account}", l.name)));
-        limits.iter().map(|l| Spend::new(key(l), l.clone())).collect()
-    };
-    let request = |account| Acquire { spends: spends(account), min: 1, max: 1, class: Class::Normal, request: 0 };
-    // In an order that the processor cannot foresee.
-    (0..ACCOUNTS).map(|i| request(i * 7_919 % ACCOUNTS)).collect()
-}
 
 /// Processor time of this thread: a busy machine does not make a decision dearer.
 fn cpu_ns() -> f64 {

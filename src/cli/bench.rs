@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::exit::{Error, Exit};
 use super::output::Output;
 
+pub mod accounts;
 mod backlog;
 mod call;
 mod ceilings;

@@ -6,54 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::exit::Error;
+use super::accounts::{ACCOUNTS, requests};
 use super::ceilings::in_flight;
 use super::servers::Servers;
 use super::{Figure, percentiles};
 use crate::clock::Clock;
 use crate::limiter::redis::Settings;
-use crate::limiter::{Acquire, Answer, Limiter, RedisLimiter, Settle, Spend};
-use crate::model::call::LimitKey;
-use crate::model::flow::Class;
-use crate::model::name::LimitName;
-use crate::model::provider::{Anchor, Limit, LimitKind, Reserve, Scope};
+use crate::limiter::{Answer, Limiter, RedisLimiter, Settle};
 
-const ACCOUNTS: u64 = 10_000;
 /// Requests of one gate's turn, and turns under way at one time.
 const BATCH: usize = 32;
 const DECISIONS: u64 = 60_000;
 const ALONE: usize = 3_000;
-
-fn limit(name: &str, kind: LimitKind) -> Arc<Limit> {
-    let name = LimitName::new(name).expect("a word");
-    Arc::new(Limit {
-        name,
-        kind,
-        scope: Scope::Account,
-        methods: Vec::new(),
-        cost: 1,
-        reserve: Reserve::default(),
-        not_counted: Vec::new(),
-        learned: false,
-        cost_from: None,
-        headers: None,
-    })
-}
-
-fn requests() -> Vec<Acquire> {
-    let window = |max, secs| LimitKind::Window { max, per: Duration::from_secs(secs), anchor: Anchor::Answer };
-    let limits = [
-        limit("core", window(5_000, 3_600)),
-        limit("writes", window(80, 60)),
-        limit("wire", LimitKind::Concurrency { max: 100 }),
-    ];
-    let spends = |account: u64| -> Arc<[Spend]> {
-        let key = |l: &Arc<Limit>| LimitKey(Arc::from(format!("bench-permits/{}:3600s@account-{account}", l.name)));
-        limits.iter().map(|l| Spend::new(key(l), l.clone())).collect()
-    };
-    let request =
-        |n| Acquire { spends: spends(n * 7_919 % ACCOUNTS), min: 1, max: 1, class: Class::Normal, request: 0 };
-    (0..ACCOUNTS).map(request).collect()
-}
 
 fn failed(e: crate::limiter::Error) -> Error {
     Error::failed(e.to_string())
@@ -85,7 +49,7 @@ pub async fn measure(servers: &Servers) -> Result<Vec<Figure>, Error> {
 
     // Once over all accounts first, so that no limit is new.
     let (mut took, mut decided) = (Duration::ZERO, 0);
-    for round in 0..=DECISIONS / ACCOUNTS {
+    for round in 0..=DECISIONS / ACCOUNTS as u64 {
         let mut settles = Vec::new();
         for pair in requests.chunks(2 * BATCH) {
             let (one, two) = pair.split_at(BATCH.min(pair.len()));
