@@ -108,6 +108,10 @@ impl From<tonic::Status> for Error {
         }
         match status.code() {
             Code::Unavailable => error.hint("the daemon is starting, draining or away; try again"),
+            Code::ResourceExhausted => match status.get_details_retry_info().and_then(|info| info.retry_delay) {
+                Some(wait) => error.hint(format!("there is room again in {}", super::show::short(wait.as_secs_f64()))),
+                None => error,
+            },
             Code::Unimplemented => error.hint("the daemon is older than this program; compare `tidegate version`"),
             _ => error,
         }

@@ -1,5 +1,5 @@
 //! The documents are run: every ```sh test block of README.md, docs/quickstart.md, docs/rest.md, docs/webhooks.md, docs/workers.md,
-//! docs/alerts.md, docs/collections.md and of the READMEs of the examples, one script per document.
+//! docs/alerts.md, docs/collections.md, docs/calls.md, docs/schedules.md and of the READMEs of the examples, one script per document.
 //!
 //! Each runs in a folder of its own, on ports of its own: the well-known ones are replaced in the blocks, in what `init`
 //! writes, and in the files of an example, which are copied. Blocks marked `buf` need that tool and are left out, with a
@@ -139,6 +139,20 @@ fn collections_do_what_their_page_says() {
     let Ran { said, .. } = run("docs/collections.md", &[]);
     assert!(said.contains("3 pages, 250 items") && said.contains("unchanged o1"), "{said}");
     assert!(said.lines().any(|line| line.trim() == "251"), "one push of each: {said}");
+}
+
+#[test]
+fn calls_do_what_their_page_says() {
+    let Ran { said, .. } = run("docs/calls.md", &[]);
+    assert_eq!(said.matches("200 (miss)").count(), 3, "{said}");
+    assert_eq!(said.matches("200 (hit)").count(), 1, "{said}");
+    assert!(said.contains("refused") && said.contains("there is room again in "), "{said}");
+}
+
+#[test]
+fn schedules_do_what_their_page_says() {
+    let Ran { said, .. } = run("docs/schedules.md", &[]);
+    assert!(said.contains("started by hand") && said.contains("schedule often"), "{said}");
 }
 
 #[test]
