@@ -9,6 +9,7 @@ mod fairness;
 mod headers;
 mod learned;
 mod life;
+mod permits;
 mod search;
 mod shaky;
 mod stand;

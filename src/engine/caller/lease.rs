@@ -149,6 +149,7 @@ impl Leased {
             jobs: 1,
             error: error.clone(),
             lost_credential: false,
+            refused_again: false,
             leased: true,
         });
         let (took, seq) = (now.since(job.id.created_at), job.id.seq);
