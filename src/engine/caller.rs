@@ -272,6 +272,7 @@ impl Caller {
         let key = alone.and_then(|job| job.key.as_ref());
         let mut word = self.heard(operation, *lane, account, key, answer, &mut judgement.health);
         self.learn(&mut word, judgement.health, permit.granted_at);
+        word.costs = self.costs(operation, *lane, account, None, answer);
         word
     }
 
@@ -283,18 +284,13 @@ impl Caller {
         now: Timestamp,
         word: &Word,
     ) {
-        let returned = self.returned(&errand.operation, errand.lane, &errand.account, None, answer);
-        if let Some(counted) = self.settle_counted(&errand.permit, &returned, true, now, word).await {
-            // The journal is told too: a restart must not count what the provider does not.
-            errand.permit.spends = counted;
-            stays.unspent = true;
-            for permit in &stays.permits {
-                self.settle_with(permit, &[], true, now, word).await;
-            }
-            return;
-        }
         let sent = !matches!(answer, Err(Failure { sent: Sent::No, .. })) && !crate::mutant::on("settle-unsent");
         self.settle_with(&errand.permit, &stays.permits, sent, now, word).await;
+        if let Some(spent) = uncounted::spent(&errand.permit, &word.costs) {
+            // The journal is told too: a restart counts what the provider does.
+            errand.permit.spends = spent;
+            stays.unspent = true;
+        }
     }
 
     async fn settle_with(&self, permit: &Permit, keyed: &[Permit], sent: bool, now: Timestamp, word: &Word) {
@@ -303,6 +299,8 @@ impl Caller {
             permit: p.clone(),
             count: 1,
             sent,
+            good: sent && word.good,
+            costs: word.costs.clone(),
             blocked_until: word.blocked_until,
             blocked_limit: word.blocked_limit.clone(),
             said: word.said.clone(),

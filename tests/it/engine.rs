@@ -10,6 +10,7 @@ mod headers;
 mod learned;
 mod life;
 mod permits;
+mod refusals;
 mod search;
 mod shaky;
 mod stand;

@@ -9,7 +9,7 @@ use super::super::gate::direct::{Ask, Reply, Said};
 use super::super::handle::EngineError;
 use super::super::open_calls;
 use super::heard::Word;
-use super::{Caller, Completion, Sending, log};
+use super::{Caller, Completion, Sending, log, uncounted};
 use crate::clock::Timestamp;
 use crate::model::call::{Ending, Lane, Permit};
 use crate::model::verdict::{Answer, Failure, Health, Sent, judge};
@@ -85,11 +85,9 @@ impl Direct {
         let mut word = caller.heard(&ask.operation, Lane::Single, &ask.account, key, &answer, &mut judgement.health);
         caller.learn(&mut word, judgement.health, permit.granted_at);
         let throttled_until = word.blocked_until;
-        let returned = caller.returned(&ask.operation, Lane::Single, &ask.account, key, &answer);
-        let spends = caller.settle_counted(&permit, &returned, sent, settled_at, &word).await;
-        if spends.is_none() {
-            caller.settle_with(&permit, &[], sent, settled_at, &word).await;
-        }
+        word.costs = caller.costs(&ask.operation, Lane::Single, &ask.account, key, &answer);
+        caller.settle_with(&permit, &[], sent, settled_at, &word).await;
+        let spends = uncounted::spent(&permit, &word.costs);
         let method = &ask.request.method;
         caller.metrics.attempt(caller.provider.name.as_str(), Lane::Single.name(), status);
         let took = settled_at.since(started);

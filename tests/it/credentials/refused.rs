@@ -21,11 +21,13 @@ async fn a_401_that_outlives_its_refresh_opens_the_breaker_at_once() {
     let before = provider.report().tokens;
     let jobs = enqueue(&daemon, &["a"], 100).await;
     let says = until(PATIENCE, async || {
-        let (said, sentence) = explain(&daemon, jobs.last()?).await;
-        let breaker = said.waiting_on?.kind() == pb::waiting_on::Kind::Breaker;
-        (breaker && sentence.contains("had just been fetched")).then_some(sentence)
+        let all = futures_util::future::join_all(jobs.iter().map(|job| explain(&daemon, job))).await;
+        let breaker = |said: &pb::ExplainJobResponse| {
+            said.waiting_on.as_ref().is_some_and(|on| on.kind() == pb::waiting_on::Kind::Breaker)
+        };
+        all.into_iter().find(|(said, sentence)| breaker(said) && sentence.contains("had just been fetched"))
     });
-    let sentence = says.await.expect("a job says that the breaker is open, and why");
+    let Some((_, sentence)) = says.await else { panic!("no job says why: {:?}", status(&daemon).await) };
     assert!(sentence.contains("mend the credential"), "{sentence}");
     // Long before the first probe.
     tokio::time::sleep(Duration::from_millis(500)).await;

@@ -59,7 +59,10 @@ async fn neither_programs_nor_jobs_starve_and_together_they_stay_within_the_limi
     let by_jobs: Vec<Timestamp> = stand.arrivals().iter().map(|a| a.at).filter(|at| *at <= last).collect();
     // A program asks for its next permit when it has used one, so each has one per window; the jobs have the rest.
     let windows = last.since(START).as_millis().div_ceil(1_080) as usize;
-    assert!(windows <= PERMITS_EACH + 1, "{PROGRAMS} programs waited {windows} windows for {PERMITS_EACH} permits each");
+    assert!(
+        windows <= PERMITS_EACH + 1,
+        "{PROGRAMS} programs waited {windows} windows for {PERMITS_EACH} permits each"
+    );
     assert!(by_jobs.len() >= (windows - 2) * (MAX - PROGRAMS), "{} jobs left in {windows} windows", by_jobs.len());
     let mut all: Vec<Timestamp> = by_jobs.iter().chain(&by_programs).copied().collect();
     all.sort();
