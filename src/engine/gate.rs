@@ -302,7 +302,7 @@ impl GateHandle {
         self.question(|reply| Question::Explain { flow, class, ahead, reply }).await
     }
 
-    /// When everything that is ready in the flow will have left; `None` when it cannot be said.
+    /// When everything that waits in the flow will have been answered; `None` when it cannot be said.
     pub async fn drains_at(&self, flow: FlowId) -> Option<Timestamp> {
         self.question(|reply| Question::DrainsAt { flow, reply }).await.flatten()
     }

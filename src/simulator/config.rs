@@ -41,6 +41,8 @@ pub enum BadConfig {
     Twice(String),
     #[error("limit {0:?} counts per account, which needs account_header")]
     NoAccountHeader(String),
+    #[error("records.set needs records.keep = true: what is not remembered cannot be in a set")]
+    SetNotKept,
     #[error("headers_of names limit {0:?}; expected the name of a declared one")]
     NoSuchLimit(String),
     #[error("expected a limit like [NAME=]RULE[@[METHOD ]PATH], got {0:?}")]
@@ -134,6 +136,9 @@ impl SimulatorConfig {
         }
         if let Some(name) = self.headers_of.iter().find(|name| !self.limits.iter().any(|l| l.name == **name)) {
             return Err(BadConfig::NoSuchLimit(name.clone()));
+        }
+        if self.records.set && !self.records.keep {
+            return Err(BadConfig::SetNotKept);
         }
         let f = &self.faults;
         for (name, share) in [
@@ -273,6 +278,9 @@ pub struct Records {
     pub result_error: String,
     /// Remember the newest version of each record, up to `core::RECORDS_MAX`.
     pub keep: bool,
+    /// The records make a set, as the tracks of a library: a DELETE takes them out, anything else puts them in. What is so
+    /// already is answered well and changes nothing. Needs `keep`.
+    pub set: bool,
 }
 
 impl Default for Records {
@@ -285,6 +293,7 @@ impl Default for Records {
             result_id: "id".to_owned(),
             result_error: "error".to_owned(),
             keep: true,
+            set: false,
         }
     }
 }
@@ -332,5 +341,7 @@ mod tests {
         let share =
             SimulatorConfig { faults: Faults { error_share: 1.5, ..Faults::default() }, ..SimulatorConfig::default() };
         assert!(refused(share).contains("faults.error_share"));
+        let records = Records { set: true, keep: false, ..Records::default() };
+        assert!(refused(SimulatorConfig { records, ..SimulatorConfig::default() }).contains("records.keep"));
     }
 }

@@ -19,6 +19,7 @@ use crate::clock::Timestamp;
 
 mod change;
 mod headers;
+mod serve;
 
 /// Accounts counted apart, per limit. Idle ones are forgotten first; beyond, requests get 500.
 pub const ACCOUNTS_MAX: usize = 100_000;
@@ -44,6 +45,8 @@ pub struct Seen {
     pub version: Option<i64>,
     /// How often a call that carried the record took effect.
     pub times: u32,
+    /// Of a set: the record is in it.
+    pub is_in: bool,
 }
 
 /// A request that has arrived and has not left.
@@ -60,6 +63,8 @@ pub struct Ticket {
     counted: u64,
     /// The request uses up concurrency until it leaves.
     holds: bool,
+    /// It takes its records out of a set ([`super::config::Records::set`]).
+    removes: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +92,8 @@ pub struct Judged {
     pub status: u16,
     /// One per record: refused by itself. Empty when none was.
     pub failed: Vec<bool>,
+    /// One per record of a set: it was so already. Empty when none was.
+    pub unchanged: Vec<bool>,
 }
 
 /// What goes back over the wire after the ticket's delay.
@@ -221,7 +228,7 @@ impl Core {
     /// The head of a request was read at `now`. Counting comes first and does not care how the limits decide.
     pub fn arrive(&mut self, now: Timestamp, method: &str, path: &str, account: &str) -> Ticket {
         let counted = self.count(now, method, path, account);
-        self.admit(now, account, counted)
+        Ticket { removes: method == http::Method::DELETE.as_str(), ..self.admit(now, account, counted) }
     }
 
     /// A request that no limit counts.
@@ -253,7 +260,7 @@ impl Core {
             delay += faults.slow;
             self.totals.faults.slow += 1;
         }
-        Ticket { number: self.totals.arrivals, at: now, fate, mishap, delay, counted, holds }
+        Ticket { number: self.totals.arrivals, at: now, fate, mishap, delay, counted, holds, removes: false }
     }
 
     fn count(&mut self, now: Timestamp, method: &str, path: &str, account: &str) -> u64 {
@@ -319,16 +326,16 @@ impl Core {
     /// The body was read. Decides the status, and the fate of each record; what is served takes effect here.
     pub fn judge(&mut self, ticket: &Ticket, carried: &Carried) -> Judged {
         let judged = match ticket.fate {
-            Fate::Refuse { .. } => Judged { status: self.config.refuse_status, failed: Vec::new() },
+            Fate::Refuse { .. } => Judged::of(self.config.refuse_status),
             Fate::Error(status) => {
                 self.totals.faults.errors += 1;
-                Judged { status, failed: Vec::new() }
+                Judged::of(status)
             }
             Fate::Serve if self.is_poisoned(carried) => {
                 self.totals.faults.poisoned += 1;
-                Judged { status: 400, failed: Vec::new() }
+                Judged::of(400)
             }
-            Fate::Serve => self.serve(carried),
+            Fate::Serve => self.serve(carried, ticket.removes),
         };
         match ticket.mishap {
             Some(Mishap::Silence) => self.totals.faults.silences += 1,
@@ -336,36 +343,6 @@ impl Core {
             None => *self.totals.statuses.entry(judged.status).or_default() += 1,
         }
         judged
-    }
-
-    fn is_poisoned(&self, carried: &Carried) -> bool {
-        let poison = &self.config.faults.poison;
-        !poison.is_empty() && carried.records.iter().any(|r| poison.iter().any(|p| r.id.contains(p.as_str())))
-    }
-
-    fn serve(&mut self, carried: &Carried) -> Judged {
-        let (share, keys) = (self.config.faults.record_failure_share, &self.config.faults.record_failures);
-        let mut failed = Vec::new();
-        for (i, record) in carried.records.iter().enumerate() {
-            if self.dice.falls(share) || keys.iter().any(|k| record.id.contains(k.as_str())) {
-                failed.resize(carried.records.len(), false);
-                failed[i] = true;
-                self.totals.records.failed += 1;
-                continue;
-            }
-            self.totals.records.taken += 1;
-            if !self.config.records.keep {
-                continue;
-            }
-            if let Some(seen) = self.seen.get_mut(record.id.as_str()) {
-                seen.version = seen.version.max(record.version);
-                seen.times += 1;
-            } else if self.seen.len() < RECORDS_MAX {
-                self.seen.insert(record.id.as_str().into(), Seen { version: record.version, times: 1 });
-            }
-        }
-        let status = if !carried.batch && !failed.is_empty() { 422 } else { 200 };
-        Judged { status, failed }
     }
 
     /// The connection broke before the body was complete: nothing takes effect.

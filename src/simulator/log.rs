@@ -37,6 +37,9 @@ pub struct Arrival {
     /// Positions of the records that were refused by themselves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<u32>,
+    /// Positions of the records of a set that were so already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unchanged: Vec<u32>,
     /// The first 8 bytes of the body's SHA-256, hexadecimal; empty when the body never came whole.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub body_hash: String,
@@ -52,6 +55,16 @@ impl Arrival {
     pub fn took(&self, position: usize) -> bool {
         (200..300).contains(&self.status) && !self.failed.contains(&u32::try_from(position).unwrap_or(u32::MAX))
     }
+
+    /// Did something change by it? Only a set tells the difference.
+    pub fn changed(&self, position: usize) -> bool {
+        self.took(position) && !self.unchanged.contains(&u32::try_from(position).unwrap_or(u32::MAX))
+    }
+}
+
+/// Of the records that are marked.
+pub fn positions(marks: &[bool]) -> Vec<u32> {
+    marks.iter().zip(0..).filter(|(marked, _)| **marked).map(|(_, position)| position).collect()
 }
 
 #[derive(Debug)]

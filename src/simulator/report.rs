@@ -38,6 +38,9 @@ pub struct Report {
 pub struct RecordReport {
     /// Records that took effect, repeats included.
     pub taken: u64,
+    /// Of a set: records that were so already.
+    #[serde(default)]
+    pub unchanged: u64,
     /// Records that failed inside an answered call.
     pub failed: u64,
     /// Different ids among those that took effect.
@@ -176,6 +179,9 @@ impl fmt::Display for Report {
             self.records.distinct,
             self.records.failed
         )?;
+        if self.records.unchanged > 0 {
+            writeln!(f, "  {} records were so already, and nothing changed", self.records.unchanged)?;
+        }
         for limit in &self.limits {
             write!(f, "  {:<16} {:<22}", limit.name, limit.rule)?;
             match limit.max_in_any_window {

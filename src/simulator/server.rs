@@ -29,7 +29,7 @@ use super::config::{Faults, SimulatorConfig};
 use super::core::{self, Core, Reply, Seen, Ticket};
 use super::documents::Version;
 use super::lists::Lists;
-use super::log::{Arrival, Log, locked};
+use super::log::{Arrival, Log, locked, positions};
 use super::records::{Carried, Reader};
 use super::report::Report;
 use super::tokens::Tokens;
@@ -274,11 +274,11 @@ impl<'a> Guest<'a> {
         }
         if let Some(line) = self.line.take() {
             let versions: Vec<Option<i64>> = carried.records.iter().map(|r| r.version).collect();
-            let failed = judged.failed.iter().zip(0u32..).filter(|(f, _)| **f).map(|(_, i)| i).collect();
             shared.log.write(Arrival {
                 versions: if versions.iter().all(Option::is_none) { Vec::new() } else { versions },
                 records: carried.records.into_iter().map(|r| r.id).collect(),
-                failed,
+                failed: positions(&judged.failed),
+                unchanged: positions(&judged.unchanged),
                 body_hash: digest(body),
                 status: match &reply {
                     Reply::Answer { status, .. } => *status,

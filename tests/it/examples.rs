@@ -6,6 +6,9 @@ use std::path::Path;
 
 use tidegate::simulator::Arrival;
 
+use crate::support::redis::RedisServer;
+use crate::support::servers::Database;
+
 mod github;
 mod items_gateway;
 mod music;
@@ -23,4 +26,16 @@ fn arrivals(folder: &Path, log: &str) -> Vec<Arrival> {
 /// What the tables of a page say, with blanks of any length taken as one.
 fn plain(said: &str) -> String {
     said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n").collect()
+}
+
+/// Runs `check` with the settings of a daemon on a PostgreSQL and a Redis of its own.
+async fn on_servers(check: impl FnOnce(&[(&str, String)]) + Send + 'static) {
+    let (database, redis) = (Database::bare().await, RedisServer::start().await);
+    let env = [
+        ("TIDEGATE__STORE__KIND", "postgres".to_owned()),
+        ("TIDEGATE__STORE__URL", database.url()),
+        ("TIDEGATE__LIMITER__KIND", "redis".to_owned()),
+        ("TIDEGATE__LIMITER__URL", redis.url()),
+    ];
+    tokio::task::spawn_blocking(move || check(&env)).await.unwrap();
 }

@@ -8,6 +8,7 @@ mod lanes;
 mod loss;
 mod redis;
 mod same;
+mod structured;
 mod suite;
 mod tide;
 mod utilisation;

@@ -2,7 +2,8 @@
 //!
 //! Three questions. With the numbers that the API publishes: is no call refused? Where it allows much less than the profile
 //! says, in its own way of refusing: does every job arrive in the end, with no attempt used up? Are lists pulled to their
-//! end, as the API tells its pages? What the APIs are stands in `providers/cases.rs`.
+//! end, as the API tells its pages? And every operation of every profile is called, which `providers/operations.rs` reads
+//! from the files. What the APIs are stands in `providers/cases.rs`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,8 +22,10 @@ use tonic::transport::Channel;
 use crate::support::process::until;
 
 mod cases;
+mod operations;
 
 use cases::{CASES, Case, LISTS};
+use operations::Operation;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 /// What a stingy API allows.
@@ -177,10 +180,24 @@ impl Stage {
         assert_eq!(others.count(), 0, "{}: told of what its answers do not speak of: {status:?}", case.profile);
     }
 
+    /// Every operation of the case came to the API as its profile declares it, and was taken.
+    fn all_arrived(&self, case: &Case) {
+        let arrivals = self.simulator.arrivals();
+        for work in case.work {
+            let name = format!("{}/{}", case.profile, work.operation);
+            assert!(operation(&name).arrived(&arrivals), "{name}: no call of it was taken");
+        }
+    }
+
     async fn end(self) -> Report {
         self.app.stop().await;
         self.simulator.stop().await
     }
+}
+
+fn operation(name: &str) -> Operation {
+    let found = operations::declared().into_iter().find(|operation| operation.name == name);
+    found.unwrap_or_else(|| panic!("no profile declares {name}"))
 }
 
 async fn all_jobs(mut client: JobServiceClient<Channel>) -> Vec<pb::Job> {
@@ -203,6 +220,19 @@ fn every_profile_has_a_case() {
     assert_eq!(cases, profiles);
 }
 
+#[test]
+fn every_operation_of_every_profile_is_called() {
+    let named = |case: &Case| case.work.iter().map(|work| format!("{}/{}", case.profile, work.operation)).collect();
+    let mut called: Vec<String> = CASES.iter().flat_map(|case| -> Vec<String> { named(case) }).collect();
+    called.extend(LISTS.iter().map(|(operation, ..)| (*operation).to_owned()));
+    let declared = operations::declared();
+    assert!(declared.len() >= 30, "of {} profiles only {} operations were read", PROFILES.len(), declared.len());
+    let missing: Vec<&str> =
+        declared.iter().map(|o| o.name.as_str()).filter(|name| !called.iter().any(|c| c == name)).collect();
+    assert!(missing.is_empty(), "declared and called by no case of providers/cases.rs: {missing:?}");
+    called.iter().for_each(|name| drop(operation(name)));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_profile_is_refused_by_an_api_that_keeps_to_what_it_publishes() {
     let published = CASES.iter().filter(|case| !case.limits.is_empty());
@@ -210,6 +240,7 @@ async fn no_profile_is_refused_by_an_api_that_keeps_to_what_it_publishes() {
         let stage = Stage::start(case, case.limits).await;
         stage.run(case, usize::MAX).await;
         stage.was_told(case).await;
+        stage.all_arrived(case);
         let arrivals = stage.simulator.arrivals();
         let report = stage.end().await;
         assert_eq!(report.refused, 0, "{}:\n{report}", case.profile);
@@ -224,7 +255,11 @@ async fn no_profile_is_refused_by_an_api_that_keeps_to_what_it_publishes() {
             // Of the published limits these bind: the jobs take longer than one of their windows.
             "jsonplaceholder" => assert_eq!(report.limit("courtesy").unwrap().max_in_any_window, Some(10)),
             "klaviyo" => assert_eq!(report.limit("update-burst").unwrap().max_in_any_window, Some(75)),
-            "stripe" => assert_eq!(report.limit("update").unwrap().max_in_any_window, Some(25)),
+            "stripe" => {
+                for limit in ["update", "get", "confirm"] {
+                    assert_eq!(report.limit(limit).unwrap().max_in_any_window, Some(25), "{limit}");
+                }
+            }
             "hubspot" => {
                 let batches = arrivals.iter().filter(|a| a.records.len() > 1).count();
                 assert!(batches >= 10, "{batches} batches");
@@ -266,7 +301,8 @@ async fn every_list_of_a_profile_is_pulled_whole() {
         };
         // Pages of ten, unless the profile asks for more of them, as it should.
         let rule: ListRule = format!("{list}:{ITEMS}/10").parse().unwrap();
-        let provider = SimulatorConfig { lists: vec![ListRule { shape, ..rule }], ..SimulatorConfig::default() };
+        let lists = vec![ListRule { shape, ..rule }];
+        let provider = SimulatorConfig { lists, keep_arrivals: 1_000, ..SimulatorConfig::default() };
         let profile = operation.split('/').next().unwrap();
         let collection = format!("[collections.found]\n[collections.found.pull]\noperation = \"{operation}\"\n");
         let stage = Stage::with(profile, provider, &collection).await;
@@ -285,6 +321,7 @@ async fn every_list_of_a_profile_is_pulled_whole() {
         });
         let (pull, count) = over.await.unwrap_or_else(|| panic!("{operation}: the pull did not end"));
         assert_eq!((pull.state(), count), (pb::PullState::Done, ITEMS as i64), "{operation}: {pull:?}");
+        assert!(self::operation(operation).arrived(&stage.simulator.arrivals()), "{operation}: as it is declared");
         let report = stage.end().await;
         assert!(report.arrivals <= 13, "{operation}: full pages were to be asked for:\n{report}");
     });
@@ -298,6 +335,7 @@ async fn every_profile_gets_through_to_an_api_that_refuses_more_than_it_says() {
         let limit = format!("{}={STINGY}", case.told.first().map_or("all", |(name, _)| *name));
         let stage = Stage::start(case, &[limit.as_str()]).await;
         stage.run(case, case.stingy).await;
+        stage.all_arrived(case);
         let report = stage.end().await;
         assert!(report.refused > 0, "{}: it was to be refused:\n{report}", case.profile);
         eprintln!("{}: {} calls, {} refused", case.profile, report.arrivals, report.refused);

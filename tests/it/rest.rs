@@ -11,22 +11,28 @@ use tidegate::config::{self, LoadOptions};
 use tidegate::grpc::transcode::openapi;
 use tidegate::simulator::{Simulator, SimulatorConfig, SimulatorHandle};
 
+mod routes;
+
 struct House {
-    _folder: tempfile::TempDir,
-    _provider: SimulatorHandle,
+    folder: tempfile::TempDir,
+    provider: SimulatorHandle,
     app: App,
     client: Client,
 }
 
 async fn house() -> House {
+    house_with(SimulatorConfig::default(), "").await
+}
+
+/// With `more` in its settings, of the provider `crm` first.
+async fn house_with(provider: SimulatorConfig, more: &str) -> House {
     tidegate::app::install_crypto();
-    let (folder, provider) =
-        (tempfile::tempdir().unwrap(), Simulator::start(SimulatorConfig::default()).await.unwrap());
+    let (folder, provider) = (tempfile::tempdir().unwrap(), Simulator::start(provider).await.unwrap());
     let text = format!(
         "[server]\nlisten = \"127.0.0.1:0\"\nsocket = \"none\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
          [store]\npath = {:?}\n\
          [providers.crm]\nbase_url = \"{}\"\nallow_private = true\n\
-         [providers.crm.operations.sync]\nrequest = \"PUT /users/{{key}}\"\nbody = \"{{payload}}\"\n",
+         [providers.crm.operations.sync]\nrequest = \"PUT /users/{{key}}\"\nbody = \"{{payload}}\"\n{more}",
         folder.path().join("tidegate.db"),
         provider.base_url()
     );
@@ -34,7 +40,7 @@ async fn house() -> House {
     std::fs::write(&file, text).unwrap();
     let options = LoadOptions { file: Some(file), ..LoadOptions::default() };
     let app = App::start(config::load(&options).unwrap(), options).await.unwrap();
-    House { _folder: folder, _provider: provider, app, client: Client::builder().no_proxy().build().unwrap() }
+    House { folder, provider, app, client: Client::builder().no_proxy().build().unwrap() }
 }
 
 impl House {
@@ -65,11 +71,15 @@ async fn read(response: Response) -> (u16, Value) {
     (status, serde_json::from_str(&text).unwrap_or_else(|e| panic!("expected JSON, got {text:?}: {e}")))
 }
 
-/// Holds a text to a schema of the OpenAPI file.
+/// Holds an answer to a schema of the OpenAPI file, by name.
 fn fits(name: &str, value: &Value) {
-    let mut schema = openapi();
-    schema["$ref"] = format!("#/components/schemas/{name}").into();
-    let validator = jsonschema::validator_for(&schema).unwrap();
+    fits_schema(name, &json!({"$ref": format!("#/components/schemas/{name}")}), value);
+}
+
+fn fits_schema(name: &str, schema: &Value, value: &Value) {
+    let mut whole = openapi();
+    whole.as_object_mut().unwrap().extend(schema.as_object().unwrap().clone());
+    let validator = jsonschema::options().should_validate_formats(true).build(&whole).unwrap();
     let wrong: Vec<String> = validator.iter_errors(value).map(|e| format!("{}: {e}", e.instance_path())).collect();
     assert!(wrong.is_empty(), "{name}: {wrong:?} in {value}");
 }

@@ -42,7 +42,7 @@ impl CallTime {
         self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).ok();
     }
 
-    fn get(&self) -> Duration {
+    pub fn get(&self) -> Duration {
         Duration::from_micros(self.0.load(Ordering::Relaxed))
     }
 }

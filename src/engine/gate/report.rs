@@ -256,7 +256,8 @@ impl Gate {
         }
         let ahead = found.counts.waiting().saturating_sub(1);
         let forecast = self.forecast(Some((flow, Class::Bulk, ahead))).await;
-        forecast.through_at.map(|at| wall_of(&self.parts.clock, at))
+        let call_time = self.shared.call_time.get();
+        forecast.through_at.map(|at| wall_of(&self.parts.clock, at + call_time))
     }
 
     /// One call outside of the queue, paid by the provider-wide limits.

@@ -133,36 +133,13 @@ fn lines_of_a_structured_field_are_one_list_and_one_policy_speaks_for_all() {
     assert_eq!(short(heard(&core, &bytes)), (None, None, None, 0), "bytes are not calls");
 }
 
+/// What breaks the grammar otherwise: `tests/it/limits/structured.rs`.
 #[test]
-fn structured_fields_that_break_their_grammar_are_ignored_and_counted() {
+fn a_structured_field_that_is_too_long_is_ignored_and_counted() {
     let core = limit("core", 60, LimitHeaders::RatelimitDraft);
-    // The shapes are those of httpwg/structured-field-tests: list, param-list, number, string, token, key, inner list.
-    for bad in [
-        r#""core";r=1,"#,
-        r#""core;r=1"#,
-        r#""core";r="#,
-        r#""core";R=1"#,
-        r#""core" r=1"#,
-        "(1 2",
-        "🐝",
-        r#""core";r=1;t=1;;"#,
-        r#""co\re";r=1"#,
-        r#"1;r=1"#,
-        r#"("core");r=1"#,
-        r#":Y29yZQ==:;r=1"#,
-        r#""core";r=1234567890123456"#,
-    ] {
-        let h = heard(&core, &[("ratelimit", bad)]);
-        assert_eq!((h.left, h.ignored), (None, 1), "{bad}");
-    }
-    for absurd in [r#""core";r=-1;t=5"#, r#""core";r="x";t=5"#, r#""core";r;t=5"#] {
-        assert_eq!(short(heard(&core, &[("ratelimit", absurd)])), (None, None, Some(5), 1), "{absurd}");
-    }
-    for absurd in [r#""core";r=3;t=-1"#, r#""core";r=3;t=999999999"#, r#""core";r=3;t=@1"#] {
-        assert_eq!(short(heard(&core, &[("ratelimit", absurd)])), (None, Some(3), None, 1), "{absurd}");
-    }
-    let long = format!(r#""core";r=1;p="{}""#, "x".repeat(20_000));
-    assert_eq!(heard(&core, &[("ratelimit", &long)]).ignored, 1);
+    let long = |bytes: usize| format!(r#""core";r=1;p="{}""#, "x".repeat(bytes));
+    assert_eq!(short(heard(&core, &[("ratelimit", &long(20_000))])), (None, None, None, 1));
+    assert_eq!(short(heard(&core, &[("ratelimit", &long(10_000))])), (None, Some(1), None, 0));
 }
 
 #[test]

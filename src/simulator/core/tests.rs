@@ -71,7 +71,7 @@ fn records_fail_by_themselves_and_poison_fails_the_whole_call() {
     assert_eq!(send(&mut c, 0, "POST", "/users/batch", r#"[{"id":"u2"},{"id":"poison"}]"#).0, 400);
     assert_eq!(send(&mut c, 0, "PUT", "/users/bad2", "{}").0, 422);
     assert_eq!(send(&mut c, 0, "PUT", "/users/u1", r#"{"n":2}"#).0, 200);
-    assert_eq!(c.seen("u1"), Some(Seen { version: Some(3), times: 2 }));
+    assert_eq!(c.seen("u1"), Some(Seen { version: Some(3), times: 2, is_in: true }));
     assert_eq!((c.seen("u2"), c.seen("bad1")), (None, None));
     let records = c.report(Timestamp::ZERO).records;
     assert_eq!((records.taken, records.failed, records.distinct), (2, 2, 1));
@@ -197,4 +197,26 @@ fn the_same_seed_misbehaves_the_same_way() {
     };
     assert_eq!(run(5), run(5));
     assert_ne!(run(5), run(6));
+}
+
+#[test]
+fn a_set_takes_each_record_out_once_and_says_what_was_so_already() {
+    let mut c = core(&[], |config| config.records.set = true);
+    let both = r#"{"tracks":[{"id":"a"},{"id":"b"}]}"#;
+    let mut unchanged = |method: &str, path: &str, body: &str| {
+        let ticket = c.arrive(Timestamp::ZERO, method, path, "");
+        let carried = Reader::new(&c.config.records).read(path, body.as_bytes());
+        let judged = c.judge(&ticket, &carried);
+        assert_eq!((judged.status, judged.failed.as_slice()), (200, [].as_slice()), "{method} {path}");
+        judged.unchanged
+    };
+    assert_eq!(unchanged("DELETE", "/tracks/a", ""), [] as [bool; 0]);
+    assert_eq!(unchanged("DELETE", "/tracks", both), [true, false]);
+    assert_eq!(unchanged("DELETE", "/tracks", both), [true, true]);
+    assert_eq!(unchanged("PUT", "/tracks/b", ""), [] as [bool; 0]);
+    assert_eq!(unchanged("PUT", "/tracks/b", ""), [true]);
+    let report = c.report(Timestamp::ZERO).records;
+    assert_eq!((report.taken, report.unchanged, report.distinct), (3, 4, 2));
+    assert_eq!(c.seen("b").map(|seen| (seen.times, seen.is_in)), Some((2, true)));
+    assert_eq!(c.seen("a").map(|seen| (seen.times, seen.is_in)), Some((1, false)));
 }

@@ -1,9 +1,7 @@
 //! `examples/small-business-orders`: CRUD and sync by curl, on SQLite and on PostgreSQL and Redis.
 
-use super::{arrivals, plain};
+use super::{arrivals, on_servers, plain};
 use crate::readme::{Ran, run};
-use crate::support::redis::RedisServer;
-use crate::support::servers::Database;
 
 fn check(env: &[(&str, String)]) {
     let Ran { folder, said } = run("examples/small-business-orders/README.md", env);
@@ -15,8 +13,12 @@ fn check(env: &[(&str, String)]) {
     assert_eq!(calls("PUT", "/orders/o3"), 0, "what does not fit goes nowhere");
     assert_eq!(calls("DELETE", "/orders/o2"), 1);
 
-    // A thousand requests, all answered with the one job, and one call.
-    assert!(said.contains("\n1000 \"jobId\":\""), "{said}");
+    // A thousand requests, all open at one time, all answered with the one job, and one call.
+    assert!(said.contains("\n1000 requests were open at one time, "), "{said}");
+    let synced = std::fs::read_to_string(folder.path().join("synced.jsonl")).unwrap();
+    let jobs: Vec<serde_json::Value> = synced.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(jobs.len(), 1_000);
+    assert!(jobs.iter().all(|job| job["jobId"].is_string() && *job == jobs[0]), "{synced}");
     assert_eq!(calls("PUT", "/orders/o4"), 1);
     assert!(said.contains("\n\"times\": 1"), "{said}");
     assert_eq!(calls("POST", "/ping"), 1);
@@ -41,12 +43,5 @@ fn orders_reach_the_erp_once_each() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn orders_reach_the_erp_once_each_on_postgresql_and_redis() {
-    let (database, redis) = (Database::bare().await, RedisServer::start().await);
-    let env = [
-        ("TIDEGATE__STORE__KIND", "postgres".to_owned()),
-        ("TIDEGATE__STORE__URL", database.url()),
-        ("TIDEGATE__LIMITER__KIND", "redis".to_owned()),
-        ("TIDEGATE__LIMITER__URL", redis.url()),
-    ];
-    tokio::task::spawn_blocking(move || check(&env)).await.unwrap();
+    on_servers(check).await;
 }

@@ -40,7 +40,7 @@ pub const CASES: [Case; 12] = [
         headers: HeaderStyle::RetryAfter,
         told: &[],
         body: "",
-        work: &[work("add_song", 12, "r{n}", "null")],
+        work: &[work("add_song", 12, "r{n}", "null"), work("get_song", 4, "s{n}", r#"{"storefront":"us"}"#)],
         stingy: 20,
     },
     Case {
@@ -78,7 +78,7 @@ pub const CASES: [Case; 12] = [
         headers: HeaderStyle::RetryAfter,
         told: &[],
         body: "",
-        work: &[work("put_post", 25, "r{n}", RECORD)],
+        work: &[work("put_post", 25, "r{n}", RECORD), work("get_post", 5, "{n}", "null")],
         stingy: 20,
     },
     Case {
@@ -114,7 +114,7 @@ pub const CASES: [Case; 12] = [
         headers: HeaderStyle::Shopify,
         told: &[("bucket", 40)],
         body: "",
-        work: &[work("update_order", 48, "r{n}", RECORD)],
+        work: &[work("update_order", 44, "r{n}", RECORD), work("get_order", 4, "g{n}", "null")],
         stingy: 20,
     },
     Case {
@@ -135,18 +135,27 @@ pub const CASES: [Case; 12] = [
         headers: HeaderStyle::RetryAfter,
         told: &[],
         body: "",
-        work: &[work("remove_track", 600, "r{n}", "null")],
+        work: &[work("remove_track", 600, "r{n}", "null"), work("save_track", 60, "s{n}", "null")],
         stingy: 600,
     },
     Case {
         profile: "stripe",
-        limits: &["global=rolling:100/1s", "update=rolling:25/1s@POST /v1/customers/*"],
+        limits: &[
+            "global=rolling:100/1s",
+            "update=rolling:25/1s@POST /v1/customers/*",
+            "get=rolling:25/1s@GET /v1/customers/*",
+            "confirm=rolling:25/1s@POST /v1/payment_intents/*",
+        ],
         status: 429,
         headers: HeaderStyle::None,
         told: &[],
         body: "",
-        work: &[work("update_customer", 60, "cus_{n}", r#"{"email":"e{n}@example.com","name":"N"}"#)],
-        stingy: 8,
+        work: &[
+            work("update_customer", 60, "cus_{n}", r#"{"email":"e{n}@example.com","name":"N"}"#),
+            work("get_customer", 30, "got_{n}", "null"),
+            work("confirm_payment", 30, "pi_{n}", "null"),
+        ],
+        stingy: 4,
     },
     Case {
         profile: "tidal",
@@ -155,7 +164,11 @@ pub const CASES: [Case; 12] = [
         headers: HeaderStyle::RetryAfter,
         told: &[],
         body: "",
-        work: &[work("add_tracks", 12, "r{n}", RECORD)],
+        work: &[
+            work("add_tracks", 12, "r{n}", RECORD),
+            work("remove_tracks", 4, "x{n}", RECORD),
+            work("get_track", 4, "t{n}", "null"),
+        ],
         stingy: 20,
     },
     Case {
