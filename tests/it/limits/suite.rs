@@ -116,7 +116,11 @@ async fn a_limit_named_twice_is_paid_twice(limiter: Arc<dyn Limiter>) {
 async fn calls_that_cost_differently_share_one_count(limiter: Arc<dyn Limiter>) {
     let read = window("points", 10, MINUTE);
     let write = Spend::new(read.key.clone(), Arc::new(Limit { cost: 5, ..Limit::clone(&read.limit) }));
-    let asks = [ask(std::slice::from_ref(&read), 1), ask(&[write.clone()], 9), ask(std::slice::from_ref(&read), 9)];
+    let asks = [
+        ask(std::slice::from_ref(&read), 1),
+        ask(std::slice::from_ref(&write), 9),
+        ask(std::slice::from_ref(&read), 9),
+    ];
     let answers = limiter.acquire(at(0), &asks).await.unwrap();
     let permits = [(0, 1), (1, 1), (2, 4)].map(|(which, calls)| granted(&answers[which], calls));
     assert_eq!(limiter.peek(at(0), std::slice::from_ref(&read)).await.unwrap()[0].in_flight, 10);
