@@ -45,7 +45,7 @@ impl Notes {
         let (mut newest, seen) = (self.newest.clone(), self.seen);
         async move {
             if *newest.borrow() > seen || newest.wait_for(|number| *number > seen).await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
     }
