@@ -75,6 +75,7 @@ struct Inner {
     started_at: Timestamp,
     names: names::Names,
     repeats: repeat::Repeats,
+    looks: undo::fill::Looks,
     readers: feed::Readers,
 }
 
@@ -87,6 +88,7 @@ impl Api {
             started_at,
             names: names::Names::default(),
             repeats: repeat::Repeats::default(),
+            looks: undo::fill::Looks::default(),
             readers: feed::Readers::default(),
         }))
     }

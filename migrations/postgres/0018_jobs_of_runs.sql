@@ -1,18 +1,8 @@
 -- The run of a job beside its flow, for an index of what each run delivered: undoing a run asks for it, and a list of all
--- jobs is no way to find it. Jobs of no run stay out of the index and pay nothing for it.
+-- jobs is no way to find it. Jobs of no run stay out of the index and pay nothing for it. Jobs of before keep 0, as do
+-- those that a daemon of before writes while others are newer: to fill them in here would hold up the first start for as
+-- long as the table is large, and would miss the latter. Undoing fills in its own run's.
 alter table job add column run bigint not null default 0;
 alter table finished_job add column run bigint not null default 0;
-
-update job
-set run = f.run
-from flow as f
-where f.id = job.flow
-  and f.run > 0;
-
-update finished_job
-set run = f.run
-from flow as f
-where f.id = finished_job.flow
-  and f.run > 0;
 
 create index finished_of_run on finished_job (run, turn, seq) where run > 0 and place = 5;

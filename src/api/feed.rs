@@ -76,6 +76,12 @@ impl Feed {
 
     /// What happened next; empty when the steady line reached `until` first. Ends with UNAVAILABLE at shutdown.
     pub(super) async fn next(&mut self, until: Timestamp) -> Result<Vec<Event>> {
+        self.next_or(until, std::future::pending()).await
+    }
+
+    /// As `next`; empty also when `wake` came first. It interrupts nothing but the wait, so no event is lost by it.
+    pub(super) async fn next_or(&mut self, until: Timestamp, wake: impl Future<Output = ()>) -> Result<Vec<Event>> {
+        let mut wake = std::pin::pin!(wake);
         let engine = self.engine.clone();
         // Who asks again is done with what it got before.
         self.place.store(self.after, Ordering::Relaxed);
@@ -94,6 +100,7 @@ impl Feed {
                 () = engine.draining() => return Err(Error::draining()),
                 group = self.live.recv() => group,
                 () = engine.clock().sleep_until(until) => return Ok(Vec::new()),
+                () = &mut wake => return Ok(Vec::new()),
             };
             match group {
                 Ok(group) => {

@@ -183,7 +183,8 @@ impl Api {
         Ok(JobView { job, run, waits, next_attempt_at: next_attempt_at.flatten(), progress })
     }
 
-    fn progress(&self, job: &Job) -> Option<Progress> {
+    /// How far it is, if a worker has it here.
+    pub(super) fn progress(&self, job: &Job) -> Option<Progress> {
         (job.state == State::Calling).then(|| self.engine().desk().progress(job.id.seq)).flatten()
     }
 

@@ -11,6 +11,7 @@ use crate::model::id::RunId;
 use crate::model::job::Labels;
 use crate::model::name::Tenant;
 use crate::model::run::{NewRun, Run, RunWish};
+use crate::model::worker::RunProgress;
 use crate::store::{Change, Changed};
 
 /// Longest display name, bytes.
@@ -24,6 +25,14 @@ pub struct RunView {
     pub forecast_at: Option<Timestamp>,
     /// The run that this one undoes; not looked up in lists.
     pub undo_of: Option<RunId>,
+    /// How far those of its jobs are that workers have here; not looked up in lists.
+    pub progress: Option<RunProgress>,
+}
+
+impl RunView {
+    fn plain(run: Run) -> Self {
+        RunView { run, forecast_at: None, undo_of: None, progress: None }
+    }
 }
 
 /// What a client says about a new run.
@@ -54,7 +63,7 @@ impl Api {
         let run = NewRun { display_name, tenant, labels, undo_of: None };
         let run = self.changed_run(Change::CreateRun { run }).await?;
         self.0.repeats.keep(&request_id, "CreateRun", content, now, run.id);
-        Ok(RunView { run, forecast_at: None, undo_of: None })
+        Ok(RunView::plain(run))
     }
 
     pub async fn wish_run(&self, id: &str, wish: RunWish) -> Result<RunView> {
@@ -73,7 +82,7 @@ impl Api {
         let runs = self.engine().store().list_runs(page::position(list, page_token)?, size).await?;
         // A full page may be the last one; the next is empty then.
         let next = runs.last().filter(|_| runs.len() == size).map(|run| page::token(list, run.id.seq));
-        let items = runs.into_iter().map(|run| RunView { run, forecast_at: None, undo_of: None }).collect();
+        let items = runs.into_iter().map(RunView::plain).collect();
         Ok(Page { items, next_page_token: next.unwrap_or_default() })
     }
 
@@ -96,7 +105,8 @@ impl Api {
             Some(seq) => self.0.names.run(&**self.engine().store(), seq).await?,
             None => None,
         };
-        Ok(RunView { run, forecast_at, undo_of })
+        let progress = if run.state.is_final() { None } else { self.engine().run_progress(run.id).await? };
+        Ok(RunView { run, forecast_at, undo_of, progress })
     }
 
     pub(super) async fn changed_run(&self, change: Change) -> Result<Run> {

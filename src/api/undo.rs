@@ -22,6 +22,8 @@ use crate::model::provider::Undo;
 use crate::model::run::{NewRun, Run, RunWish};
 use crate::store::{Change, PAGE_MAX};
 
+pub(super) mod fill;
+
 /// One call fills for so long; the next one goes on.
 const FILL_MAX: Duration = Duration::from_secs(20);
 
@@ -50,7 +52,13 @@ impl Api {
             return Err(Error::draining());
         }
         let started = self.clock().steady();
-        let turns = self.delivered_turns(&run).await?;
+        let mut turns = self.delivered_turns(&run).await?;
+        if (turns.len() as u64) < run.counts.delivered {
+            if !self.fill_run(&run, started).await? {
+                return Ok(Undone { run: None, jobs: turns.len() as u64, forgotten: 0, complete: false });
+            }
+            turns = self.delivered_turns(&run).await?;
+        }
         let (jobs, forgotten) = (turns.len() as u64, run.counts.delivered.saturating_sub(turns.len() as u64));
         if validate_only {
             return Ok(Undone { run: None, jobs, forgotten, complete: false });

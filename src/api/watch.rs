@@ -1,8 +1,9 @@
 //! Watching jobs: changes as they are committed, at least once, resumable by token.
 //!
 //! A reader that falls behind gets the changes of a chunk coalesced per job, with a count of what was left out. Jobs
-//! are read in small groups only when they are about to be sent, so a watcher holds few of them at a time. Must never
-//! know: proto types. Next: `api/feed`, where the events come from; `watch/token`.
+//! are read in small groups only when they are about to be sent, so a watcher holds few of them at a time. What workers
+//! say of their progress is no event of the log: the last word of each job is told between two chunks. Must never know:
+//! proto types. Next: `api/feed`, where the events come from; `watch/progress`; `watch/token`.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,7 +18,9 @@ use crate::model::filter::Filter;
 use crate::model::id::{CallId, FlowId, RunId};
 use crate::model::job::Job;
 use crate::model::state::{self, State};
+use crate::model::worker::Progress;
 
+pub mod progress;
 pub mod run;
 pub(super) mod token;
 
@@ -54,18 +57,24 @@ pub enum Item {
 pub struct Watched {
     pub job: Job,
     pub run: Option<RunId>,
+    /// As its worker says, if one has it here.
+    pub progress: Option<Progress>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
+    #[default]
     Enqueued,
     Changed(state::Event),
     DuplicateObserved,
+    /// Its worker said how far it is. Not in the log.
+    Progress,
 }
 
 /// One change of one job.
 #[derive(Clone, Debug)]
 pub struct Change {
+    /// 0: it is not in the log.
     pub sequence: i64,
     pub at: Timestamp,
     pub kind: Kind,
@@ -81,7 +90,7 @@ pub struct Change {
 }
 
 /// A change whose job has not been read yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Raw {
     sequence: i64,
     /// Everything up to this event has been told once this change has been.
@@ -105,6 +114,7 @@ pub struct JobWatch {
     stamp: token::Stamp,
     feed: Feed,
     snapshot: Option<Snapshot>,
+    notes: progress::Notes,
     raws: VecDeque<Raw>,
     ready: VecDeque<Item>,
     bookmark_at: Timestamp,
@@ -130,8 +140,10 @@ impl Api {
         let feed = Feed::start(self, after).await.map_err(|e| stamp.with_earliest(e))?;
         let snapshot = ask.snapshot.then_some(Snapshot { before: None, left: SNAPSHOT_MAX, pages: SNAPSHOT_PAGES });
         let bookmark_at = self.clock().steady() + BOOKMARK_EVERY;
+        // Whoever comes back has missed what was said meanwhile; a snapshot tells it with its jobs.
+        let notes = progress::Notes::follow(self, after.is_none());
         let (raws, ready) = (VecDeque::new(), VecDeque::new());
-        Ok(JobWatch { api: self.clone(), filter, stamp, feed, snapshot, raws, ready, bookmark_at })
+        Ok(JobWatch { api: self.clone(), filter, stamp, feed, snapshot, notes, raws, ready, bookmark_at })
     }
 }
 
@@ -147,9 +159,12 @@ impl JobWatch {
                 self.read_snapshot().await?;
             } else if !self.raws.is_empty() {
                 self.read_jobs().await?;
+            } else if self.notes.are_due(self.api.clock().steady()) {
+                self.read_notes().await?;
             } else {
-                let events = self.feed.next(self.bookmark_at).await.map_err(|e| self.stamp.with_earliest(e))?;
-                if events.is_empty() {
+                let (until, wake) = (self.notes.wait_until(self.bookmark_at), self.notes.wake());
+                let events = self.feed.next_or(until, wake).await.map_err(|e| self.stamp.with_earliest(e))?;
+                if events.is_empty() && self.api.clock().steady() >= self.bookmark_at {
                     self.ready.push_back(self.bookmark());
                 }
                 self.unpack(&events).await?;
@@ -246,6 +261,28 @@ impl JobWatch {
         Ok(())
     }
 
+    /// How far the next few jobs are that workers have spoken of.
+    async fn read_notes(&mut self) -> Result<()> {
+        let mut seqs = Vec::new();
+        for note in self.notes.take(&self.api, JOBS_READ) {
+            if self.may_pass(Some(note.flow)).await? {
+                seqs.push(note.job.seq);
+            }
+        }
+        for job in self.api.engine().store().jobs(&seqs).await? {
+            if job.state != State::Calling || !self.filter.passes(&job) {
+                continue;
+            }
+            let watched = self.watched(job).await?;
+            // None: its lease ended meanwhile, and that is an event of its own.
+            let Some(at) = watched.progress.as_ref().map(|progress| progress.said_at) else { continue };
+            let told = self.feed.after();
+            let raw = Raw { at, kind: Kind::Progress, told, ..Raw::default() };
+            self.ready.push_back(self.item(raw, State::Calling, watched));
+        }
+        Ok(())
+    }
+
     fn item(&self, raw: Raw, to: State, watched: Watched) -> Item {
         let Raw { sequence, told, at, kind, call, status, error, due_at, dropped, .. } = raw;
         let change = Change { sequence, at, kind, to, call, status, error, due_at, watched, dropped };
@@ -256,25 +293,15 @@ impl JobWatch {
         job.payload = Arc::from("");
         job.result = None;
         let run = self.api.0.names.run(self.api.engine().store().as_ref(), job.flow_key.run).await?;
-        Ok(Watched { job, run })
+        let progress = self.api.progress(&job);
+        Ok(Watched { job, run, progress })
     }
 }
 
 /// What all changes of an event have in common.
 fn raw_of(event: &Event) -> Raw {
-    let mut raw = Raw {
-        sequence: event.seq,
-        told: event.seq,
-        at: event.at,
-        job: 0,
-        kind: Kind::Enqueued,
-        to: Some(State::Waiting),
-        call: None,
-        status: None,
-        error: None,
-        due_at: None,
-        dropped: 0,
-    };
+    let mut raw =
+        Raw { sequence: event.seq, told: event.seq, at: event.at, to: Some(State::Waiting), ..Raw::default() };
     match &event.what {
         What::Changed { change, to, call, status, error, due_at, .. } => {
             raw.kind = Kind::Changed(*change);

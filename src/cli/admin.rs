@@ -144,7 +144,7 @@ fn programs(workers: &[pb::Worker], times: Times) -> Rows {
     let mut rows = Rows::new(&["WORKER", "OPERATIONS", "SEATS", "HEARD", "WORKS ON"]);
     for worker in workers {
         let works_on = worker.leases.iter().map(|lease| match &lease.progress {
-            Some(p) => format!("{} {:.0} % {}", lease.job_id, p.fraction * 100.0, p.text),
+            Some(p) => format!("{} {}", lease.job_id, show::progress(p)),
             None => lease.job_id.clone(),
         });
         rows.add([

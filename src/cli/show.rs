@@ -51,6 +51,11 @@ pub fn word(name: &str, prefix: &str) -> String {
     name.trim_start_matches(prefix).to_ascii_lowercase().replace('_', "-")
 }
 
+/// `25 % page 1 of 4`, as a worker says.
+pub fn progress(progress: &pb::JobProgress) -> String {
+    format!("{:.0} % {}", progress.fraction * 100.0, progress.text).trim_end().to_owned()
+}
+
 pub fn job_state(value: i32) -> String {
     pb::JobState::try_from(value).map_or_else(|_| value.to_string(), |v| word(v.as_str_name(), "JOB_STATE_"))
 }

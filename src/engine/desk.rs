@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use self::notes::Notes;
 use super::registry::Registry;
 use crate::clock::{Clock, Timestamp};
-use crate::model::id::{CallId, Id, JobId};
+use crate::model::id::{CallId, FlowId, Id, JobId};
 use crate::model::name::{OperationName, ProviderName};
 use crate::model::worker::{Ended, LeaseView, Offer, Progress, Told, Word, Work, WorkerView};
+
+pub mod notes;
 
 /// Workers at one time. More are refused.
 pub const WORKERS_MAX: usize = 1_000;
@@ -42,6 +45,7 @@ struct State {
     leases: BTreeMap<CallId, Lease>,
     /// Calls of the leases by their jobs.
     jobs: BTreeMap<i64, CallId>,
+    notes: Notes,
 }
 
 #[derive(Debug)]
@@ -58,6 +62,7 @@ struct Worker {
 struct Lease {
     token: Id,
     job: JobId,
+    flow: FlowId,
     provider: ProviderName,
     operation: OperationName,
     /// `None`: its stream broke, or a former process gave it out.
@@ -69,10 +74,17 @@ struct Lease {
     /// How long it holds at most.
     until: Timestamp,
     ends_at: Timestamp,
-    progress: Option<Progress>,
+    progress: Option<Noted>,
     called_off: bool,
     /// Taken by the first word.
     say: Option<oneshot::Sender<Word>>,
+}
+
+/// What was said last of how far a job is, and the number of the note.
+#[derive(Debug)]
+struct Noted {
+    number: u64,
+    progress: Progress,
 }
 
 /// Room for one job at a worker. Given back when it is dropped.
@@ -277,15 +289,6 @@ impl Desk {
         true
     }
 
-    /// How far a job is. False: the worker does not hold it.
-    pub fn note(&self, worker: WorkerId, token: Id, progress: Progress) -> bool {
-        let mut state = self.lock();
-        let lease = state.leases.get_mut(&CallId(token.seq));
-        let Some(lease) = lease.filter(|l| l.token == token && l.worker == Some(worker)) else { return false };
-        lease.progress = Some(progress);
-        true
-    }
-
     /// Numbers of up to `max` jobs above `after` that workers have and that nobody has called off.
     pub fn jobs(&self, after: i64, max: usize) -> Vec<i64> {
         let state = self.lock();
@@ -302,13 +305,6 @@ impl Desk {
         if let (Some(worker), token) = (lease.worker, lease.token) {
             state.tell(worker, Told::CalledOff(token));
         }
-    }
-
-    /// Of a job by its number.
-    pub fn progress(&self, job: i64) -> Option<Progress> {
-        let state = self.lock();
-        let call = state.jobs.get(&job)?;
-        state.leases.get(call)?.progress.clone()
     }
 
     /// Steady time at which the lease ends, as things are.
@@ -333,6 +329,9 @@ impl Desk {
         let mut state = self.lock();
         let Some(lease) = state.leases.remove(&call) else { return };
         state.jobs.remove(&lease.job.seq);
+        if let Some(noted) = &lease.progress {
+            state.notes.forget(noted.number, lease.flow, call);
+        }
         let Some(worker) = lease.worker else { return };
         let ended = Ended { token: lease.token, recorded, reason: reason.clone() };
         state.tell(worker, Told::Ended(ended));
@@ -350,7 +349,7 @@ impl Desk {
                 provider: lease.provider.clone(),
                 operation: lease.operation.clone(),
                 ends_at: lease.ends_at,
-                progress: lease.progress.clone(),
+                progress: lease.progress.as_ref().map(|noted| noted.progress.clone()),
             });
             WorkerView {
                 name: worker.offer.name.clone(),
@@ -375,6 +374,7 @@ fn lease(work: &Work, worker: Option<WorkerId>, term: Term, heard_at: Timestamp)
     let lease = Lease {
         token: work.token,
         job: work.job.id,
+        flow: work.job.flow,
         provider: work.provider.clone(),
         operation: work.operation.clone(),
         worker,

@@ -30,6 +30,7 @@ use crate::model::provider::Provider;
 use crate::model::request::Request;
 use crate::model::run::RunWish;
 use crate::model::state::State;
+use crate::model::worker::RunProgress;
 use crate::outbound::ConnectError;
 use crate::outbound::cache::Cache;
 use crate::store::{AppliedProvider, Change, Changed, Enqueued, PAGE_MAX, Refusal, Store};
@@ -380,6 +381,16 @@ impl Handle {
         }
         let all_told = untold.is_subset(&told);
         Ok(through.or(Some(self.clock().now())).filter(|_| all_told))
+    }
+
+    /// How far the jobs of a run are that workers have here.
+    pub async fn run_progress(&self, run: RunId) -> Result<Option<RunProgress>, EngineError> {
+        let desk = self.desk();
+        if desk.notes(0, 1).is_empty() {
+            return Ok(None);
+        }
+        let flows = self.store().run_flows(run, PAGE_MAX).await?;
+        Ok(desk.progress_of(&flows.iter().map(|flow| flow.id).collect::<Vec<_>>()))
     }
 
     /// One GET of `path` below the base URL, with the provider's credentials, outside of the queue. It spends a permit

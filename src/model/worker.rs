@@ -80,6 +80,17 @@ pub struct Progress {
     pub said_at: Timestamp,
 }
 
+/// How far the jobs of a run are that workers have.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunProgress {
+    /// Jobs of which something was said.
+    pub jobs: u64,
+    /// Sum of their fractions.
+    pub fractions: f64,
+    /// What was said last, the latest first, not all of it.
+    pub latest: Vec<(JobId, Progress)>,
+}
+
 /// A worker as status pages show it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkerView {

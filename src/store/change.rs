@@ -61,6 +61,13 @@ pub enum Change {
         run: RunId,
         limit: u32,
     },
+    /// Notes the run at those of its delivered jobs that a version of before wrote without it, among the next `limit` jobs
+    /// above number `after`: an index finds the others. Answers with [`Changed::Filled`].
+    FillRun {
+        run: RunId,
+        after: i64,
+        limit: u32,
+    },
     /// Sets the current revision of a provider's declaration. `expect`: the revision it must replace (0: none yet).
     ApplyProvider {
         name: ProviderName,
@@ -161,6 +168,10 @@ pub enum Changed {
     /// How many rows a bounded chore moved; fewer than its limit means that nothing is left to do.
     Count(u64),
     Run(Run),
+    /// The number up to which jobs were looked at; `None`: there are no more.
+    Filled {
+        upto: Option<i64>,
+    },
     Provider(AppliedProvider),
     /// As it stands afterwards.
     Schedule(Box<Schedule>),

@@ -16,6 +16,7 @@ use self::days::Days;
 use self::keys::Keys;
 use self::lender::Lender;
 pub use self::open::{Look, SETTINGS};
+use super::line::Line;
 use super::row::{self, Columns};
 use super::{
     AppliedProvider, Batch, CallPage, Committed, Delivered, Error, JobPage, JournalEntry, Notice, Store, StoreInfo,
@@ -206,15 +207,15 @@ impl Store for PgStore {
     }
 
     async fn blocker(&self, job: &Job) -> Result<Option<Job>, Error> {
-        self.read_blocker(job).await
+        self.line_blocker(job).await
     }
 
     async fn ahead(&self, job: &Job) -> Result<u64, Error> {
-        self.read_ahead(job).await
+        self.line_ahead(job).await
     }
 
     async fn oldest_ready(&self, flow: FlowId) -> Result<Option<Timestamp>, Error> {
-        self.read_oldest_ready(flow).await
+        self.line_oldest(flow).await
     }
 
     async fn call(&self, id: CallId) -> Result<Option<Call>, Error> {

@@ -111,6 +111,39 @@ pub(super) enum Met {
 }
 
 impl Core {
+    /// A job that was just taken in. `first`: no hot job has its key.
+    pub(super) fn new(
+        id: JobId,
+        flow: FlowId,
+        job: &NewJob,
+        key_hash: Option<i64>,
+        first: bool,
+        now: Timestamp,
+    ) -> Core {
+        let due_at = job.due_at.unwrap_or(now);
+        Core {
+            id,
+            flow,
+            class: job.class,
+            stand: new_stand(first, due_at, now),
+            turn: id.seq,
+            key_hash,
+            version: 1,
+            attempts: 0,
+            crashes: 0,
+            throttles: 0,
+            due_at,
+            updated_at: now,
+            finished_at: None,
+            cancel_requested: false,
+            call: None,
+            first_sent_at: None,
+            last_status: None,
+            last_error: None,
+            result: None,
+        }
+    }
+
     pub(super) fn state(&self) -> State {
         self.stand.state()
     }

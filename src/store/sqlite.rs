@@ -15,6 +15,7 @@ use tokio::sync::Mutex;
 use self::desk::Desk;
 use self::trip::Trip;
 use self::work::Work;
+use super::line::Line;
 use super::row::{self, Columns};
 use super::{
     AppliedProvider, Batch, CallPage, Committed, Delivered, Error, JobPage, JournalEntry, Store, StoreInfo, Tally,
@@ -226,15 +227,15 @@ impl Store for SqliteStore {
     }
 
     async fn blocker(&self, job: &Job) -> Result<Option<Job>, Error> {
-        self.read_blocker(job).await
+        self.line_blocker(job).await
     }
 
     async fn ahead(&self, job: &Job) -> Result<u64, Error> {
-        self.read_ahead(job).await
+        self.line_ahead(job).await
     }
 
     async fn oldest_ready(&self, flow: FlowId) -> Result<Option<Timestamp>, Error> {
-        self.read_oldest_ready(flow).await
+        self.line_oldest(flow).await
     }
 
     async fn call(&self, id: CallId) -> Result<Option<Call>, Error> {

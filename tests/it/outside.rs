@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use sqlx::Connection;
 use tidegate::clock::Clock;
 use tidegate::grpc::pb;
 use tidegate::grpc::pb::permit_service_client::PermitServiceClient;
@@ -141,6 +142,13 @@ async fn undoing_a_run_restores_all_that_it_did_in_reverse() {
     let mut runs = RunServiceClient::new(daemon.channel());
     runs.cancel_run(pb::CancelRunRequest { run_id: run_id.clone() }).await.unwrap();
     in_state(&daemon, &run_id, pb::RunState::Cancelled).await;
+    // As a version of before wrote them, which did not note the run of a job.
+    daemon.kill(&Clock::system()).await;
+    let file = format!("sqlite://{}", folder.path().join("tidegate.db").display());
+    let mut db = sqlx::SqliteConnection::connect(&file).await.unwrap();
+    assert!(sqlx::query("update job set run = 0").execute(&mut db).await.unwrap().rows_affected() > 0);
+    db.close().await.unwrap();
+    let daemon = place.start().await;
     let would = undo(&daemon, &run_id, true).await.unwrap();
     assert_eq!((would.job_count as usize, would.forgotten_count, would.run), (KEYS * 2, 0, None));
 

@@ -38,8 +38,10 @@ impl Disk {
         self.folder.join("mnt")
     }
 
-    fn cut(&self) {
-        script("cut", &self.folder).unwrap();
+    /// Returns when the power began to fail, on the machine's steady line.
+    fn cut(&self, clock: &Clock) -> i64 {
+        let since_boot_us = script("cut", &self.folder).unwrap();
+        since_boot_us.parse::<i64>().expect("the script says when it cut") + clock.boot().1
     }
 
     fn again(&self) {
@@ -55,12 +57,14 @@ impl Drop for Disk {
     }
 }
 
-fn script(what: &str, folder: &Path) -> Result<(), String> {
+/// What it printed; `Err`: what it complained of.
+fn script(what: &str, folder: &Path) -> Result<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     let done =
         Command::new("python3").arg(SCRIPT).arg(what).arg(folder).output().map_err(|e| format!("python3: {e}"))?;
     match done.status.success() {
-        true => Ok(()),
-        false => Err(String::from_utf8_lossy(&done.stderr).trim().to_owned()),
+        true => Ok(text(&done.stdout)),
+        false => Err(text(&done.stderr)),
     }
 }
 
@@ -79,10 +83,11 @@ async fn what_was_acknowledged_survives_the_loss_of_power() {
         let daemon = place.start().await;
         load.daemon(Some(daemon.channel()));
         tokio::time::sleep(Duration::from_millis(LIFE_MS.0 + dice.below(LIFE_MS.1 - LIFE_MS.0))).await;
-        entries.push(Entry::Killed { at_us: clock.steady().0 });
-        disk.cut();
+        let from_us = disk.cut(&clock);
         load.daemon(None);
         daemon.kill(&clock).await;
+        let until_us = clock.steady().0;
+        entries.extend([Entry::Killed { at_us: from_us }, Entry::Dark { from_us, until_us }]);
         disk.again();
     }
     let daemon = place.start().await;

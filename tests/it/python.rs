@@ -125,6 +125,62 @@ async fn a_python_program_makes_its_own_calls_under_the_limits_that_jobs_share()
 }
 
 #[tokio::test]
+async fn a_python_worker_stops_a_job_that_is_called_off_and_goes_on_with_the_next() {
+    let python = Path::new(ROOT).join("target/tools/python/bin/python");
+    if !python.exists() {
+        return left_out("the Python worker, as grpcio-tools is not installed");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let declaration = "[providers.crm]\nbase_url = \"http://127.0.0.1:9\"\nallow_private = true\n\n\
+                       [providers.crm.operations.review]\nexternal = { lease = \"10s\" }\n\
+                       retry = { base = \"10ms\", cap = \"50ms\" }\n";
+    let place = Place::new(folder.path(), folder.path(), declaration);
+    let daemon = place.start().await;
+    let mut jobs = JobServiceClient::new(daemon.channel());
+    let mut enqueue = async |n: u32, seconds: f64| {
+        let job = pb::JobSpec {
+            provider: "crm".into(),
+            operation: "review".into(),
+            payload: format!("{{\"n\":{n},\"seconds\":{seconds}}}"),
+            ..Default::default()
+        };
+        let request = pb::EnqueueJobRequest { job: Some(job), ..Default::default() };
+        jobs.enqueue_job(request).await.unwrap().into_inner().job_id
+    };
+    // The worker looks for a cancel after half of it: long enough for one to come, however busy the machine is.
+    let (stopped, done) = (enqueue(1, 8.0).await, enqueue(2, 0.0).await);
+    let diary = folder.path().join("diary");
+    let _worker = tokio::process::Command::new(&python)
+        .arg(format!("{ROOT}/tests/clients/python/worker.py"))
+        .args(["--address", &format!("127.0.0.1:{}", place.port), "--operation", "crm/review"])
+        .arg("--diary")
+        .arg(&diary)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let get = async |id: &str| {
+        let request = pb::GetJobRequest { job_id: id.to_owned(), ..Default::default() };
+        JobServiceClient::new(daemon.channel()).get_job(request).await.unwrap().into_inner().job.unwrap()
+    };
+    // It has begun: its first word of progress is there.
+    let begun = until(Duration::from_secs(60), async || get(&stopped).await.progress).await;
+    assert!(begun.is_some(), "{}", place.log_tail());
+    let request = pb::CancelJobsRequest { job_ids: vec![stopped.clone()], ..Default::default() };
+    JobServiceClient::new(daemon.channel()).cancel_jobs(request).await.unwrap();
+    let ended = until(Duration::from_secs(60), async || {
+        let (stopped, done) = (get(&stopped).await, get(&done).await);
+        let over = stopped.state() == pb::JobState::Cancelled && done.state() == pb::JobState::Delivered;
+        over.then_some(stopped)
+    });
+    let ended =
+        ended.await.unwrap_or_else(|| panic!("one is not cancelled or the other not done:\n{}", place.log_tail()));
+    // By its own word, not by a lease that ended.
+    assert_eq!((ended.last_error.as_str(), ended.attempts), ("called off", 1));
+    assert_eq!(std::fs::read_to_string(&diary).unwrap(), "2\n", "the one that was called off was not done");
+    assert!(daemon.stop().await);
+}
+
+#[tokio::test]
 async fn python_workers_do_every_job_though_they_and_the_daemon_are_killed() {
     const JOBS: usize = 40;
     let python = Path::new(ROOT).join("target/tools/python/bin/python");

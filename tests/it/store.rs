@@ -41,6 +41,7 @@ mod providers;
 mod records;
 mod retention;
 mod runs;
+mod runs_before;
 mod schedules;
 mod silence;
 mod sqlite;

@@ -21,6 +21,7 @@ use crate::support::servers::Database;
 mod called_off;
 mod shown;
 mod two;
+mod watched;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Long enough that nothing else can have happened, short enough to wait for it.

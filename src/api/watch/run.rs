@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::progress::Notes;
 use super::{BOOKMARK_EVERY, token};
 use crate::api::error::{Error, Result, parse_id};
 use crate::api::feed::Feed;
@@ -11,8 +12,10 @@ use crate::api::runs::RunView;
 use crate::api::{Api, page};
 use crate::clock::Timestamp;
 use crate::model::event::{Event, What};
-use crate::model::id::RunId;
+use crate::model::id::{FlowId, RunId};
 
+/// Notes of workers that are looked at in one go.
+const NOTES_READ: usize = 1_000;
 /// A run is told at most this often.
 pub const RUN_EVERY: Duration = Duration::from_millis(250);
 
@@ -29,6 +32,7 @@ pub struct RunWatch {
     run: RunId,
     stamp: token::Stamp,
     feed: Feed,
+    notes: Notes,
     changed: bool,
     ended: bool,
     /// Steady time before which the run is not told again.
@@ -48,7 +52,8 @@ impl Api {
         let changed = after.is_none() || now.run.state.is_final();
         let at = self.clock().steady();
         let (next_at, bookmark_at) = (at, at + BOOKMARK_EVERY);
-        Ok(RunWatch { api: self.clone(), run, stamp, feed, changed, ended: false, next_at, bookmark_at })
+        let notes = Notes::follow(self, false);
+        Ok(RunWatch { api: self.clone(), run, stamp, feed, notes, changed, ended: false, next_at, bookmark_at })
     }
 }
 
@@ -68,8 +73,13 @@ impl RunWatch {
                 let sequence = self.feed.after();
                 return Ok(Some(RunItem::Bookmark { resume_token: self.stamp.token(sequence), sequence }));
             }
-            let until = if self.changed { self.next_at } else { self.bookmark_at };
-            let events = self.feed.next(until).await.map_err(|e| self.stamp.with_earliest(e))?;
+            if !self.changed && self.notes.are_due(now) {
+                self.changed = self.look_at_notes().await?;
+                continue;
+            }
+            let until = if self.changed { self.next_at } else { self.notes.wait_until(self.bookmark_at) };
+            let wake = self.notes.wake();
+            let events = self.feed.next_or(until, wake).await.map_err(|e| self.stamp.with_earliest(e))?;
             for event in &events {
                 self.changed = self.changed || self.concerns(event).await?;
             }
@@ -79,6 +89,7 @@ impl RunWatch {
     async fn tell(&mut self, now: Timestamp) -> Result<RunItem> {
         // The position first: what changes while the run is read is told again, not lost.
         let resume_token = self.stamp.token(self.feed.after());
+        self.notes.skip();
         let run = self.api.run(self.run).await?;
         self.changed = false;
         self.ended = run.run.state.is_final();
@@ -89,11 +100,23 @@ impl RunWatch {
     async fn concerns(&self, event: &Event) -> Result<bool, Error> {
         match &event.what {
             What::Run { run, .. } => Ok(*run == self.run.seq),
-            What::Enqueued { flow, .. } | What::Changed { flow, .. } => {
-                let known = self.api.0.names.flow(self.api.engine().store().as_ref(), *flow).await?;
-                Ok(known.is_some_and(|key| key.run == self.run.seq))
-            }
+            What::Enqueued { flow, .. } | What::Changed { flow, .. } => self.has(*flow).await,
             _ => Ok(false),
         }
+    }
+
+    /// Did a worker say how far a job of the run is?
+    async fn look_at_notes(&mut self) -> Result<bool> {
+        for note in self.notes.take(&self.api, NOTES_READ) {
+            if self.has(note.flow).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    async fn has(&self, flow: FlowId) -> Result<bool> {
+        let known = self.api.0.names.flow(self.api.engine().store().as_ref(), flow).await?;
+        Ok(known.is_some_and(|key| key.run == self.run.seq))
     }
 }

@@ -95,6 +95,9 @@ fn show(message: &pb::WatchJobsResponse, output: &Output) -> Result<(), Error> {
             if event.status != 0 {
                 line.push_str(&format!(" status {}", event.status));
             }
+            if let Some(progress) = job.and_then(|job| job.progress.as_ref()) {
+                line.push_str(&format!(" {}", show::progress(progress)));
+            }
             if !event.error.is_empty() {
                 line.push_str(&format!(" {}", event.error));
             }

@@ -144,10 +144,18 @@ fn verdict(run: &pb::Run) -> Exit {
 fn note(run: &pb::Run) -> String {
     let dead = run.counts.unwrap_or_default().dead;
     let dead = if dead > 0 { format!("{} dead, ", show::count(dead)) } else { String::new() };
+    let dead = format!("{dead}{}", at_workers(run).map(|said| format!("{said}, ")).unwrap_or_default());
     match &run.forecast_finish_time {
         Some(time) => format!("{dead}through at {}", show::clock_time(time)),
         None => format!("{dead}{}", show::run_state(run.state)),
     }
+}
+
+/// `3 at workers, 45 % through on average`.
+fn at_workers(run: &pb::Run) -> Option<String> {
+    let progress = run.progress.as_ref().filter(|progress| progress.job_count > 0)?;
+    let percent = progress.fraction_sum / progress.job_count as f64 * 100.0;
+    Some(format!("{} at workers, {percent:.0} % through on average", show::count(progress.job_count)))
 }
 
 /// `20,000 of 40,000 final (19,990 delivered, 10 dead), through at 14:32:10`.
@@ -160,6 +168,7 @@ pub fn sentence(run: &pb::Run) -> String {
         }
     }
     let (done, all) = (run.job_count - super::left(run), run.job_count);
+    parts.extend(at_workers(run));
     let end = match &run.forecast_finish_time {
         Some(time) if !is_over(run) => format!(", through at {}", show::clock_time(time)),
         _ => format!(", {}", show::run_state(run.state)),
@@ -182,6 +191,9 @@ mod tests {
         };
         assert_eq!(sentence(&run), "20,000 of 20,005 jobs are final (19,990 delivered, 10 dead), sealed");
         assert_eq!(verdict(&run), Exit::EndedBadly);
+        run.progress = Some(pb::RunProgress { job_count: 2, fraction_sum: 0.9, latest: Vec::new() });
+        let with_workers = "(19,990 delivered, 10 dead, 2 at workers, 45 % through on average), sealed";
+        assert!(sentence(&run).ends_with(with_workers), "{}", sentence(&run));
         run.counts = Some(pb::JobCounts { delivered: 20_005, ..Default::default() });
         assert_eq!(verdict(&run), Exit::Done);
     }

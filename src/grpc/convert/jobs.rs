@@ -205,7 +205,10 @@ pub fn done(done: Done) -> pb::BulkResult {
 
 pub fn item(item: Item) -> pb::WatchJobsResponse {
     use pb::watch_jobs_response::Item as I;
-    let watched = |w: Watched| plain(w.job, w.run, false);
+    let watched = |w: Watched| {
+        let progress = w.progress.map(super::workers::progress);
+        pb::Job { progress, ..plain(w.job, w.run, false) }
+    };
     match item {
         Item::Snapshot(job) => {
             pb::WatchJobsResponse { resume_token: String::new(), item: Some(I::Snapshot(watched(*job))) }
@@ -236,6 +239,7 @@ pub fn kind(kind: Kind) -> pb::job_event::Kind {
     match kind {
         Kind::Enqueued => K::Enqueued,
         Kind::DuplicateObserved => K::DuplicateObserved,
+        Kind::Progress => K::Progress,
         Kind::Changed(event) => match event {
             Event::Begin => K::Begun,
             Event::Deliver => K::Delivered,

@@ -14,7 +14,7 @@ pub fn run_spec(request: pb::CreateRunRequest) -> RunSpec {
 }
 
 pub fn run(view: RunView) -> pb::Run {
-    let RunView { run, forecast_at, undo_of } = view;
+    let RunView { run, forecast_at, undo_of, progress } = view;
     pb::Run {
         id: run.id.to_string(),
         display_name: run.display_name,
@@ -28,6 +28,7 @@ pub fn run(view: RunView) -> pb::Run {
         finish_time: run.finished_at.and_then(time),
         forecast_finish_time: forecast_at.and_then(time),
         undo_of_run_id: undo_of.map(|id| id.to_string()).unwrap_or_default(),
+        progress: progress.map(super::workers::run_progress),
     }
 }
 

@@ -2,12 +2,12 @@
 //!
 //! Must never know: policy. Next: `grpc/worker_service`.
 
-use super::{class, duration_from, known, small, time};
+use super::{class, count, duration_from, known, small, time};
 use crate::api::Result;
 use crate::api::workers::{Failure, Hello, Joined};
 use crate::grpc::pb;
 use crate::grpc::pb::work_response::What;
-use crate::model::worker::{Ended, Progress, Told, Work, WorkerView};
+use crate::model::worker::{Ended, Progress, RunProgress, Told, Work, WorkerView};
 
 pub fn hello(hello: pb::WorkerHello) -> Hello {
     let pb::WorkerHello { name, operations, seats, resume_tokens } = hello;
@@ -69,6 +69,14 @@ pub fn failure(failed: &pb::JobFailed) -> Result<(Failure, Option<std::time::Dur
 pub fn progress(progress: Progress) -> pb::JobProgress {
     let Progress { fraction, text, said_at } = progress;
     pb::JobProgress { fraction, text: text.to_string(), update_time: time(said_at) }
+}
+
+pub fn run_progress(progress: RunProgress) -> pb::RunProgress {
+    let RunProgress { jobs, fractions, latest } = progress;
+    let latest = latest
+        .into_iter()
+        .map(|(job, said)| pb::RunJobProgress { job_id: job.to_string(), progress: Some(self::progress(said)) });
+    pb::RunProgress { job_count: count(jobs), fraction_sum: fractions, latest: latest.collect() }
 }
 
 pub fn worker(view: WorkerView) -> pb::Worker {

@@ -35,6 +35,8 @@ impl Work<'_> {
             Change::CreateRun { run } => Ok(Changed::Run(self.create_run(run))),
             Change::WishRun { run, wish } => self.wish_run(run, wish).map(Changed::Run),
             Change::CancelRunJobs { run, limit } => self.cancel_run_jobs(run, limit).map(Changed::Count),
+            // Here every job knows its run.
+            Change::FillRun { .. } => Ok(Changed::Filled { upto: None }),
             Change::ApplyProvider { name, source, expect, actor } => self.apply_provider(name, source, expect, actor),
             Change::DeleteProvider { name, force, actor } => self.delete_provider(name, force, &actor),
             Change::PauseProvider { name, paused, actor } => self.pause_provider(name, paused, &actor),

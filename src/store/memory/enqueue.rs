@@ -1,7 +1,6 @@
 //! Taking jobs in: idempotency, runs, key order, coalescing. Next: `begin`.
 
 use super::{Row, Work};
-use crate::clock::Timestamp;
 use crate::model::flow::FlowKey;
 use crate::model::id::{FlowId, JobId};
 use crate::model::job::NewJob;
@@ -67,28 +66,7 @@ impl Work<'_> {
         let flow = self.flow_id(job.flow_key());
         self.world.last_seq += 1;
         let id = JobId::new(self.now, self.world.last_seq);
-        let due_at: Timestamp = job.due_at.unwrap_or(self.now);
-        let core = Core {
-            id,
-            flow,
-            class: job.class,
-            stand: rules::new_stand(first, due_at, self.now),
-            turn: id.seq,
-            key_hash,
-            version: 1,
-            attempts: 0,
-            crashes: 0,
-            throttles: 0,
-            due_at,
-            updated_at: self.now,
-            finished_at: None,
-            cancel_requested: false,
-            call: None,
-            first_sent_at: None,
-            last_status: None,
-            last_error: None,
-            result: None,
-        };
+        let core = Core::new(id, flow, &job, key_hash, first, self.now);
         self.world.index(&core, true);
         self.world.count(flow, None, Some((core.stand, core.class)));
         self.touched.insert(flow);

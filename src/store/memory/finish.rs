@@ -2,18 +2,19 @@
 
 use super::Work;
 use crate::model::call::Ending;
-use crate::store::rules::{self, Met};
-use crate::store::{FinishCall, Finished, JobOutcome};
+use crate::store::{FinishCall, Finished, finishing};
 
 impl Work<'_> {
     pub(super) fn finish(&mut self, call: &FinishCall) -> Finished {
         self.packer.section();
         let jobs = self.end_call(call);
-        let missing = jobs.iter().flatten().filter(|seq| call.outcomes.iter().all(|o| o.job != **seq));
-        let missing: Vec<JobOutcome> = missing.map(|&seq| rules::missing_outcome(seq)).collect();
+        let missing = jobs.as_ref().map_or_else(Vec::new, |jobs| finishing::missing(call, jobs));
         let mut done = Finished { applied: jobs.is_some(), ..Finished::default() };
         for outcome in call.outcomes.iter().chain(&missing) {
-            self.finish_job(call, outcome, &mut done);
+            let core = self.core(outcome.job).cloned();
+            if let Some(core) = self.packer.outcome(core.as_ref(), call, outcome, self.now, &mut done) {
+                self.put(core);
+            }
         }
         done
     }
@@ -31,29 +32,5 @@ impl Work<'_> {
             call.permit.spends = spends.clone();
         }
         Some(call.jobs.clone())
-    }
-
-    fn finish_job(&mut self, call: &FinishCall, outcome: &JobOutcome, done: &mut Finished) {
-        let Some(mut core) = self.core(outcome.job).cloned() else {
-            return done.stale.push(outcome.job);
-        };
-        let about = Some((call.call, call.status));
-        match core.finish(call, outcome, self.now) {
-            Met::Applied(event) => {
-                self.packer.changed(&core, event, about);
-                self.put(core);
-            }
-            Met::Adopted(event) => {
-                done.stale.push(outcome.job);
-                done.adopted.push(outcome.job);
-                self.packer.changed(&core, event, about);
-                self.put(core);
-            }
-            Met::Duplicate => {
-                done.stale.push(outcome.job);
-                self.packer.duplicate(call, outcome.job);
-            }
-            Met::Ignored => done.stale.push(outcome.job),
-        }
     }
 }

@@ -51,6 +51,7 @@ impl Work<'_> {
                 Ok(self.wish_run(*run, *wish).await?.map(Changed::Run))
             }
             Change::CancelRunJobs { run, limit } => Ok(self.cancel_run_jobs(*run, *limit).await?.map(Changed::Count)),
+            Change::FillRun { run, after, limit } => self.fill_run(*run, *after, *limit).await.map(Ok),
             Change::ApplyProvider { name, source, expect, actor } => {
                 self.apply_provider(name, source, *expect, actor).await
             }

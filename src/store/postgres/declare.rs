@@ -133,7 +133,8 @@ impl Work<'_> {
         Ok(pruned)
     }
 
-    /// Flows and runs that nothing names any more. What this commit has in hand stays, whatever its row still says.
+    /// Flows and runs that nothing names any more. Flows that this commit changes stay, and their runs, whatever their rows
+    /// still say. A run that it only looked at may go: one whose row is final changes no more.
     async fn prune_ended(&mut self, before: Timestamp, limit: i64) -> Step<u64> {
         let in_hand: Vec<i64> = self.deltas.keys().chain(self.saved.keys()).map(|id| id.0).collect();
         let gone = sqlx::query(sql::PRUNE_FLOWS).bind(before.0).bind(limit).bind(in_hand);
@@ -141,10 +142,12 @@ impl Work<'_> {
         for row in &gone {
             self.flows.remove(&FlowId(Columns::of(row).int()?));
         }
-        let mut in_hand: Vec<i64> = self.runs.keys().copied().collect();
-        in_hand.extend(self.deltas.keys().filter_map(|id| Some(self.flows.get(id)?.run)));
-        let runs = sqlx::query(sql::PRUNE_RUNS).bind(before.0).bind(limit).bind(in_hand);
-        let runs = runs.execute(&mut *self.conn).await?.rows_affected();
-        Ok(gone.len() as u64 + runs)
+        let in_hand = self.deltas.keys().filter_map(|id| Some(self.flows.get(id)?.run));
+        let runs = sqlx::query(sql::PRUNE_RUNS).bind(before.0).bind(limit).bind(in_hand.collect::<Vec<i64>>());
+        let runs = runs.fetch_all(&mut *self.conn).await?;
+        for row in &runs {
+            self.runs.remove(&Columns::of(row).int()?);
+        }
+        Ok((gone.len() + runs.len()) as u64)
     }
 }

@@ -193,28 +193,9 @@ impl Work<'_> {
         }
         let at = intake.rows.len();
         let first = key_hash.is_none_or(|hash| !intake.tails.contains_key(&hash));
-        let due_at = job.due_at.unwrap_or(self.now);
-        let core = Core {
-            id: JobId::new(self.now, 0),
-            flow: intake.flows[&flow],
-            class: job.class,
-            stand: rules::new_stand(first, due_at, self.now),
-            turn: 0,
-            key_hash,
-            version: 1,
-            attempts: 0,
-            crashes: 0,
-            throttles: 0,
-            due_at,
-            updated_at: self.now,
-            finished_at: None,
-            cancel_requested: false,
-            call: None,
-            first_sent_at: None,
-            last_status: None,
-            last_error: None,
-            result: None,
-        };
+        // It gets its number from the database.
+        let id = JobId::new(self.now, 0);
+        let core = Core::new(id, intake.flows[&flow], job, key_hash, first, self.now);
         if let Some(hash) = key_hash {
             intake.tails.insert(hash, Tail { core: core.clone(), key: job.key.clone(), new: Some(at) });
         }

@@ -1,7 +1,7 @@
 //! The end of calls: lock the calls and the jobs they carried, let the rules decide, write all of them at once. Next:
 //! `change`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::arrays::opt_text;
 use super::begin::spends_text;
@@ -9,8 +9,8 @@ use super::row::{self, Columns};
 use super::sql;
 use super::work::{Step, Work};
 use crate::model::id::CallId;
-use crate::store::rules::{self, Core, Met};
-use crate::store::{FinishCall, Finished, JobOutcome};
+use crate::store::rules::Core;
+use crate::store::{FinishCall, Finished, finishing};
 
 impl Work<'_> {
     pub(super) async fn finish_all(&mut self, calls: &[FinishCall]) -> Step<Vec<Finished>> {
@@ -18,15 +18,7 @@ impl Work<'_> {
             return Ok(Vec::new());
         }
         let (mut open, mut before) = self.end_calls(calls).await?;
-        let mut missing: HashMap<CallId, Vec<JobOutcome>> = HashMap::new();
-        let mut seen = HashSet::new();
-        for call in calls.iter().filter(|call| seen.insert(call.call)) {
-            if let Some(jobs) = open.get(&call.call) {
-                let told: HashSet<i64> = call.outcomes.iter().map(|o| o.job).collect();
-                let untold = jobs.iter().filter(|seq| !told.contains(seq)).map(|&seq| rules::missing_outcome(seq));
-                missing.insert(call.call, untold.collect());
-            }
-        }
+        let mut missing = finishing::untold(calls, &open);
         let outcomes =
             calls.iter().flat_map(|call| call.outcomes.iter().chain(missing.get(&call.call).into_iter().flatten()));
         let unseen: BTreeSet<i64> = outcomes.map(|o| o.job).filter(|seq| !before.contains_key(seq)).collect();
@@ -43,44 +35,16 @@ impl Work<'_> {
                 respend.execute(&mut *self.conn).await?;
             }
             for outcome in call.outcomes.iter().chain(untold.iter().flatten()) {
-                self.finish_job(call, outcome, &before, &mut after, &mut done);
+                let core = after.get(&outcome.job).or_else(|| before.get(&outcome.job));
+                if let Some(core) = self.packer.outcome(core, call, outcome, self.now, &mut done) {
+                    after.insert(outcome.job, core);
+                }
             }
             results.push(done);
         }
         let changed = after.into_values().map(|new| (before[&new.id.seq].clone(), new)).collect();
         self.save_jobs(changed).await?;
         Ok(results)
-    }
-
-    fn finish_job(
-        &mut self,
-        call: &FinishCall,
-        outcome: &JobOutcome,
-        before: &HashMap<i64, Core>,
-        after: &mut BTreeMap<i64, Core>,
-        done: &mut Finished,
-    ) {
-        let Some(core) = after.get(&outcome.job).or_else(|| before.get(&outcome.job)) else {
-            return done.stale.push(outcome.job);
-        };
-        let mut core = core.clone();
-        match core.finish(call, outcome, self.now) {
-            Met::Applied(event) => {
-                self.packer.changed(&core, event, Some((call.call, call.status)));
-                after.insert(outcome.job, core);
-            }
-            Met::Adopted(event) => {
-                done.stale.push(outcome.job);
-                done.adopted.push(outcome.job);
-                self.packer.changed(&core, event, Some((call.call, call.status)));
-                after.insert(outcome.job, core);
-            }
-            Met::Duplicate => {
-                done.stale.push(outcome.job);
-                self.packer.duplicate(call, outcome.job);
-            }
-            Met::Ignored => done.stale.push(outcome.job),
-        }
     }
 
     /// Ends those of the calls that are open and tells their jobs; and the jobs of the outcomes, where they are hot, locked.

@@ -8,7 +8,7 @@ use super::{labels_text, sql};
 use crate::model::event::What;
 use crate::model::id::RunId;
 use crate::model::run::{NewRun, Run, RunState, RunWish};
-use crate::store::Refusal;
+use crate::store::{Changed, Refusal};
 
 impl Work<'_> {
     pub(super) async fn create_run(&mut self, new: &NewRun) -> Step<Run> {
@@ -57,6 +57,15 @@ impl Work<'_> {
         }
         self.end_run(id.seq).await?;
         Ok(self.runs.get(&id.seq).cloned().ok_or(Refusal::NoRun(id)))
+    }
+
+    pub(super) async fn fill_run(&mut self, run: RunId, after: i64, limit: u32) -> Step<Changed> {
+        let upto = sqlx::query(sql::JOBS_UPTO).bind(after).bind(i64::from(limit));
+        let upto = Columns::of(&upto.fetch_one(&mut *self.conn).await?).opt_int()?;
+        if let Some(upto) = upto {
+            sqlx::query(sql::FILL_RUN).bind(run.seq).bind(after).bind(upto).execute(&mut *self.conn).await?;
+        }
+        Ok(Changed::Filled { upto })
     }
 
     pub(super) async fn cancel_run_jobs(&mut self, id: RunId, limit: u32) -> Answer<u64> {

@@ -44,6 +44,7 @@ impl Work<'_> {
             Change::CreateRun { run } => self.create_run(run).await.map(|run| Ok(Changed::Run(run))),
             Change::WishRun { run, wish } => Ok(self.wish_run(run, wish).await?.map(Changed::Run)),
             Change::CancelRunJobs { run, limit } => Ok(self.cancel_run_jobs(run, limit).await?.map(Changed::Count)),
+            Change::FillRun { run, after, limit } => self.fill_run(run, after, limit).await.map(Ok),
             Change::ApplyProvider { name, source, expect, actor } => {
                 self.apply_provider(name, source, expect, actor).await
             }
@@ -73,6 +74,15 @@ impl Work<'_> {
                 Ok(Ok(Changed::Done))
             }
         }
+    }
+
+    async fn fill_run(&mut self, run: RunId, after: i64, limit: u32) -> Result<Changed, Error> {
+        let rows = self.trip.read(sql::JOBS_UPTO, &[after.into(), i64::from(limit).into()]).await?;
+        let upto = rows.first().map(|row| Columns::of(row).opt_int()).transpose()?.flatten();
+        if let Some(upto) = upto {
+            self.trip.write(sql::FILL_RUN, &[run.seq.into(), after.into(), upto.into()]);
+        }
+        Ok(Changed::Filled { upto })
     }
 
     async fn receive(&mut self, delivery: Delivery) -> Answer<Changed> {

@@ -152,28 +152,7 @@ impl Work<'_> {
         let id = JobId::new(self.now, self.numbers.seq);
         self.numbers.seq += 1;
         let first = key_hash.is_none_or(|hash| !intake.tails.contains_key(&hash));
-        let due_at = job.due_at.unwrap_or(self.now);
-        let core = Core {
-            id,
-            flow,
-            class: job.class,
-            stand: rules::new_stand(first, due_at, self.now),
-            turn: id.seq,
-            key_hash,
-            version: 1,
-            attempts: 0,
-            crashes: 0,
-            throttles: 0,
-            due_at,
-            updated_at: self.now,
-            finished_at: None,
-            cancel_requested: false,
-            call: None,
-            first_sent_at: None,
-            last_status: None,
-            last_error: None,
-            result: None,
-        };
+        let core = Core::new(id, flow, &job, key_hash, first, self.now);
         self.packer.enqueued(flow, id.seq);
         if let Some(hash) = key_hash {
             let tail = Tail { core: core.clone(), key: job.key.clone(), new: Some(intake.rows.len()) };

@@ -11,16 +11,14 @@ use crate::clock::Timestamp;
 use crate::model::alert::Raised;
 use crate::model::call::Call;
 use crate::model::event::{Event, What};
-use crate::model::flow::{Class, Flow, Place};
+use crate::model::flow::{Class, Flow};
 use crate::model::id::{CallId, FlowId, RunId};
 use crate::model::job::{ClaimedJob, Job};
 use crate::model::name::ScheduleName;
 use crate::model::run::Run;
 use crate::model::schedule::Schedule;
+use crate::store::line::Line;
 use crate::store::{AppliedProvider, Delivered, Error, JournalEntry, PAGE_MAX, Tally, page};
-
-/// Jobs ahead are counted up to here and estimated beyond.
-const AHEAD_EXACT: u64 = 1_000;
 
 pub(super) type Query<'q> = sqlx::query::Query<'q, Sqlite, SqliteArguments>;
 
@@ -46,62 +44,6 @@ impl SqliteStore {
     pub(super) async fn read_jobs(&self, seqs: &[i64]) -> Result<Vec<Job>, Error> {
         let seqs = json(seqs.iter().take(PAGE_MAX).copied());
         self.rows(sqlx::query(sql::JOBS).bind(seqs), row::job).await
-    }
-
-    pub(super) async fn read_blocker(&self, job: &Job) -> Result<Option<Job>, Error> {
-        let place = self.row(sqlx::query(sql::PLACE_OF).bind(job.id.seq), |row| {
-            let mut columns = Columns::of(row);
-            Ok((columns.int()?, columns.opt_int()?))
-        });
-        let Some((place, Some(hash))) = place.await? else { return Ok(None) };
-        if place != Place::Behind as i64 {
-            return Ok(None);
-        }
-        let first = self.row(sqlx::query(sql::BLOCKER).bind(hash), |row| Columns::of(row).int()).await?;
-        match first.filter(|&seq| seq != job.id.seq) {
-            Some(seq) => Ok(self.read_jobs(&[seq]).await?.pop()),
-            None => Ok(None),
-        }
-    }
-
-    pub(super) async fn read_ahead(&self, job: &Job) -> Result<u64, Error> {
-        let mut ahead = 0;
-        for class in Class::ALL.into_iter().filter(|class| *class <= job.class) {
-            let turn = if class == job.class { job.turn } else { i64::MAX };
-            let left = AHEAD_EXACT + 1 - ahead;
-            let count = sqlx::query(sql::AHEAD).bind(job.flow.0).bind(class as i64).bind(turn).bind(left as i64);
-            let count = self.row(count, |row| Columns::of(row).int()).await?.unwrap_or(0);
-            ahead += u64::try_from(count).unwrap_or(0);
-            if ahead > AHEAD_EXACT {
-                return self.estimate_ahead(job).await;
-            }
-        }
-        Ok(ahead)
-    }
-
-    /// More urgent classes by their counter, the own class by where the turn lies between the first and the last.
-    async fn estimate_ahead(&self, job: &Job) -> Result<u64, Error> {
-        let Some(flow) = self.read_flow(job.flow).await? else { return Ok(0) };
-        let more_urgent: u64 = flow.counts.ready[..job.class as usize].iter().sum();
-        let bounds = sqlx::query(sql::TURN_BOUNDS).bind(job.flow.0).bind(job.class as i64);
-        let bounds = self.row(bounds, |row| {
-            let mut columns = Columns::of(row);
-            Ok((columns.opt_int()?, columns.opt_int()?))
-        });
-        let Some((Some(first), Some(last))) = bounds.await? else { return Ok(more_urgent.max(AHEAD_EXACT)) };
-        let share = (job.turn - first).max(0) as f64 / (last - first + 1).max(1) as f64;
-        let own = flow.counts.ready[job.class as usize] as f64 * share.min(1.0);
-        Ok((more_urgent + own as u64).max(AHEAD_EXACT))
-    }
-
-    pub(super) async fn read_oldest_ready(&self, flow: FlowId) -> Result<Option<Timestamp>, Error> {
-        let mut oldest = None;
-        for class in Class::ALL {
-            let first = sqlx::query(sql::OLDEST_READY).bind(flow.0).bind(class as i64);
-            let first = self.row(first, |row| Columns::of(row).time()).await?;
-            oldest = oldest.into_iter().chain(first).min();
-        }
-        Ok(oldest)
     }
 
     pub(super) async fn read_calls(&self, ids: &[CallId]) -> Result<Vec<Call>, Error> {
@@ -218,5 +160,39 @@ impl SqliteStore {
         sqlx::query("pragma query_only = off").execute(&mut reader).await.map_err(error::of)?;
         let copy = sqlx::query("vacuum into ?").bind(path).execute(&mut reader).await;
         copy.map(drop).map_err(error::of)
+    }
+}
+
+impl Line for SqliteStore {
+    async fn place_of(&self, job: i64) -> Result<Option<(i64, Option<i64>)>, Error> {
+        let place = self.row(sqlx::query(sql::PLACE_OF).bind(job), |row| {
+            let mut columns = Columns::of(row);
+            Ok((columns.int()?, columns.opt_int()?))
+        });
+        place.await
+    }
+
+    async fn first_of(&self, key_hash: i64) -> Result<Option<i64>, Error> {
+        self.row(sqlx::query(sql::BLOCKER).bind(key_hash), |row| Columns::of(row).int()).await
+    }
+
+    async fn count_before(&self, flow: FlowId, class: Class, turn: i64, most: u64) -> Result<u64, Error> {
+        let count = sqlx::query(sql::AHEAD).bind(flow.0).bind(class as i64).bind(turn).bind(most as i64);
+        let count = self.row(count, |row| Columns::of(row).int()).await?.unwrap_or(0);
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    async fn turns(&self, flow: FlowId, class: Class) -> Result<Option<(i64, i64)>, Error> {
+        let turns = sqlx::query(sql::TURN_BOUNDS).bind(flow.0).bind(class as i64);
+        let turns = self.row(turns, |row| {
+            let mut columns = Columns::of(row);
+            Ok(columns.opt_int()?.zip(columns.opt_int()?))
+        });
+        Ok(turns.await?.flatten())
+    }
+
+    async fn first_due(&self, flow: FlowId, class: Class) -> Result<Option<Timestamp>, Error> {
+        let first = sqlx::query(sql::OLDEST_READY).bind(flow.0).bind(class as i64);
+        self.row(first, |row| Columns::of(row).time()).await
     }
 }

@@ -22,7 +22,7 @@ suite!(
 );
 
 impl Bench {
-    async fn new_run(&self) -> RunId {
+    pub(super) async fn new_run(&self) -> RunId {
         let run = NewRun {
             display_name: "test".into(),
             tenant: Tenant::default(),
@@ -46,7 +46,7 @@ impl Bench {
         self.store.run(run).await.unwrap().unwrap()
     }
 
-    async fn add_to(&self, run: RunId) -> JobId {
+    pub(super) async fn add_to(&self, run: RunId) -> JobId {
         self.add(NewJob { run: Some(run), ..job("1") }).await
     }
 }

@@ -23,6 +23,8 @@ pub enum Entry {
     Cancelled { at_us: i64, job: String },
     /// Harness: the daemon was killed, or the power cut.
     Killed { at_us: i64 },
+    /// Harness: between these the power was off, while the daemon still ran until it was killed (`tests/it/powercut.rs`).
+    Dark { from_us: i64, until_us: i64 },
     /// Harness: connections to the provider were cut, and answers on their way with them.
     Cut { at_us: i64 },
     /// Daemon: a job at the end.

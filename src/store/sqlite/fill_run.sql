@@ -1,0 +1,9 @@
+-- Notes run ?1 at those of its delivered jobs above number ?2 and up to ?3 that a version of before wrote without it. By
+-- rowid.
+update job
+set run = ?1
+where seq > ?2
+  and seq <= ?3
+  and run = 0
+  and place = 5
+  and flow in (select id from flow where run = ?1 and run > 0)
