@@ -6,6 +6,7 @@
 mod by_key;
 mod credentials;
 mod fairness;
+mod foretold;
 mod headers;
 mod learned;
 mod life;
