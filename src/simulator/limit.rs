@@ -311,7 +311,7 @@ mod tests {
         let at = Timestamp::from_millis;
         // Four of five are used, one each 100 ms. A call of three needs two of them to go.
         for (rule, fits_at) in
-            [("rolling:5/1s", 1_100), ("fixed:5/1s", 1_000), ("two-counter:5/1s", 1_500), ("bucket:5,1/1s", 1_700)]
+            [("rolling:5/1s", 1_100), ("fixed:5/1s", 1_000), ("two-counter:5/1s", 1_500), ("bucket:5,1/1s", 2_000)]
         {
             let mut e = enforcer(rule);
             (0..4).for_each(|n| e.take(at(n * 100), 1));
