@@ -6,9 +6,12 @@
 mod by_key;
 mod credentials;
 mod fairness;
+mod foretold;
 mod headers;
 mod learned;
 mod life;
+mod permits;
+mod refusals;
 mod search;
 mod shaky;
 mod stand;

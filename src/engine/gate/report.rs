@@ -289,7 +289,8 @@ impl Gate {
             let answer = transport.send(request).await;
             let ended = clock.steady();
             let sent = !matches!(&answer, Err(f) if f.sent == crate::model::verdict::Sent::No);
-            let settle = Settle { permit, count: 1, sent, blocked_until: None, blocked_limit: None, said: Vec::new() };
+            // What it was answered is not looked at: no limit opens for it.
+            let settle = Settle { good: false, ..Settle::new(permit, 1, sent) };
             if let Err(e) = limiter.settle(ended, &[settle]).await {
                 tracing::warn!(error = %e, "the permit of a test could not be settled");
             }

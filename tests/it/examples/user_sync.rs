@@ -6,10 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use tidegate::simulator::Arrival;
 
-use super::{arrivals, plain};
+use super::{arrivals, on_servers, plain};
 use crate::readme::{Ran, run};
-use crate::support::redis::RedisServer;
-use crate::support::servers::Database;
 
 /// The example's hour.
 const HOUR_US: i64 = 60_000_000;
@@ -71,14 +69,7 @@ fn user_sync_uses_up_both_lanes_and_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn user_sync_uses_up_both_lanes_and_loses_nothing_on_postgresql_and_redis() {
-    let (database, redis) = (Database::bare().await, RedisServer::start().await);
-    let env = [
-        ("TIDEGATE__STORE__KIND", "postgres".to_owned()),
-        ("TIDEGATE__STORE__URL", database.url()),
-        ("TIDEGATE__LIMITER__KIND", "redis".to_owned()),
-        ("TIDEGATE__LIMITER__URL", redis.url()),
-    ];
-    tokio::task::spawn_blocking(move || check(&env)).await.unwrap();
+    on_servers(check).await;
 }
 
 /// Of the calls that a limit counted.
