@@ -17,8 +17,9 @@ use crate::model::filter::Comparison;
 use crate::model::id::JobId;
 use crate::model::name::{CollectionName, Key};
 use crate::model::record::{CollectionInfo, Pull, RECORDS_MAX, Record};
+use crate::model::state::State;
 pub use crate::store::Written;
-use crate::store::{RecordDone, RecordOp, RecordWrite};
+use crate::store::{RecordDone, RecordOp, RecordWrite, Refusal};
 
 pub mod aggregate;
 pub mod watch;
@@ -132,7 +133,8 @@ impl Api {
         Ok(written(self.engine().records(vec![op]).await?.pop())?.push)
     }
 
-    /// The job that sends the record as it stands: the same one however often this is asked.
+    /// The job that sends the record as it stands: the same one however often this is asked, while it is kept. One that
+    /// stands still is refused, since nothing would leave.
     pub async fn push_record(&self, collection: &str, id: &str) -> Result<JobId> {
         let (collection, id) = (self.declared(collection)?, record_id(id)?);
         let rule = self.engine().push_rule(&collection).ok_or_else(|| {
@@ -141,15 +143,34 @@ impl Api {
         })?;
         let op = RecordOp::Push { collection: collection.name.clone(), id, rule };
         match self.engine().records(vec![op]).await?.pop() {
-            Some(Ok(RecordDone::Pushed(Some(job)))) => Ok(job),
-            Some(Err(refusal)) => Err(refusal.into()),
+            Some(Ok(RecordDone::Pushed(Some(job)))) => self.still_pushes(job).await,
             // The version was sent under an earlier declaration, to the letter of its key but not of its content.
-            _ => Err(Error::new(
-                Code::FailedPrecondition,
-                "PUSHED_OTHERWISE",
-                "this version of the record was pushed under another declaration; change the record to push it again",
-            )),
+            Some(Err(Refusal::KeyReused { first })) => {
+                let said = format!(
+                    "this version of the record was pushed by job {first} under another declaration; change the record to \
+                     push it again"
+                );
+                Err(Error::new(Code::FailedPrecondition, "PUSHED_OTHERWISE", said).about("job", first))
+            }
+            Some(Err(refusal)) => Err(refusal.into()),
+            _ => Err(Error::internal("the writer gave no result")),
         }
+    }
+
+    /// The job, unless it has stopped without having delivered: asking for it once more sends nothing.
+    async fn still_pushes(&self, id: JobId) -> Result<JobId> {
+        let Some(job) = self.engine().store().job(id).await? else { return Ok(id) };
+        let what_to_do = match job.state {
+            State::Waiting | State::Calling | State::Delivered => return Ok(id),
+            State::Dead => format!("send it with tidegate jobs retry {id}"),
+            State::Unknown => {
+                format!("say what became of it with tidegate jobs resolve delivered {id}, or again, or dead")
+            }
+            State::Cancelled => "change the record to push it again".to_owned(),
+        };
+        let said = format!("job {id}, which pushes this version of the record, is {}; {what_to_do}", job.state);
+        let stopped = Error::new(Code::FailedPrecondition, "PUSH_STOPPED", said).about("job", id);
+        Err(stopped.with("state", job.state.name()))
     }
 
     pub async fn list_records(&self, name: &str, filter: &str, size: i32, token: &str) -> Result<RecordList> {
@@ -215,7 +236,7 @@ fn view(declared: Arc<Collection>, known: Option<CollectionInfo>) -> CollectionV
     CollectionView { building: !chores::is_built(&declared, known.as_ref()), declared, known }
 }
 
-fn written(done: Option<std::result::Result<RecordDone, crate::store::Refusal>>) -> Result<Written> {
+fn written(done: Option<std::result::Result<RecordDone, Refusal>>) -> Result<Written> {
     match done {
         Some(Ok(RecordDone::Written(written))) => Ok(written),
         Some(Err(refusal)) => Err(refusal.into()),

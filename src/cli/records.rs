@@ -70,7 +70,8 @@ pub enum Verb {
         #[arg(long, value_name = "VERSION")]
         expect: Option<i64>,
     },
-    /// Send a record as it stands. However often this is asked, one job sends one version.
+    /// Send a record as it stands. However often this is asked, one job sends one version, while it is kept. Refused when
+    /// that job is dead, unknown or cancelled.
     ///
     /// Example: `tidegate records push orders o12`
     Push {

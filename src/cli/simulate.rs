@@ -31,8 +31,9 @@ pub struct SimulateArgs {
     /// Where to listen; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<SocketAddr>,
-    /// A limit, `[NAME=]RULE[@[METHOD ]PATH]`, where a path that ends in * is a prefix. Rules: rolling:50/60s,
-    /// fixed:50/1h, two-counter:50/60s, bucket:100,10/1s, concurrency:8. May be given many times.
+    /// A limit, `[NAME=]RULE[@[METHOD ]PATH][;COST@[METHOD ]PATH]...`, where a path that ends in * is a prefix. Rules:
+    /// rolling:50/60s, fixed:50/1h, two-counter:50/60s, bucket:100,10/1s, concurrency:8. A request takes one unit, or
+    /// what the first COST that fits says (points=rolling:900/60s;5@POST). May be given many times.
     #[arg(long = "limit", value_name = "LIMIT")]
     pub limits: Vec<LimitRule>,
     /// Refused calls use up the limits too.

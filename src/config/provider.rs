@@ -146,8 +146,7 @@ fn inverses_exist(found: &Found, entries: &[(&str, &Entry)], operations: &BTreeM
     }
 }
 
-/// Operations may share a count by declaring the same limit under the same name; the same name with other numbers is
-/// a slip.
+/// The same name with other numbers is a slip, although each lane counts its own limits for itself.
 fn one_meaning_per_name(found: &Found, placed: &[Placed]) {
     for (at, (limit, place)) in placed.iter().enumerate() {
         let twin = placed[..at].iter().find(|(other, _)| limits::same_count(other, limit) && other.kind != limit.kind);

@@ -82,7 +82,7 @@ impl Rest {
             let answers = self.methods.feed(&found, asked, lines::of(body)).await?;
             return Ok(stream(answers, as_events, place));
         }
-        let body = read(body, BODY_BYTES_MAX).await?;
+        let body = read(body, BODY_BYTES_MAX, BODY_WAIT_MAX).await?;
         if !body.is_empty() {
             kind_is(&head.headers, &["application/json"])?;
         }
@@ -106,14 +106,14 @@ impl Rest {
 }
 
 /// A body within its bounds of size and time.
-pub(super) async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+pub(super) async fn read(body: Body, bytes_max: usize, wait_max: Duration) -> Result<Bytes, Problem> {
     let reading = Limited::new(body, bytes_max).collect();
-    match tokio::time::timeout(BODY_WAIT_MAX, reading).await {
+    match tokio::time::timeout(wait_max, reading).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(e)) if e.is::<LengthLimitError>() => Err(too_large(bytes_max)),
         Ok(Err(e)) => Err(Problem::new(400, "BAD_BODY", &format!("the body could not be read: {e}"))),
         Err(_) => {
-            let said = format!("expected the whole body within {} s", BODY_WAIT_MAX.as_secs());
+            let said = format!("expected the whole body within {} s", wait_max.as_secs());
             Err(Problem::new(408, "BODY_TOO_SLOW", &said))
         }
     }

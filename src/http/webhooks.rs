@@ -21,6 +21,9 @@ use crate::grpc::transcode::Problem;
 
 /// Messages being taken in at one time, so that senders nobody knows fill no more memory than so many bodies.
 const AT_ONCE_MAX: usize = 64;
+/// A body must be there by then: nobody knows who sends it before it is read, and a place is held meanwhile. A sender's one
+/// message of at most a mebibyte needs far less.
+const BODY_WAIT_MAX: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
@@ -49,7 +52,7 @@ impl Door {
             return Err(Problem { retry_after: Some(AGAIN), ..Problem::new(503, "TOO_MANY_MESSAGES", &said) });
         };
         let (head, body) = request.into_parts();
-        let body = read(body, bytes_max).await?;
+        let body = read(body, bytes_max, BODY_WAIT_MAX).await?;
         match self.api.hear(name, head.headers, &body).await? {
             Heard::Accepted => Ok(json(StatusCode::ACCEPTED, r#"{"accepted":true}"#)),
             Heard::NotWanted => Ok(json(StatusCode::OK, r#"{"accepted":false,"reason":"NOT_WANTED"}"#)),

@@ -178,14 +178,17 @@ impl PushRule {
         self.watch.iter().any(|field| old.pointer(&field.pointer) != new.pointer(&field.pointer))
     }
 
-    /// The job that sends this version of a record; the same one however often it is asked for. `None`: a delete that
-    /// nobody is told of.
+    /// The job that sends a record as its change `change` left it; the same one however often it is asked for. `None`: a
+    /// delete that nobody is told of.
+    ///
+    /// A change, because a version comes again: a record that was deleted, forgotten and put anew is at version 1, and
+    /// the job of its former version 1 may still hold that key.
     pub fn job(
         &self,
         collection: &CollectionName,
         id: &Key,
         data: &Arc<str>,
-        version: i64,
+        change: i64,
         gone: bool,
     ) -> Option<NewJob> {
         let (operation, coalesce) = match gone {
@@ -202,7 +205,7 @@ impl PushRule {
         };
         let mut job = NewJob::new(self.provider.clone(), operation, data.clone());
         let identity = [collection.as_str(), id.as_str(), self.provider.as_str(), job.operation.as_str()];
-        job.idempotency_key = IdempotencyKey::new(format!("tidegate.push/{}/{version}", digest(&identity))).ok();
+        job.idempotency_key = IdempotencyKey::new(format!("tidegate.push/{}/c{change}", digest(&identity))).ok();
         job.labels.insert("collection".to_owned(), collection.to_string());
         Some(NewJob { key: Some(key), account, class: self.class, coalesce, ..job })
     }

@@ -153,6 +153,9 @@ pub struct Pull {
     /// Items that could not be taken; the first reason is in `error`.
     pub rejected: u64,
     pub started_at: Timestamp,
+    /// The collection's last change when it began. What was written since is newer than the pages may be, and is not swept.
+    #[serde(default = "any_change")]
+    pub began_after: i64,
     pub updated_at: Timestamp,
     pub finished_at: Option<Timestamp>,
     pub error: Option<String>,
@@ -168,6 +171,11 @@ pub struct Pull {
     pub since_etag: Option<String>,
     /// When the last full pull began that was done.
     pub full_at: Option<Timestamp>,
+}
+
+/// Of a pull that a version of before began, which did not note it.
+fn any_change() -> i64 {
+    i64::MAX
 }
 
 impl Pull {

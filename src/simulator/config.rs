@@ -13,7 +13,7 @@ use super::tokens::TokenRules;
 
 mod rule;
 
-pub use rule::{LimitRule, Per, Rule, parse_duration, show_duration};
+pub use rule::{Cost, LimitRule, Per, Rule, parse_duration, show_duration};
 
 /// Rules that one simulator carries at most.
 pub const LIMITS_MAX: usize = 64;
@@ -45,8 +45,12 @@ pub enum BadConfig {
     SetNotKept,
     #[error("headers_of names limit {0:?}; expected the name of a declared one")]
     NoSuchLimit(String),
-    #[error("expected a limit like [NAME=]RULE[@[METHOD ]PATH], got {0:?}")]
+    #[error("expected a limit like [NAME=]RULE[@[METHOD ]PATH][;COST@[METHOD ]PATH], got {0:?}")]
     Limit(String),
+    #[error(
+        "limit {name:?} takes {cost} units of a request; expected 1 to its {max}, or 1 where unanswered ones are counted"
+    )]
+    Cost { name: String, cost: u32, max: u32 },
 }
 
 /// A whole simulated provider.
@@ -116,7 +120,7 @@ impl SimulatorConfig {
         }
     }
 
-    /// Adds a limit as on the command line: `[NAME=]RULE[@[METHOD ]PATH]`.
+    /// Adds a limit as on the command line: `[NAME=]RULE[@[METHOD ]PATH][;COST@[METHOD ]PATH]`.
     pub fn limit(mut self, text: &str) -> Result<Self, BadConfig> {
         self.limits.push(text.parse()?);
         Ok(self)
@@ -132,6 +136,10 @@ impl SimulatorConfig {
             }
             if limit.per == Per::Account && self.account_header.is_none() {
                 return Err(BadConfig::NoAccountHeader(limit.name.clone()));
+            }
+            let max = if matches!(limit.rule, Rule::Concurrency { .. }) { 1 } else { limit.rule.max() };
+            if let Some(&Cost { cost, .. }) = limit.costs.iter().find(|c| !(1..=max).contains(&c.cost)) {
+                return Err(BadConfig::Cost { name: limit.name.clone(), cost, max: limit.rule.max() });
             }
         }
         if let Some(name) = self.headers_of.iter().find(|name| !self.limits.iter().any(|l| l.name == **name)) {
@@ -321,13 +329,14 @@ mod tests {
             headers = "x-ratelimit"
             account_header = "x-account"
             latency = { median = "5ms" }
-            limits = [{ name = "core", rule = "rolling:5000/1h", per = "account" }]
+            limits = [{ name = "core", rule = "rolling:5000/1h", per = "account", costs = [{ cost = 5, method = "POST" }] }]
             faults = { error_share = 0.1, outages = [{ from = "1s", to = "2s" }] }
             "#,
         )
         .unwrap();
         config.check().unwrap();
         assert_eq!(config.latency.tail, Duration::from_millis(300));
+        assert_eq!((config.limits[0].cost("POST", "/x"), config.limits[0].cost("GET", "/x")), (5, 1));
         assert!(toml::from_str::<SimulatorConfig>("limit = []").is_err());
     }
 
@@ -336,6 +345,10 @@ mod tests {
         let refused = |config: SimulatorConfig| config.check().unwrap_err().to_string();
         let twice = SimulatorConfig::default().limit("a=rolling:1/1s").unwrap().limit("a=rolling:2/1s").unwrap();
         assert!(refused(twice).contains("declared twice"));
+        for costly in ["a=rolling:9/1s;10@POST", "a=rolling:9/1s;0@POST", "a=concurrency:9;2@POST"] {
+            let costly = SimulatorConfig::default().limit(costly).unwrap();
+            assert!(refused(costly).contains("expected 1 to its 9"));
+        }
         let nobody = SimulatorConfig { headers_of: vec!["core".into()], ..SimulatorConfig::default() };
         assert!(refused(nobody).contains("expected the name of a declared one"));
         let share =

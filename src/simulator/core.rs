@@ -86,6 +86,14 @@ pub enum Mishap {
     Reset,
 }
 
+/// What a request shows of itself to the limits.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    method: &'a str,
+    path: &'a str,
+    account: &'a str,
+}
+
 /// How a request was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
@@ -227,24 +235,25 @@ impl Core {
 
     /// The head of a request was read at `now`. Counting comes first and does not care how the limits decide.
     pub fn arrive(&mut self, now: Timestamp, method: &str, path: &str, account: &str) -> Ticket {
-        let counted = self.count(now, method, path, account);
-        Ticket { removes: method == http::Method::DELETE.as_str(), ..self.admit(now, account, counted) }
+        let asked = Asked { method, path, account };
+        let counted = self.count(now, asked);
+        Ticket { removes: method == http::Method::DELETE.as_str(), ..self.admit(now, asked, counted) }
     }
 
     /// A request that no limit counts.
     pub fn arrive_free(&mut self, now: Timestamp) -> Ticket {
-        self.admit(now, "", 0)
+        self.admit(now, Asked { method: "", path: "", account: "" }, 0)
     }
 
-    fn admit(&mut self, now: Timestamp, account: &str, counted: u64) -> Ticket {
+    fn admit(&mut self, now: Timestamp, asked: Asked<'_>, counted: u64) -> Ticket {
         self.totals.arrivals += 1;
         self.in_flight += 1;
         self.totals.max_in_flight = self.totals.max_in_flight.max(self.in_flight);
-        let fate = match self.ask_limits(now, account, counted) {
+        let fate = match self.ask_limits(now, asked, counted) {
             Ok(()) => self.strike(now),
             Err(refusal) => refusal,
         };
-        let holds = self.spend(now, account, counted, &fate);
+        let holds = self.spend(now, asked, counted, &fate);
         if let Fate::Refuse { limit, .. } = fate {
             self.totals.refused += 1;
             self.limits[limit].refused += 1;
@@ -263,18 +272,19 @@ impl Core {
         Ticket { number: self.totals.arrivals, at: now, fate, mishap, delay, counted, holds, removes: false }
     }
 
-    fn count(&mut self, now: Timestamp, method: &str, path: &str, account: &str) -> u64 {
+    fn count(&mut self, now: Timestamp, Asked { method, path, account }: Asked<'_>) -> u64 {
         let mut counted = 0;
         for (i, limit) in self.limits.iter_mut().enumerate() {
             if !limit.rule.counts(method, path) {
                 continue;
             }
             limit.arrivals += 1;
-            limit.series.arrived(now);
+            let cost = limit.rule.cost(method, path);
+            (0..cost).for_each(|_| limit.series.arrived(now));
             // A request that cannot be counted is refused by `ask_limits` below.
             if let Some(c) = limit.of(account, now) {
                 if let Some(watch) = &mut c.watch {
-                    watch.arrived(now);
+                    (0..cost).for_each(|_| watch.arrived(now));
                 }
                 counted |= 1 << i;
             }
@@ -282,11 +292,12 @@ impl Core {
         counted
     }
 
-    fn ask_limits(&mut self, now: Timestamp, account: &str, counted: u64) -> Result<(), Fate> {
+    fn ask_limits(&mut self, now: Timestamp, asked: Asked<'_>, counted: u64) -> Result<(), Fate> {
         let mut refusal: Option<(usize, Timestamp)> = None;
         for (i, limit) in self.limits.iter_mut().enumerate().filter(|(i, _)| counted >> i & 1 == 1) {
-            let Some(c) = limit.of(account, now) else { return Err(Fate::Error(500)) };
-            if let Err(retry_at) = c.enforcer.ask(now)
+            let cost = limit.rule.cost(asked.method, asked.path);
+            let Some(c) = limit.of(asked.account, now) else { return Err(Fate::Error(500)) };
+            if let Err(retry_at) = c.enforcer.ask(now, cost)
                 && refusal.is_none_or(|(_, latest)| retry_at > latest)
             {
                 refusal = Some((i, retry_at));
@@ -296,16 +307,17 @@ impl Core {
     }
 
     /// Uses up the limits: all of them when the request goes through, else those that count refusals too.
-    fn spend(&mut self, now: Timestamp, account: &str, counted: u64, fate: &Fate) -> bool {
+    fn spend(&mut self, now: Timestamp, asked: Asked<'_>, counted: u64, fate: &Fate) -> bool {
         let refused = matches!(fate, Fate::Refuse { .. });
         for (_, limit) in self.limits.iter_mut().enumerate().filter(|(i, _)| counted >> i & 1 == 1) {
             if refused && !limit.rule.refused_counts {
                 continue;
             }
             let is_concurrency = limit.rule.rule.window().is_none();
-            if let Some(c) = limit.of(account, now) {
+            let cost = limit.rule.cost(asked.method, asked.path);
+            if let Some(c) = limit.of(asked.account, now) {
                 if !refused || !is_concurrency {
-                    c.enforcer.take(now);
+                    c.enforcer.take(now, cost);
                 }
                 if !refused {
                     c.in_flight += 1;

@@ -67,33 +67,37 @@ impl Enforcer {
         Enforcer { rule, count }
     }
 
-    /// Would a call at `now` be let through? If not: the earliest time at which one would, if no other comes.
-    pub fn ask(&mut self, now: Timestamp) -> Result<(), Timestamp> {
+    /// Would a call of `cost` units at `now` be let through? If not: the earliest time at which one would, if no other comes.
+    pub fn ask(&mut self, now: Timestamp, cost: u32) -> Result<(), Timestamp> {
         self.roll(now);
-        let max = u64::from(self.rule.max());
+        let (max, cost) = (u64::from(self.rule.max()), u64::from(cost));
         match &self.count {
-            Count::Rolling { per_us, stamps } => match (stamps.len() as u64).checked_sub(max) {
-                // More than fit are there when the number was lowered.
-                Some(over) => Err(Timestamp(stamps[over as usize] + per_us)),
-                None => Ok(()),
+            Count::Rolling { per_us, stamps } => match (stamps.len() as u64 + cost).saturating_sub(max) {
+                0 => Ok(()),
+                // So many of the oldest must go. More than are there, if the number was lowered below the cost: it never fits.
+                over => {
+                    let last = stamps.get(over as usize - 1).or(stamps.back()).copied();
+                    Err(Timestamp(last.unwrap_or(now.0) + per_us))
+                }
             },
             Count::Fixed { per_us, window, used } => {
-                if *used >= max {
+                if *used + cost > max {
                     Err(Timestamp((window + 1) * per_us))
                 } else {
                     Ok(())
                 }
             }
             Count::TwoCounter { per_us, window, before, used } => {
-                two_counter(now.0, *per_us, *window, *before, *used, max).map_or(Ok(()), |at| Err(Timestamp(at)))
+                two_counter(now.0, *per_us, (*window, *before, *used), max, cost)
+                    .map_or(Ok(()), |at| Err(Timestamp(at)))
             }
-            Count::Bucket { per_us, level, .. } => match per_us.saturating_sub(*level) {
+            Count::Bucket { per_us, level, .. } => match (u128::from(cost) * per_us).saturating_sub(*level) {
                 0 => Ok(()),
                 missing => Err(Timestamp(now.0 + refill_us(missing, self.rule))),
             },
             // An answer frees it, not time: now is as good a guess as any.
             Count::Concurrency { in_flight } => {
-                if u64::from(*in_flight) >= max {
+                if u64::from(*in_flight) + cost > max {
                     Err(now)
                 } else {
                     Ok(())
@@ -110,8 +114,12 @@ impl Enforcer {
     }
 
     /// Counts a call, whether or not it was let through.
-    pub fn take(&mut self, now: Timestamp) {
+    pub fn take(&mut self, now: Timestamp, cost: u32) {
         self.roll(now);
+        (0..cost).for_each(|_| self.take_one(now));
+    }
+
+    fn take_one(&mut self, now: Timestamp) {
         match (&mut self.count, self.rule) {
             (Count::Rolling { stamps, .. }, rule) => {
                 while stamps.len() >= rule.max() as usize {
@@ -206,11 +214,11 @@ fn refill_us(missing: u128, rule: Rule) -> i64 {
     i64::try_from(missing.div_ceil(u128::from(refill.max(1)))).unwrap_or(i64::MAX / 4)
 }
 
-/// `None`: one more fits. Else the earliest time at which it would.
-fn two_counter(now: i64, per: i64, window: i64, before: u64, used: u64, max: u64) -> Option<i64> {
-    // before * (share of the previous window still covered) + used + 1 <= max, in microseconds.
+/// `None`: `cost` more fit. Else the earliest time at which they would.
+fn two_counter(now: i64, per: i64, (window, before, used): (i64, u64, u64), max: u64, cost: u64) -> Option<i64> {
+    // before * (share of the previous window still covered) + used + cost <= max, in microseconds.
     let fits_from = |before: u64, used: u64| -> Option<i64> {
-        let free = max.checked_sub(used + 1)?;
+        let free = max.checked_sub(used + cost)?;
         if before == 0 {
             return Some(0);
         }
@@ -242,9 +250,9 @@ mod tests {
         at_ms
             .iter()
             .map(|&ms| {
-                let fits = e.ask(Timestamp::from_millis(ms)).is_ok();
+                let fits = e.ask(Timestamp::from_millis(ms), 1).is_ok();
                 if fits {
-                    e.take(Timestamp::from_millis(ms));
+                    e.take(Timestamp::from_millis(ms), 1);
                 }
                 fits
             })
@@ -256,14 +264,14 @@ mod tests {
         for rule in ["rolling:4/1s", "fixed:4/1s"] {
             let mut e = enforcer(rule);
             let at = Timestamp::from_millis;
-            (0..4).for_each(|n| e.take(at(n * 100)));
+            (0..4).for_each(|n| e.take(at(n * 100), 1));
             e.set_max(at(400), 2);
             assert_eq!(e.room(at(400)).left, 0, "{rule}");
             // Of a rolling window those of 0, 100 and 200 must go first: one is left, and one more fits.
-            let again = e.ask(at(400)).unwrap_err();
+            let again = e.ask(at(400), 1).unwrap_err();
             assert!(again >= at(1_000), "{rule}: {again}");
-            assert!(rule.starts_with("fixed") || e.ask(at(1_199)).is_err(), "{rule}");
-            assert!(e.ask(at(1_200)).is_ok(), "{rule}");
+            assert!(rule.starts_with("fixed") || e.ask(at(1_199), 1).is_err(), "{rule}");
+            assert!(e.ask(at(1_200), 1).is_ok(), "{rule}");
             e.set_max(at(1_200), 4);
             assert!(e.room(at(1_200)).left >= 3, "{rule}");
         }
@@ -299,22 +307,38 @@ mod tests {
     }
 
     #[test]
+    fn a_costly_call_waits_until_all_of_it_fits() {
+        let at = Timestamp::from_millis;
+        // Four of five are used, one each 100 ms. A call of three needs two of them to go.
+        for (rule, fits_at) in
+            [("rolling:5/1s", 1_100), ("fixed:5/1s", 1_000), ("two-counter:5/1s", 1_500), ("bucket:5,1/1s", 2_000)]
+        {
+            let mut e = enforcer(rule);
+            (0..4).for_each(|n| e.take(at(n * 100), 1));
+            assert!(e.ask(at(300), 1).is_ok(), "{rule}");
+            assert_eq!(e.ask(at(300), 3), Err(at(fits_at)), "{rule}");
+            e.take(at(fits_at), 3);
+            assert!(e.ask(at(fits_at), 3).is_err(), "{rule}");
+        }
+    }
+
+    #[test]
     fn concurrency_is_freed_by_answers_only() {
         let mut e = enforcer("concurrency:1");
-        assert!(e.ask(Timestamp::ZERO).is_ok());
-        e.take(Timestamp::ZERO);
-        assert!(e.ask(Timestamp::from_secs(99)).is_err());
+        assert!(e.ask(Timestamp::ZERO, 1).is_ok());
+        e.take(Timestamp::ZERO, 1);
+        assert!(e.ask(Timestamp::from_secs(99), 1).is_err());
         e.answered();
-        assert!(e.ask(Timestamp::from_secs(99)).is_ok());
+        assert!(e.ask(Timestamp::from_secs(99), 1).is_ok());
     }
 
     #[test]
     fn refused_calls_that_count_keep_the_window_full() {
         let mut e = enforcer("rolling:1/1s");
         for ms in [0, 600, 1_200] {
-            e.take(Timestamp::from_millis(ms));
+            e.take(Timestamp::from_millis(ms), 1);
         }
-        assert_eq!(e.ask(Timestamp::from_millis(1_300)), Err(Timestamp::from_millis(2_200)));
+        assert_eq!(e.ask(Timestamp::from_millis(1_300), 1), Err(Timestamp::from_millis(2_200)));
     }
 
     proptest! {
@@ -322,16 +346,17 @@ mod tests {
         fn a_refused_call_is_let_through_at_the_time_named_and_no_earlier(
             gaps in prop::collection::vec(0i64..400, 1..80),
             rule in prop::sample::select(vec!["rolling:5/1s", "fixed:5/1s", "two-counter:5/1s", "bucket:4,5/1s"]),
+            cost in 1u32..4,
         ) {
             let (mut e, mut now) = (enforcer(rule), Timestamp::ZERO);
             for gap in gaps {
                 now = Timestamp(now.0 + gap * 977);
-                if let Err(at) = e.ask(now) {
+                if let Err(at) = e.ask(now, cost) {
                     prop_assert!(at > now);
-                    prop_assert!(e.clone().ask(at).is_ok(), "{} still refuses at {:?}", rule, at);
-                    prop_assert!(e.clone().ask(Timestamp(at.0 - 1)).is_err(), "{} would have let it in earlier", rule);
+                    prop_assert!(e.clone().ask(at, cost).is_ok(), "{} still refuses at {:?}", rule, at);
+                    prop_assert!(e.clone().ask(Timestamp(at.0 - 1), cost).is_err(), "{} would have let it in earlier", rule);
                 } else {
-                    e.take(now);
+                    e.take(now, cost);
                 }
             }
         }
@@ -346,13 +371,13 @@ mod tests {
                 now = Timestamp(now.0 + gap * 977);
                 let mut left = 0;
                 let mut probe = e.clone();
-                while probe.ask(now).is_ok() {
-                    probe.take(now);
+                while probe.ask(now, 1).is_ok() {
+                    probe.take(now, 1);
                     left += 1;
                 }
                 prop_assert_eq!(e.room(now).left, left);
                 if left > 0 {
-                    e.take(now);
+                    e.take(now, 1);
                 }
             }
         }

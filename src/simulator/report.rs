@@ -68,7 +68,8 @@ pub struct LimitReport {
     /// Arrivals it counted, refused ones included.
     pub arrivals: u64,
     pub refused: u64,
-    /// The largest count in any interval of the window's length, refused ones included; the largest over accounts.
+    /// The largest count, in units of cost, in any interval of the window's length, refused ones included; the largest over
+    /// accounts.
     pub max_in_any_window: Option<u32>,
     /// When that count was reached, steady microseconds.
     pub max_at_us: i64,
@@ -77,7 +78,7 @@ pub struct LimitReport {
     pub max_in_flight: u32,
     /// Accounts counted apart at present.
     pub accounts: usize,
-    /// Arrivals in consecutive windows from the first arrival on, the newest hundred.
+    /// Units in consecutive windows from the first arrival on, the newest hundred.
     pub per_window: Vec<u64>,
     /// Share of `max` used over the whole windows after the first; `None` before two are complete.
     pub utilisation: Option<f64>,

@@ -28,7 +28,7 @@ impl Watch {
         Watch { window_us, stamps: VecDeque::new(), max: 0, max_at: Timestamp::ZERO, overflowed: false }
     }
 
-    /// Counts one arrival. Stamps must not go back; one that does counts as the newest seen.
+    /// Counts one arrival, or one unit of it. Stamps must not go back; one that does counts as the newest seen.
     pub fn arrived(&mut self, at: Timestamp) {
         let at_us = self.stamps.back().map_or(at.0, |&newest| newest.max(at.0));
         self.forget_before(at_us);

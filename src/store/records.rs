@@ -24,14 +24,15 @@ pub(super) mod shelf;
 #[derive(Clone, Debug)]
 pub enum RecordOp {
     Write(RecordWrite),
-    /// Enqueues the push of a record as it stands, unless that version has one already.
+    /// Enqueues the push of a record as it stands, unless that version has one that is still kept.
     Push {
         collection: CollectionName,
         id: Key,
         rule: Arc<PushRule>,
     },
     StartPull(Box<StartPull>),
-    /// Deletes up to `limit` records that a full pull did not see. When none is left the pull is done.
+    /// Deletes up to `limit` records that a full pull did not see and that nobody wrote since it began. When none is left
+    /// the pull is done.
     Sweep {
         collection: CollectionName,
         pull: i64,
@@ -128,7 +129,7 @@ pub enum RecordDone {
         /// False: one was running already.
         started: bool,
     },
-    /// The job that pushes the record; `None`: nobody is told of this.
+    /// The job that pushes the record; always there once the batch is committed.
     Pushed(Option<JobId>),
     /// How many records a bounded chore changed; fewer than its limit means that nothing is left to do.
     Count(u64),

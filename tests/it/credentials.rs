@@ -17,6 +17,7 @@ use crate::support::redis::RedisServer;
 use crate::support::servers::Database;
 
 mod refused;
+mod wire;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Calls that find the token expired.

@@ -1,8 +1,9 @@
 //! Every provider profile against a simulator that counts and refuses as its API says that it does.
 //!
-//! Three questions. With the numbers that the API publishes: is no call refused? Where it allows much less than the profile
-//! says, in its own way of refusing: does every job arrive in the end, with no attempt used up? Are lists pulled to their
-//! end, as the API tells its pages? And every operation of every profile is called, which `providers/operations.rs` reads
+//! Four questions. With the numbers that the API publishes: is no call refused? Where calls cost more and less of a limit: is
+//! it used to its last unit, and no further? Where it allows much less than the profile says, in its own way of refusing:
+//! does every job arrive in the end, with no attempt used up, and is a number that was guessed learned? Are lists pulled to
+//! their end, as the API tells its pages? And every operation of every profile is called, which `providers/operations.rs` reads
 //! from the files. What the APIs are stands in `providers/cases.rs`.
 
 use std::path::Path;
@@ -24,7 +25,7 @@ use crate::support::process::until;
 mod cases;
 mod operations;
 
-use cases::{CASES, Case, LISTS};
+use cases::{CASES, COSTLY, Case, GUESSED, LISTS, Work};
 use operations::Operation;
 
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -122,27 +123,34 @@ impl Stage {
         Stage { app, simulator, channel: endpoint.connect().await.unwrap(), _folder: folder }
     }
 
-    /// Hands the work in and waits until all of it has arrived.
-    async fn run(&self, case: &Case, most: usize) {
+    /// Hands the work in, at most so many jobs of each operation, and says how many those are.
+    async fn enqueue(&self, profile: &str, work: &[Work], most: usize) -> usize {
         let mut specs = Vec::new();
-        for work in case.work {
+        for work in work {
             let fill = |text: &str, n: usize| text.replace("{n}", &n.to_string()).replace("{m}", &(n % 4).to_string());
             specs.extend((0..work.jobs.min(most)).map(|n| pb::JobSpec {
-                provider: case.profile.to_owned(),
+                provider: profile.to_owned(),
                 operation: work.operation.to_owned(),
                 key: fill(work.key, n),
                 payload: fill(work.payload, n),
                 ..Default::default()
             }));
         }
-        let request = pb::EnqueueJobsRequest { jobs: specs.clone(), ..Default::default() };
-        let mut client = JobServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20);
-        let accepted = client.enqueue_jobs(request).await.unwrap().into_inner();
-        assert_eq!(accepted.accepted_count as usize, specs.len(), "{}: {accepted:?}", case.profile);
+        let count = specs.len();
+        let request = pb::EnqueueJobsRequest { jobs: specs, ..Default::default() };
+        let accepted = JobServiceClient::new(self.channel.clone()).enqueue_jobs(request).await.unwrap().into_inner();
+        assert_eq!(accepted.accepted_count as usize, count, "{profile}: {accepted:?}");
+        count
+    }
+
+    /// Hands the work in and waits until all of it has arrived.
+    async fn run(&self, case: &Case, most: usize) {
+        let wanted = self.enqueue(case.profile, case.work, most).await;
+        let client = JobServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20);
         let seen = std::cell::RefCell::new(Vec::new());
         let done = until(PATIENCE, || {
             let jobs = client.clone();
-            let (seen, wanted) = (&seen, specs.len());
+            let seen = &seen;
             async move {
                 let all = all_jobs(jobs).await;
                 let over = |job: &&pb::Job| !matches!(job.state(), pb::JobState::Waiting | pb::JobState::Calling);
@@ -160,11 +168,24 @@ impl Stage {
         assert!(done.is_some(), "{}: not all jobs were through in time", case.profile);
     }
 
+    async fn status(&self, profile: &str) -> pb::ProviderStatus {
+        let request = pb::GetProviderStatusRequest { name: profile.to_owned() };
+        let mut client = ProviderServiceClient::new(self.channel.clone());
+        client.get_provider_status(request).await.unwrap().into_inner().status.unwrap()
+    }
+
+    /// Refusals have taught the daemon less than the numbers that were guessed, and nothing of those that are published.
+    async fn has_learned(&self, case: &Case) {
+        for limit in self.status(case.profile).await.limits {
+            let taught = limit.refused_at_max.is_some_and(|refused_at| limit.max < refused_at);
+            let guessed = GUESSED.contains(&(case.profile, &limit.name));
+            assert_eq!(taught, guessed, "{}/{}: {limit:?}", case.profile, limit.name);
+        }
+    }
+
     /// The daemon has read what the API's answers say of its limits.
     async fn was_told(&self, case: &Case) {
-        let request = pb::GetProviderStatusRequest { name: case.profile.to_owned() };
-        let mut client = ProviderServiceClient::new(self.channel.clone());
-        let status = client.get_provider_status(request).await.unwrap().into_inner().status.unwrap();
+        let status = self.status(case.profile).await;
         let told = |name: &str| {
             let of = status.limits.iter().find(|l| l.name == name && l.told.is_some());
             of.and_then(|l| l.told)
@@ -218,6 +239,27 @@ fn every_profile_has_a_case() {
     let cases: Vec<&str> = CASES.iter().map(|case| case.profile).collect();
     let profiles: Vec<&str> = PROFILES.iter().map(|(name, _)| *name).collect();
     assert_eq!(cases, profiles);
+}
+
+/// A command in the documents that names a profile names an operation of it.
+#[test]
+fn documents_call_what_profiles_declare() {
+    let declared = operations::declared();
+    let mut seen = 0;
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/docs")).unwrap().flatten() {
+        let text = if file.path().is_file() { std::fs::read_to_string(file.path()).unwrap() } else { continue };
+        for rest in ["tidegate call ", "tidegate enqueue "].iter().flat_map(|verb| text.split(verb).skip(1)) {
+            let target = rest.split(|c: char| c.is_whitespace() || c == '`').next().unwrap();
+            let of_a_profile =
+                target.split_once('/').is_some_and(|(name, _)| PROFILES.iter().any(|(profile, _)| *profile == name));
+            if of_a_profile {
+                let found = declared.iter().any(|operation| operation.name == target);
+                assert!(found, "{:?}: no profile declares {target}", file.path());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 2, "only {seen} commands were found");
 }
 
 #[test]
@@ -283,6 +325,28 @@ async fn no_profile_is_refused_by_an_api_that_keeps_to_what_it_publishes() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_calls_cost_is_used_up_to_the_last_unit_and_no_further() {
+    let runs = COSTLY.iter().map(|&(profile, rule, work)| async move {
+        let case = CASES.iter().find(|case| case.profile == profile).unwrap();
+        let stage = Stage::start(case, &[rule]).await;
+        stage.enqueue(profile, work, usize::MAX).await;
+        let full = until(PATIENCE, async || {
+            let report = stage.simulator.report();
+            (report.refused > 0 || report.limits[0].max_in_any_window >= Some(report.limits[0].max)).then_some(())
+        });
+        assert!(full.await.is_some(), "{profile}: units were left:\n{}", stage.simulator.report());
+        // Whoever counts wrongly has more to send, at once.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        stage.all_arrived(&Case { work, ..*case });
+        let report = stage.end().await;
+        let limit = &report.limits[0];
+        assert_eq!((limit.max_in_any_window, report.refused), (Some(limit.max), 0), "{profile}:\n{report}");
+        assert!(limit.arrivals < u64::from(limit.max), "{profile}: nothing cost more than a unit:\n{report}");
+    });
+    futures_util::future::join_all(runs).await;
+}
+
 /// Items of a list that is pulled.
 const ITEMS: usize = 600;
 
@@ -336,6 +400,7 @@ async fn every_profile_gets_through_to_an_api_that_refuses_more_than_it_says() {
         let stage = Stage::start(case, &[limit.as_str()]).await;
         stage.run(case, case.stingy).await;
         stage.all_arrived(case);
+        stage.has_learned(case).await;
         let report = stage.end().await;
         assert!(report.refused > 0, "{}: it was to be refused:\n{report}", case.profile);
         eprintln!("{}: {} calls, {} refused", case.profile, report.arrivals, report.refused);

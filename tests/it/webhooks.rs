@@ -14,6 +14,8 @@ use tidegate::grpc::pb::job_service_client::JobServiceClient;
 use tidegate::grpc::pb::record_service_client::RecordServiceClient;
 use tidegate::simulator::{Simulator, SimulatorConfig, SimulatorHandle};
 use tidegate::store::Change;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::support::process::until;
 
@@ -259,6 +261,32 @@ async fn an_event_of_stripe_writes_and_deletes_its_record() {
     // The first event once more, a second later: it does not bring the record back.
     assert_eq!(house.send("stripe", &stripe(now() + 1, &paid), &paid).await, said(200, "WEBHOOK_REPEATED"));
     assert_eq!(get().await, None);
+    house.app.stop().await;
+}
+
+/// Each place is given back when the body is late, and not only when its connection ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn senders_that_never_send_their_body_hold_the_places_for_five_seconds() {
+    let house = house().await;
+    let address = house.app.http_address().unwrap();
+    let slow = (0..64).map(|_| async move {
+        let mut wire = TcpStream::connect(address).await.unwrap();
+        wire.write_all(b"POST /hooks/crm HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{").await.unwrap();
+        let (mut answer, mut bytes) = (String::new(), [0; 4_096]);
+        // The connection may stay open behind the answer.
+        while !answer.contains('}') {
+            let n = wire.read(&mut bytes).await.unwrap();
+            assert_ne!(n, 0, "the connection ended after {answer:?}");
+            answer.push_str(std::str::from_utf8(&bytes[..n]).unwrap());
+        }
+        (wire, answer)
+    });
+    let answers = futures_util::future::join_all(slow).await;
+    for (_, answer) in &answers {
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("within 5 s"), "{answer}");
+    }
+    assert_eq!(house.send("crm", &standard(NEW, "msg_1", now(), USER), USER).await, said(202, "accepted"));
+    drop(answers);
     house.app.stop().await;
 }
 

@@ -87,12 +87,12 @@ fn the_order_of_keys_is_no_content_and_the_order_of_a_list_is() {
 }
 
 #[test]
-fn a_push_minds_watched_fields_only_and_names_each_version_once() {
+fn a_push_minds_watched_fields_only_and_names_each_change_once() {
     let rule = push(&["name"]);
     assert!(!rule.minds(r#"{"name":"a","n":1}"#, r#"{"n":2,"name":"a"}"#));
     assert!(rule.minds(r#"{"name":"a"}"#, r#"{"name":"b"}"#) && rule.minds(r#"{"name":"a"}"#, "{}"));
     let (collection, id) = (CollectionName::new("users").unwrap(), Key::new("u1").unwrap());
-    let job = |version| rule.job(&collection, &id, &r#"{"shop":7}"#.into(), version, false).unwrap();
+    let job = |change| rule.job(&collection, &id, &r#"{"shop":7}"#.into(), change, false).unwrap();
     assert_eq!((job(1).account.as_str(), job(1).key), ("7", Some(id.clone())));
     assert_eq!(job(1), job(1));
     assert_ne!(job(1).idempotency_key, job(2).idempotency_key);

@@ -25,48 +25,81 @@ pub struct LimitRule {
     /// Does a refused request use up the limit too? Some providers do that.
     #[serde(default)]
     pub refused_counts: bool,
+    /// Requests that use up more than one unit; the first that fits says how much.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub costs: Vec<Cost>,
+}
+
+/// What some requests of a limit use up of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cost {
+    /// Units, 1 to the limit's number.
+    pub cost: u32,
+    /// As in [`LimitRule`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
 }
 
 impl LimitRule {
     pub fn counts(&self, method: &str, path: &str) -> bool {
-        self.method.as_deref().is_none_or(|m| m.eq_ignore_ascii_case(method))
-            && self.path.as_deref().is_none_or(|p| match p.strip_suffix('*') {
-                Some(prefix) => path.starts_with(prefix),
-                None => path == p,
-            })
+        fits((&self.method, &self.path), method, path)
     }
+
+    /// Units that a request which it counts uses up.
+    pub fn cost(&self, method: &str, path: &str) -> u32 {
+        self.costs.iter().find(|cost| fits((&cost.method, &cost.path), method, path)).map_or(1, |cost| cost.cost)
+    }
+}
+
+fn fits(place: (&Option<String>, &Option<String>), method: &str, path: &str) -> bool {
+    place.0.as_deref().is_none_or(|m| m.eq_ignore_ascii_case(method))
+        && place.1.as_deref().is_none_or(|p| match p.strip_suffix('*') {
+            Some(prefix) => path.starts_with(prefix),
+            None => path == p,
+        })
 }
 
 impl FromStr for LimitRule {
     type Err = BadConfig;
 
-    /// `[NAME=]RULE[@[METHOD ]PATH]`, as `batch=rolling:50/60s@POST /users/batch`.
+    /// `[NAME=]RULE[@[METHOD ]PATH][;COST@[METHOD ]PATH]...`, as `batch=rolling:50/60s@POST /users/batch` or
+    /// `points=rolling:900/60s;5@POST`.
     fn from_str(text: &str) -> Result<Self, BadConfig> {
-        let (rest, place) = text.split_once('@').map_or((text, None), |(r, p)| (r, Some(p.trim())));
+        let bad = || BadConfig::Limit(text.to_owned());
+        let mut parts = text.split(';');
+        let limit = parts.next().unwrap_or_default();
+        let (rest, place) = limit.split_once('@').map_or((limit, None), |(r, p)| (r, Some(p)));
         let (name, rule) = rest.split_once('=').map_or((None, rest), |(n, r)| (Some(n.trim()), r));
-        let (method, path) = match place {
-            None => (None, None),
-            Some(p) if p.starts_with('/') => (None, Some(p)),
-            Some(p) => match p.split_once(' ') {
-                Some((m, p)) if p.trim_start().starts_with('/') => (Some(m), Some(p.trim_start())),
-                None if !p.is_empty() && p.bytes().all(|b| b.is_ascii_uppercase()) => (Some(p), None),
-                _ => return Err(BadConfig::Limit(text.to_owned())),
-            },
+        let (method, path) = place.map_or(Some((None, None)), read_place).ok_or_else(bad)?;
+        let cost = |part: &str| {
+            let (cost, place) = part.split_once('@')?;
+            let (method, path) = read_place(place)?;
+            Some(Cost { cost: cost.trim().parse().ok()?, method, path })
         };
+        let costs = parts.map(cost).collect::<Option<Vec<Cost>>>().ok_or_else(bad)?;
         let rule: Rule = rule.trim().parse()?;
         let name = match name {
-            Some("") => return Err(BadConfig::Limit(text.to_owned())),
+            Some("") => return Err(bad()),
             Some(n) => n.to_owned(),
             None => rest.trim().to_owned(),
         };
-        Ok(LimitRule {
-            name,
-            rule,
-            method: method.map(str::to_owned),
-            path: path.map(str::to_owned),
-            per: Per::All,
-            refused_counts: false,
-        })
+        Ok(LimitRule { name, rule, method, path, per: Per::All, refused_counts: false, costs })
+    }
+}
+
+/// `[METHOD ]PATH` or `METHOD`.
+fn read_place(text: &str) -> Option<(Option<String>, Option<String>)> {
+    let text = text.trim();
+    if text.starts_with('/') {
+        return Some((None, Some(text.to_owned())));
+    }
+    match text.split_once(' ') {
+        Some((m, p)) if p.trim_start().starts_with('/') => Some((Some(m.to_owned()), Some(p.trim_start().to_owned()))),
+        None if !text.is_empty() && text.bytes().all(|b| b.is_ascii_uppercase()) => Some((Some(text.to_owned()), None)),
+        _ => None,
     }
 }
 
@@ -239,6 +272,14 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_on_the_command_line_says_what_requests_cost() {
+        let limit: LimitRule = "units=fixed:100/1d@/v3/*;50@DELETE /v3/items;7@PUT".parse().unwrap();
+        let cost = |method: &str, path: &str| limit.cost(method, path);
+        assert_eq!([cost("DELETE", "/v3/items"), cost("DELETE", "/v3/x"), cost("PUT", "/v3/items")], [50, 1, 7]);
+        assert!(limit.counts("GET", "/v3/x") && !limit.counts("GET", "/v4") && limit.name == "units");
+    }
+
+    #[test]
     fn a_wrong_rule_says_what_was_expected() {
         let refused = |text: &str| text.parse::<LimitRule>().unwrap_err().to_string();
         assert!(refused("rolling:50").contains("rolling:50/60s"));
@@ -248,5 +289,6 @@ mod tests {
         assert!(refused("rolling:5/1s@users").contains("[METHOD ]PATH"));
         assert!(refused("rolling:5/1s@PUT users").contains("[METHOD ]PATH"));
         assert!(refused("=rolling:5/1s").contains("NAME"));
+        assert!(refused("rolling:5/1s;PUT").contains(";COST@") && refused("rolling:5/1s;2@users").contains(";COST@"));
     }
 }

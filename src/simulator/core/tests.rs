@@ -1,7 +1,7 @@
 //! The core without sockets: limits, records, faults and header styles.
 
 use super::*;
-use crate::simulator::config::Faults;
+use crate::simulator::config::{Faults, HeaderStyle};
 
 fn core(limits: &[&str], change: impl FnOnce(&mut SimulatorConfig)) -> Core {
     let config = limits.iter().fold(SimulatorConfig::default(), |c, l| c.limit(l).unwrap());
@@ -40,6 +40,21 @@ fn a_refused_call_uses_up_no_other_limit() {
     assert_eq!(send(&mut c, 2, "PUT", "/x", "{}").0, 200, "the refused call must not have used up `wide`");
     assert_eq!(send(&mut c, 3, "PUT", "/x", "{}").0, 429);
     assert_eq!(c.report(Timestamp::ZERO).limit("wide").unwrap().arrivals, 4);
+}
+
+#[test]
+fn a_request_uses_up_what_it_costs() {
+    let mut c = core(&["units=rolling:10/1s;4@DELETE /items/*"], |config| config.headers = HeaderStyle::XRatelimit);
+    assert_eq!(send(&mut c, 0, "DELETE", "/items/1", "").0, 200);
+    let (ticket, _) = c.handle(Timestamp::ZERO, "DELETE", "/items/2", "", b"");
+    let headers = c.headers(&ticket, "", Timestamp::ZERO, Timestamp::ZERO);
+    assert!(headers.iter().any(|(name, value)| name == "x-ratelimit-remaining" && value == "2"), "{headers:?}");
+    assert_eq!(c.report(Timestamp::ZERO).limit("units").unwrap().max_in_any_window, Some(8));
+    let statuses = [("DELETE", "/items/3"), ("GET", "/items/3"), ("DELETE", "/others/3"), ("GET", "/items/4")];
+    assert_eq!(statuses.map(|(method, path)| send(&mut c, 1, method, path, "").0), [429, 200, 200, 429]);
+    let report = c.report(Timestamp::ZERO);
+    let limit = report.limit("units").unwrap();
+    assert_eq!((limit.arrivals, limit.max_in_any_window, &*limit.per_window), (6, Some(15), &[15][..]));
 }
 
 #[test]

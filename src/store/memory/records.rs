@@ -65,8 +65,15 @@ impl Shelf for Book {
         Ok(keys.iter().filter_map(|key| self.rows.get(key)).cloned().collect())
     }
 
-    async fn unseen(&mut self, name: &CollectionName, pull: i64, limit: u32) -> Result<Vec<Row>, Infallible> {
-        let mut found: Vec<&Row> = self.of(name).filter(|row| !row.record.deleted && row.seen < pull).collect();
+    async fn unseen(
+        &mut self,
+        name: &CollectionName,
+        pull: i64,
+        upto: i64,
+        limit: u32,
+    ) -> Result<Vec<Row>, Infallible> {
+        let sweepable = |row: &&Row| !row.record.deleted && row.seen < pull && row.record.change <= upto;
+        let mut found: Vec<&Row> = self.of(name).filter(sweepable).collect();
         found.sort_by_key(|row| row.seen);
         Ok(found.into_iter().take(limit as usize).cloned().collect())
     }

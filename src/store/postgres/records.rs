@@ -89,8 +89,8 @@ impl Shelf for Work<'_> {
         Ok(rows.iter().map(row::record_row).collect::<Result<_, _>>()?)
     }
 
-    async fn unseen(&mut self, name: &CollectionName, pull: i64, limit: u32) -> Result<Vec<Row>, Trouble> {
-        let query = sqlx::query(sql::UNSEEN_RECORDS).bind(name.as_str()).bind(pull).bind(i64::from(limit));
+    async fn unseen(&mut self, name: &CollectionName, pull: i64, upto: i64, limit: u32) -> Result<Vec<Row>, Trouble> {
+        let query = sqlx::query(sql::UNSEEN_RECORDS).bind(name.as_str()).bind(pull).bind(upto).bind(i64::from(limit));
         let rows = query.fetch_all(&mut *self.conn).await?;
         Ok(rows.iter().map(row::record_row).collect::<Result<_, _>>()?)
     }

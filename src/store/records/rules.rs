@@ -81,11 +81,21 @@ impl Sheet {
         self.jobs.iter().map(|(_, job)| job.clone()).collect()
     }
 
-    /// What became of the jobs. A refusal (the push of this version went under another declaration) leaves the record
-    /// without a job.
+    /// What became of the jobs. Who asked for a push is told its refusal (another declaration pushed this version). A write
+    /// stands by now, so its answer cannot be one: the log says what was not enqueued.
     pub fn enqueued(&mut self, results: Vec<Result<Enqueued, Refusal>>) {
-        for ((of, _), result) in std::mem::take(&mut self.jobs).into_iter().zip(results) {
-            let id = result.ok().map(|enqueued| enqueued.id);
+        for ((of, job), result) in std::mem::take(&mut self.jobs).into_iter().zip(results) {
+            if let (JobOf::Answer(at), Err(refusal)) = (&of, &result)
+                && let Some(answer @ Ok(RecordDone::Pushed(_))) = self.answers.get_mut(*at)
+            {
+                *answer = Err(refusal.clone());
+                continue;
+            }
+            let refused = |refusal: &Refusal| {
+                let (provider, operation) = (&job.provider, &job.operation);
+                tracing::error!(%provider, %operation, "a record was written, and its job refused: {refusal}");
+            };
+            let id = result.inspect_err(refused).ok().map(|enqueued| enqueued.id);
             match of {
                 JobOf::Nobody => {}
                 JobOf::Pull(name) => {
@@ -158,7 +168,7 @@ impl Sheet {
                 match self.rows.get(&key).filter(|row| !row.record.deleted) {
                     None => Err(Refusal::NoRecord { collection: key.0, id: key.1 }),
                     Some(Row { record, .. }) => {
-                        let job = rule.job(&record.collection, &record.id, &record.data, record.version, false);
+                        let job = rule.job(&record.collection, &record.id, &record.data, record.change, false);
                         self.jobs.extend(job.map(|job| (JobOf::Answer(at), job)));
                         Ok(RecordDone::Pushed(None))
                     }
@@ -175,6 +185,12 @@ impl Sheet {
             }
         };
         self.answers.push(answer);
+    }
+
+    /// A sweep of this pull looks at no record that changed after this.
+    pub fn swept_upto(&self, name: &CollectionName, pull: i64) -> i64 {
+        let found = self.sets.get(name).and_then(|set| set.pull.as_ref()).filter(|known| known.id == pull);
+        found.map_or(0, |pull| pull.began_after)
     }
 
     /// Records up to change `upto` were forgotten.
@@ -228,7 +244,7 @@ impl Sheet {
         };
         if let Some(rule) = push {
             let minds = deleted || live.is_none_or(|row| rule.minds(&row.record.data, &record.data));
-            let job = minds.then(|| rule.job(collection, id, &record.data, record.version, deleted)).flatten();
+            let job = minds.then(|| rule.job(collection, id, &record.data, record.change, deleted)).flatten();
             self.jobs.extend(job.map(|job| (of, job)));
         }
         self.hold(&key);
@@ -274,6 +290,7 @@ impl Sheet {
             deleted: 0,
             rejected: 0,
             started_at: now,
+            began_after: set.last_change,
             updated_at: now,
             finished_at: None,
             error: None,

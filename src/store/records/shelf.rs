@@ -63,8 +63,14 @@ pub(in crate::store) trait Shelf: Send {
     /// Those that exist. Other commits that touch them wait until this one ends.
     async fn sets(&mut self, names: &BTreeSet<CollectionName>) -> Result<Vec<CollectionInfo>, Self::Failure>;
     async fn rows(&mut self, keys: &BTreeSet<RowKey>) -> Result<Vec<Row>, Self::Failure>;
-    /// Live records that this pull did not see.
-    async fn unseen(&mut self, name: &CollectionName, pull: i64, limit: u32) -> Result<Vec<Row>, Self::Failure>;
+    /// Live records that this pull did not see and that have not changed since change `upto`.
+    async fn unseen(
+        &mut self,
+        name: &CollectionName,
+        pull: i64,
+        upto: i64,
+        limit: u32,
+    ) -> Result<Vec<Row>, Self::Failure>;
     /// Takes away records that were deleted before `before`: id and last change of each.
     async fn forget(
         &mut self,
@@ -123,7 +129,8 @@ pub(in crate::store) async fn apply<S: Shelf>(
         }
         match &op {
             RecordOp::Sweep { collection, pull, limit, .. } => {
-                let rows = shelf.unseen(collection, *pull, *limit).await?;
+                let upto = sheet.swept_upto(collection, *pull);
+                let rows = shelf.unseen(collection, *pull, upto, *limit).await?;
                 found = rows.iter().map(|row| row.record.id.clone()).collect();
                 sheet.load(rows);
             }

@@ -66,8 +66,8 @@ impl Shelf for Work<'_> {
         rows.iter().map(row::record_row).collect()
     }
 
-    async fn unseen(&mut self, name: &CollectionName, pull: i64, limit: u32) -> Result<Vec<Row>, Error> {
-        let values = [name.as_str().into(), pull.into(), i64::from(limit).into()];
+    async fn unseen(&mut self, name: &CollectionName, pull: i64, upto: i64, limit: u32) -> Result<Vec<Row>, Error> {
+        let values = [name.as_str().into(), pull.into(), upto.into(), i64::from(limit).into()];
         let rows = self.trip.read(sql::UNSEEN_RECORDS, &values).await?;
         rows.iter().map(row::record_row).collect()
     }

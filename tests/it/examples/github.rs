@@ -31,7 +31,7 @@ fn github_client_caches_shares_its_limit_and_hears_webhooks() {
     assert!(said.contains("pull 2 of repositories is done"), "{said}");
     assert!(said.contains("BAD_SIGNATURE") && said.contains(r#"{"accepted":true}"#), "{said}");
     assert!(said.contains("WEBHOOK_REPEATED"), "{said}");
-    assert_eq!(count("/user/repos"), 2 * PAGES, "two pulls of three pages");
+    assert_eq!(count("/orgs/tidegate/repos"), 2 * PAGES, "two pulls of three pages of the organisation");
 
     // 250 jobs in three calls, or in a few more where the first ones left before the last were there.
     assert!(said.contains("250 of 250 jobs are final (250 delivered)"), "{said}");

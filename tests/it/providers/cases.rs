@@ -32,6 +32,33 @@ pub struct Case {
 
 pub const RECORD: &str = r#"{"id":"r{n}","n":1}"#;
 
+/// 1 for a read, 5 for what writes.
+const POINTS: &str = "points=rolling:900/60s;5@POST";
+/// 1 for a list, 50 for a delete; searches have a number of their own.
+const UNITS: &str = "units=fixed:10000/1d@/youtube/v3/playlistItems;50@DELETE";
+
+/// Limits whose calls cost more and less, as profile and rule, and more work than they let through, which adds up to their
+/// last unit however it is mixed.
+pub const COSTLY: [(&str, &str, &[Work]); 2] = [
+    (
+        "github",
+        POINTS,
+        &[
+            work("comment", 40, "o/r/{n}", r#"{"owner":"o","name":"r","issue":{n},"text":"hello"}"#),
+            work("get_repository", 1_000, "", r#"{"owner":"o","name":"r{n}"}"#),
+        ],
+    ),
+    (
+        "youtube",
+        UNITS,
+        &[work("delete_playlist_item", 250, "r{n}", "null"), work("list_playlist_items", 50, "p{n}", "null")],
+    ),
+];
+
+/// Limits whose numbers are guesses, because none is published: profile and name.
+pub const GUESSED: [(&str, &str); 4] =
+    [("apple-music", "token"), ("slack", "workspace"), ("spotify", "app"), ("tidal", "app")];
+
 pub const CASES: [Case; 12] = [
     Case {
         profile: "apple-music",
@@ -49,6 +76,7 @@ pub const CASES: [Case; 12] = [
             "core=rolling:5000/1h",
             "writes=rolling:80/60s@POST /repos/*",
             "writes-hour=rolling:500/1h@POST /repos/*",
+            POINTS,
             "at-once=concurrency:100",
         ],
         status: 403,
@@ -58,6 +86,7 @@ pub const CASES: [Case; 12] = [
         work: &[
             work("comment", 40, "o/r/{n}", r#"{"owner":"o","name":"r","issue":{n},"text":"hello"}"#),
             work("get_repository", 150, "", r#"{"owner":"o","name":"r{n}"}"#),
+            work("get_user", 4, "u{n}", "null"),
         ],
         stingy: 4,
     },
@@ -173,7 +202,7 @@ pub const CASES: [Case; 12] = [
     },
     Case {
         profile: "youtube",
-        limits: &["units=fixed:10000/1d", "searches=fixed:100/1d@GET /youtube/v3/search"],
+        limits: &[UNITS, "searches=fixed:100/1d@GET /youtube/v3/search"],
         status: 403,
         headers: HeaderStyle::RetryAfter,
         told: &[],

@@ -5,6 +5,9 @@ use std::time::Duration;
 use tidegate::grpc::pb;
 use tidegate::grpc::pb::record_service_client::RecordServiceClient;
 use tidegate::grpc::pb::watch_records_response::Item;
+use tidegate::model::state::State;
+use tidegate::simulator::Faults;
+use tidegate::store::Change;
 use tonic::Code;
 use tonic_types::StatusExt;
 
@@ -94,6 +97,33 @@ async fn a_thousand_asks_to_push_a_record_send_one_call_and_an_unchanged_save_no
     });
     assert_eq!(done.await.unwrap().attempts, 1);
     assert_eq!(shop.arrivals().len(), expected);
+    stage.app.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_whose_job_is_dead_is_refused_until_the_job_is_retried() {
+    let (folder, shop) = (tempfile::tempdir().unwrap(), provider(&[], Duration::ZERO).await);
+    shop.set_faults(Faults { error_share: 1.0, error_status: 400, ..Faults::default() });
+    let mut stage = start(folder.path(), &shop.base_url(), ORDERS).await;
+    let job = stage.put("orders", "o1", r#"{"status":"open"}"#).await.push_job_id;
+    let (handle, id) = (stage.app.handle().clone(), job.parse().unwrap());
+    let over = async |state: State| {
+        let met = until(PATIENCE, || async {
+            let job = handle.store().job(id).await.unwrap().unwrap();
+            (job.state == state).then_some(())
+        });
+        met.await.unwrap_or_else(|| panic!("expected the job to be {state}"));
+    };
+    over(State::Dead).await;
+    let push = || pb::PushRecordRequest { collection: "orders".into(), id: "o1".into() };
+    let refused = stage.records.push_record(push()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert_eq!(refused.get_error_details().error_info().unwrap().reason, "PUSH_STOPPED");
+    assert!(refused.message().contains(&format!("tidegate jobs retry {job}")), "{}", refused.message());
+    shop.set_faults(Faults::default());
+    handle.change(Change::ReviveJobs { jobs: vec![id], fresh: false }).await.unwrap();
+    over(State::Delivered).await;
+    assert_eq!(stage.records.push_record(push()).await.unwrap().into_inner().job_id, job);
     stage.app.stop().await;
 }
 

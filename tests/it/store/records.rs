@@ -17,6 +17,8 @@ use tidegate::store::*;
 
 use super::factory::{Bench, job};
 
+mod pushes;
+
 suite!(
     a_record_is_versioned_by_its_content,
     a_watched_change_is_enqueued_by_the_commit_that_makes_it,
@@ -24,6 +26,7 @@ suite!(
     sums_equal_a_recount_after_any_writes,
     a_page_counts_only_if_the_end_of_its_call_does,
     a_sweep_deletes_what_no_page_had,
+    a_sweep_leaves_what_was_written_while_the_pull_ran,
     the_forgotten_are_named,
     records_take_on_a_new_shape,
 );
@@ -386,6 +389,36 @@ async fn a_sweep_deletes_what_no_page_had(bench: Bench) {
         (bench.ids("open").await, bench.ids("paid").await, bench.live().await),
         (vec!["o1".into()], vec!["o9".into()], 2)
     );
+}
+
+async fn a_sweep_leaves_what_was_written_while_the_pull_ran(mut bench: Bench) {
+    for id in ["gone", "kept", "changed"] {
+        bench.put(id, r#"{"status":"open"}"#).await;
+    }
+    let sweep = |pull| RecordOp::Sweep { collection: name(), pull, push: None, limit: 10 };
+    bench.records(vec![start_pull(&bench, true)]).await;
+    let kept = [("kept", r#"{"status":"open"}"#)];
+    let (page, id, call) = bench.page().await;
+    bench.end_page(bench.end(call, vec![(id.seq, Next::Delivered)]), page_end(call, &page, &kept, false, "1")).await;
+    // Behind the page that would have had them, by a webhook or a client. The clock stands still: it decides nothing.
+    bench.put("new", r#"{"status":"new"}"#).await;
+    bench.put("changed", r#"{"status":"new"}"#).await;
+    let (page, id, call) = bench.page().await;
+    bench.end_page(bench.end(call, vec![(id.seq, Next::Delivered)]), page_end(call, &page, &[], true, "1")).await;
+    assert_eq!(bench.records(vec![sweep(1)]).await, [Ok(RecordDone::Count(1))]);
+    assert_eq!(
+        (bench.ids("open").await, bench.ids("new").await),
+        (vec!["kept".into()], vec!["changed".into(), "new".into()])
+    );
+    let pull = bench.pulled().await;
+    assert_eq!((pull.state, pull.deleted), (PullState::Done, 1));
+    // The next pull began after they were written: what it does not see is gone.
+    bench.pass(Duration::from_secs(1));
+    bench.records(vec![start_pull(&bench, true)]).await;
+    let (page, id, call) = bench.page().await;
+    bench.end_page(bench.end(call, vec![(id.seq, Next::Delivered)]), page_end(call, &page, &kept, true, "1")).await;
+    assert_eq!(bench.records(vec![sweep(2)]).await, [Ok(RecordDone::Count(2))]);
+    assert_eq!((bench.ids("open").await, bench.live().await), (vec!["kept".into()], 1));
 }
 
 async fn the_forgotten_are_named(mut bench: Bench) {
