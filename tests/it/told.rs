@@ -209,6 +209,8 @@ async fn sinks_and_rises(shape: Shape, to: u32, refused_max: u64) {
 async fn what_one_daemon_was_told_stops_the_other_at_once_and_until_the_reset() {
     let window_us = 20_000_000;
     let fleet = Fleet::start(Shape { window_us, max: 600, declared: 600, ..Shape::TOLD }).await;
+    // The first calls leave somewhere within a window; the next one is seen from its start.
+    fleet.in_a_new_window(1).await;
     let window = fleet.in_a_new_window(4).await;
     // A stranger uses up what is left.
     let client = reqwest::Client::new();
