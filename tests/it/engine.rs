@@ -4,14 +4,17 @@
 //! the same store. Next: `engine/stand.rs`.
 
 mod by_key;
+mod calls;
 mod credentials;
 mod fairness;
 mod foretold;
 mod headers;
 mod learned;
 mod life;
+mod quota;
 mod search;
 mod shaky;
 mod stand;
+mod trial;
 mod turns;
 mod waiting;
