@@ -87,14 +87,7 @@ impl Drop for Server {
 
 fn settle(answers: &[Answer]) -> Vec<Settle> {
     let ended = |a: &Answer| match a {
-        Answer::Granted { permit, count } => Some(Settle {
-            permit: permit.clone(),
-            count: *count,
-            sent: true,
-            blocked_until: None,
-            blocked_limit: None,
-            said: Vec::new(),
-        }),
+        Answer::Granted { permit, count } => Some(Settle::new(permit.clone(), *count, true)),
         Answer::Wait { .. } => None,
     };
     answers.iter().filter_map(ended).collect()

@@ -80,8 +80,7 @@ fn main() {
             now = now + Duration::from_micros(100);
             if let Answer::Granted { permit, count } = answer {
                 granted += 1;
-                let settle =
-                    Settle { permit, count, sent: true, blocked_until: None, blocked_limit: None, said: Vec::new() };
+                let settle = Settle::new(permit, count, true);
                 limiter.finish(now, &settle);
             }
         }

@@ -67,12 +67,42 @@ pub struct Settle {
     pub count: u32,
     /// False only if no byte left the process: the permits return at once.
     pub sent: bool,
+    /// An answer came that was no refusal: after one, more calls may follow (`limit/thaw.rs`).
+    pub good: bool,
+    /// Permits that a call has cost, of those limits of which it is not what was granted for it. More than was granted
+    /// counts although there was no room.
+    pub costs: Vec<(LimitKey, u32)>,
     /// The provider said "not now" until this steady time: the limits of the call are blocked until then.
     pub blocked_until: Option<Timestamp>,
     /// The name of the limit it spoke of, when it said.
     pub blocked_limit: Option<String>,
     /// What the answer said about limits of the call; of others it is passed over.
     pub said: Vec<Said>,
+}
+
+impl Settle {
+    /// Of calls that cost what was granted for them and, if they were sent, were answered well.
+    pub fn new(permit: Permit, count: u32, sent: bool) -> Self {
+        Settle {
+            permit,
+            count,
+            sent,
+            good: sent,
+            costs: Vec::new(),
+            blocked_until: None,
+            blocked_limit: None,
+            said: Vec::new(),
+        }
+    }
+
+    /// What one call has cost of a limit of which so much was granted.
+    fn cost(&self, key: &LimitKey, granted: u32) -> u32 {
+        match self.costs.iter().find(|(of, _)| of == key) {
+            _ if !self.sent => 0,
+            Some((_, cost)) => *cost,
+            None => granted,
+        }
+    }
 }
 
 /// A provider's own number.

@@ -36,6 +36,7 @@ mod wire;
 
 pub use credential::{Credential, NoCredential, Trouble};
 pub use guard::{Lookup, SystemLookup};
+pub use mark::Shown;
 pub use seal::SealKey;
 pub use secret::{Watched, resolve as read_secret};
 pub use signature::SigningKey;
@@ -64,6 +65,10 @@ pub trait Transport: Send + Sync + std::fmt::Debug {
     fn trouble(&self, _account: &Account) -> Option<Trouble> {
         None
     }
+
+    /// A probe is about to ask for the account's credential: a token that was refused as soon as it was fetched is not
+    /// tried again.
+    fn before_probe(&self, _account: &Account) {}
 
     /// Somebody mended a credential: what could not be had is tried anew.
     fn reset(&self) {}

@@ -44,18 +44,27 @@ pub fn read(found: &Found, node: &Node, unnamed: &str) -> Vec<Placed> {
     let mut placed: Vec<Placed> = Vec::new();
     for item in items.iter().take(LIMITS_MAX) {
         let Some(limit) = one(found, item, unnamed) else { continue };
-        if let Some((_, first)) = placed.iter().find(|(other, _)| same_count(other, &limit)) {
+        // Calls of other methods may cost something else and share the count.
+        let apart = |other: &Limit| !other.methods.is_empty() && !limit.methods.is_empty() && disjoint(other, &limit);
+        if let Some((_, first)) = placed.iter().find(|(other, _)| same_count(other, &limit) && !apart(other)) {
             found.add(
                 Problem::new(format!("two limits named `{}` over the same window and scope", limit.name))
                     .at(&item.at)
                     .also(first, "the first one")
-                    .help("give one of them another name, another window or another scope, or remove it"),
+                    .help(
+                        "give one of them another name, another window, another scope or other methods, or remove it",
+                    ),
             );
             continue;
         }
         placed.push((Arc::new(limit), item.at.clone()));
     }
     placed
+}
+
+/// Does no call spend both?
+fn disjoint(a: &Limit, b: &Limit) -> bool {
+    a.methods.iter().all(|method| !b.methods.contains(method))
 }
 
 /// Would both count in one place?

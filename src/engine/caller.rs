@@ -38,6 +38,7 @@ pub mod told;
 mod uncounted;
 
 pub use credential::Excused;
+pub(super) use credential::REFUSED_AGAIN;
 use credential::Sending;
 use heard::Word;
 use stays::Stays;
@@ -80,6 +81,8 @@ pub struct Completion {
     pub error: Option<Arc<str>>,
     /// The account's credential is no good until somebody mends it.
     pub lost_credential: bool,
+    /// A token was refused as soon as it was fetched, after the one before it had been refused.
+    pub refused_again: bool,
     /// It was in a worker's hands, not on our wire.
     pub leased: bool,
 }
@@ -144,14 +147,15 @@ impl Caller {
         }
         let page = self.page(&errand, &answer, &credential, &mut judgement);
         // After the search, which would take it for a refusal of the records.
-        self.excuse(&errand, &answer, &credential, &mut judgement);
+        let refused_again = self.excuse(&errand, &answer, &credential, &mut judgement);
         credential::hide(&credential, &mut judgement);
         let word = self.word(&errand, &answer, &mut judgement);
         let throttled_until = word.blocked_until;
         // First: a 429 must slow the gate at once, before the outcome is written.
         self.settle(&mut errand, &mut stays, &answer, ended, &word).await;
         self.count(&errand, &answer, &judgement, ended.since(started));
-        completed(Completion { lost_credential: lost, ..completion(&errand, &judgement, &answer, throttled_until) });
+        let completion = completion(&errand, &judgement, &answer, throttled_until);
+        completed(Completion { lost_credential: lost, refused_again, ..completion });
         let (operation, now) = (errand.operation.clone(), self.clock.now());
         let over = |v: &&Verdict| matches!(v, Verdict::Delivered { .. } | Verdict::Rejected { .. });
         let jobs = errand.call.jobs.iter().zip(&judgement.verdicts).filter(|(_, v)| over(v));
@@ -182,6 +186,7 @@ impl Caller {
             jobs: 0,
             error: None,
             lost_credential: false,
+            refused_again: false,
             leased: false,
         });
         let error = stays.outcomes.first().and_then(|o| o.error.clone());
@@ -202,6 +207,9 @@ impl Caller {
     }
 
     async fn send(&self, errand: &Errand) -> Sending {
+        if errand.probe {
+            self.transport.before_probe(&errand.account);
+        }
         // Before the lease is looked at, because a token may have to be waited for.
         let credential = match self.transport.credential(&errand.account).await {
             Ok(credential) => credential,
@@ -264,6 +272,7 @@ impl Caller {
         let key = alone.and_then(|job| job.key.as_ref());
         let mut word = self.heard(operation, *lane, account, key, answer, &mut judgement.health);
         self.learn(&mut word, judgement.health, permit.granted_at);
+        word.costs = self.costs(operation, *lane, account, None, answer);
         word
     }
 
@@ -275,18 +284,13 @@ impl Caller {
         now: Timestamp,
         word: &Word,
     ) {
-        let returned = self.returned(&errand.operation, errand.lane, &errand.account, None, answer);
-        if let Some(counted) = self.settle_counted(&errand.permit, &returned, true, now, word).await {
-            // The journal is told too: a restart must not count what the provider does not.
-            errand.permit.spends = counted;
-            stays.unspent = true;
-            for permit in &stays.permits {
-                self.settle_with(permit, &[], true, now, word).await;
-            }
-            return;
-        }
         let sent = !matches!(answer, Err(Failure { sent: Sent::No, .. })) && !crate::mutant::on("settle-unsent");
         self.settle_with(&errand.permit, &stays.permits, sent, now, word).await;
+        if let Some(spent) = uncounted::spent(&errand.permit, &word.costs) {
+            // The journal is told too: a restart counts what the provider does.
+            errand.permit.spends = spent;
+            stays.unspent = true;
+        }
     }
 
     async fn settle_with(&self, permit: &Permit, keyed: &[Permit], sent: bool, now: Timestamp, word: &Word) {
@@ -295,6 +299,8 @@ impl Caller {
             permit: p.clone(),
             count: 1,
             sent,
+            good: sent && word.good,
+            costs: word.costs.clone(),
             blocked_until: word.blocked_until,
             blocked_limit: word.blocked_limit.clone(),
             said: word.said.clone(),
@@ -386,6 +392,7 @@ fn completion(
         jobs: errand.call.jobs.len(),
         error,
         lost_credential: false,
+        refused_again: false,
         leased: false,
     }
 }

@@ -133,12 +133,12 @@ impl Lender {
         let lent = if call.ending == Ending::Open { self.lent().remove(&call.id) } else { None };
         let now = self.clock.steady();
         let part = |permit: &Permit, count, sent| Settle {
-            permit: permit.clone(),
-            count,
-            sent,
+            // Of a refusal it would have told.
+            good: sent && blocked_until.is_none(),
             blocked_until,
             blocked_limit: blocked_limit.clone(),
             said: said.clone(),
+            ..Settle::new(permit.clone(), count, sent)
         };
         // First: a 429 must slow everybody at once.
         let settles = match &lent {
@@ -213,7 +213,7 @@ impl Lender {
 }
 
 fn whole(permit: Permit, count: u32, sent: bool) -> Settle {
-    Settle { permit, count, sent, blocked_until: None, blocked_limit: None, said: Vec::new() }
+    Settle { good: false, ..Settle::new(permit, count, sent) }
 }
 
 fn times(spends: &[(LimitKey, u32)], count: u32) -> Arc<[(LimitKey, u32)]> {

@@ -150,7 +150,7 @@ impl Handle {
             self.metrics().limit_headers_ignored(provider.name.as_str(), read.ignored);
         }
         gate.hear_told(read.told);
-        Word { blocked_until: None, blocked_limit: read.limit, said: read.said, taught: read.taught }
+        Word { blocked_limit: read.limit, said: read.said, taught: read.taught, ..Word::default() }
     }
 
     /// Steady in wall terms.

@@ -7,10 +7,18 @@ use std::sync::LazyLock;
 
 use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage, MessageDescriptor, SerializeOptions};
 
-static POOL: LazyLock<DescriptorPool> =
-    LazyLock::new(|| DescriptorPool::decode(super::pb::DESCRIPTORS).expect("the build wrote a sound descriptor set"));
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| decode(super::pb::BARE_DESCRIPTORS));
 
-/// Every message and service of `tidegate.v1`.
+fn decode(set: &[u8]) -> DescriptorPool {
+    DescriptorPool::decode(set).expect("the build wrote a sound descriptor set")
+}
+
+/// As [`pool`], with the comments; not kept.
+pub(super) fn commented() -> DescriptorPool {
+    decode(super::pb::DESCRIPTORS)
+}
+
+/// Every message and service of `tidegate.v1`, without their comments.
 pub(super) fn pool() -> &'static DescriptorPool {
     &POOL
 }

@@ -99,6 +99,7 @@ mod tests {
                 per: std::time::Duration::from_secs(3_600),
                 next_free_at: Timestamp::from_secs(90),
                 blocked_until: None,
+                is_probing: false,
                 said: None,
                 returns: Vec::new(),
             },

@@ -5,7 +5,7 @@
 //! Next: `grpc/transcode`, which knows the methods; `rest/origin`, which keeps foreign pages out.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -41,13 +41,17 @@ struct Rest {
 
 /// Everything below `/api/v1`.
 pub(super) fn router(methods: Transcoder) -> Router {
-    let described = Bytes::from(openapi().to_string());
-    let description = move || std::future::ready(([(header::CONTENT_TYPE, "application/json")], described.clone()));
     Router::new()
-        .route("/api/v1/openapi.json", get(description))
+        .route("/api/v1/openapi.json", get(described))
         .route("/api/v1/{*path}", any(answer))
         .with_state(Rest { methods, streams: Arc::new(Semaphore::new(STREAMS_MAX)) })
         .layer(middleware::from_fn(origin::check))
+}
+
+/// Made when it is asked for first: most daemons never are, and it takes some megabytes to make.
+async fn described() -> impl IntoResponse {
+    static TEXT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(openapi().to_string()));
+    ([(header::CONTENT_TYPE, "application/json")], TEXT.clone())
 }
 
 async fn answer(State(rest): State<Rest>, Extension(from): Extension<SocketAddr>, request: Request) -> Response {

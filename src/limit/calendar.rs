@@ -99,12 +99,11 @@ impl Calendar {
         self.in_flight = self.in_flight.saturating_add(n);
     }
 
-    pub fn settle(&mut self, n: u32, sent: bool) {
-        self.in_flight = self.in_flight.saturating_sub(n);
-        if sent {
-            for s in &mut self.slots {
-                s.used = s.used.saturating_add(n);
-            }
+    /// The end of `held` permits, of which `spent` were used after all.
+    pub fn settle(&mut self, held: u32, spent: u32) {
+        self.in_flight = self.in_flight.saturating_sub(held);
+        for s in &mut self.slots {
+            s.used = s.used.saturating_add(spent);
         }
     }
 
@@ -172,11 +171,11 @@ mod tests {
         let mut c = Calendar::default();
         c.roll(period, &zone, at("2026-11-22T12:59:50Z"));
         c.grant(3);
-        c.settle(1, true);
+        c.settle(1, 1);
         assert_eq!(c.free(10), 7);
         c.roll(period, &zone, at("2026-11-22T13:00:30Z"));
         assert_eq!(c.free(10), 8, "the answered call stays behind, the two in flight come along");
-        c.settle(2, true);
+        c.settle(2, 2);
         assert_eq!((c.used(), c.in_flight()), (2, 0));
     }
 
@@ -186,7 +185,7 @@ mod tests {
         let mut c = Calendar::default();
         c.roll(period, &zone, at("2026-11-22T12:30:00Z"));
         c.grant(10);
-        c.settle(10, true);
+        c.settle(10, 10);
         let denied = c.earliest(10, 0, 1);
         assert_eq!(denied.earliest, at("2026-11-22T13:00:01Z"));
         c.roll(period, &zone, at("2026-11-22T13:00:00.5Z"));

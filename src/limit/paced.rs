@@ -53,6 +53,12 @@ impl Paced {
         }
     }
 
+    /// A call has cost `n` permits more than were granted for it.
+    pub fn owe(&mut self, interval_us: i64, now: Timestamp, n: u32) {
+        let from = self.next_at.max(now);
+        self.grant(interval_us, from, n);
+    }
+
     pub fn seed(&mut self, interval_us: i64, anchored_at: Timestamp, n: u32) {
         let mut with = Paced::default();
         with.grant(interval_us, anchored_at, n);

@@ -2,7 +2,8 @@
 //!
 //! The declaration comes with every question, so a changed one applies at once: a lowered maximum without a burst, a
 //! raised one without a gift, because the counts stay. What response headers say (permits left, until when) stands beside
-//! `blocked_until` and, like it, may only tighten (`correction.rs`). Must never know: keys, other limits.
+//! `blocked_until` and, like it, may only tighten (`correction.rs`); after a refusal one call goes first (`thaw.rs`). Must
+//! never know: keys, other limits.
 //! Next: `limit/set.rs`.
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::concurrency::Concurrency;
 use super::correction::Correction;
 use super::paced::{self, Paced};
 use super::set::kept_back;
+use super::thaw::Thaw;
 use super::view::LimitView;
 use super::window::{self, Window};
 use crate::clock::Timestamp;
@@ -30,6 +32,20 @@ pub struct State {
     /// `ZERO`: the provider has said nothing.
     blocked_until: Timestamp,
     said: Correction,
+    thaw: Thaw,
+}
+
+/// The end of calls of one permit, as one limit counts it.
+#[derive(Clone, Copy, Debug)]
+pub struct End {
+    pub granted_at: Timestamp,
+    pub calls: u32,
+    /// Permits counted since the grant.
+    pub held: u32,
+    /// Permits used after all; 0 if no byte left the process. May be more than were held.
+    pub spent: u32,
+    /// An answer came that was no refusal.
+    pub good: bool,
 }
 
 /// The counts of one kind.
@@ -61,12 +77,12 @@ impl State {
             LimitKind::Calendar { .. } => Kind::Calendar(Calendar::default()),
             LimitKind::Paced { .. } => Kind::Paced(Paced::default()),
         };
-        State { kind, blocked_until: Timestamp::ZERO, said: Correction::NONE }
+        State { kind, blocked_until: Timestamp::ZERO, said: Correction::NONE, thaw: Thaw::OFF }
     }
 
     /// As counted elsewhere.
-    pub fn counted(kind: Kind, blocked_until: Timestamp, said: Correction) -> Self {
-        State { kind, blocked_until, said }
+    pub fn counted(kind: Kind, blocked_until: Timestamp, said: Correction, thaw: Thaw) -> Self {
+        State { kind, blocked_until, said, thaw }
     }
 
     /// Is this the state of such a limit?
@@ -74,13 +90,14 @@ impl State {
         std::mem::discriminant(&self.kind) == std::mem::discriminant(&State::new(limit).kind)
     }
 
-    /// Calls that may be granted now to a class. Lets time pass: frees what has aged.
-    pub fn room(&mut self, limit: &Limit, now: Timestamp, class: Class) -> u32 {
+    /// Calls that may be granted now to a class, who wants `least` at once. Lets time pass: frees what has aged.
+    pub fn room(&mut self, limit: &Limit, now: Timestamp, class: Class, least: u32) -> u32 {
         let free = self.free(limit, now).min(self.said_free());
         if now < self.blocked_until {
             return 0;
         }
         let calls = free.saturating_sub(kept(limit, class)) / limit.cost.max(1);
+        let calls = calls.min(self.thaw.calls(now, least));
         match self.kind {
             Kind::Paced(_) => calls.min(1),
             _ => calls,
@@ -88,7 +105,7 @@ impl State {
     }
 
     /// When `calls` may be granted to a class. Call right after [`State::room`] said fewer.
-    pub fn denied(&self, limit: &Limit, class: Class, calls: u32) -> Denied {
+    pub fn denied(&self, limit: &Limit, now: Timestamp, class: Class, calls: u32) -> Denied {
         let kept = kept(limit, class);
         let need = calls.saturating_mul(limit.cost.max(1));
         let mut denied = match (&self.kind, &limit.kind) {
@@ -119,6 +136,9 @@ impl State {
         if need.saturating_add(kept) > self.said_free() && self.said.until >= denied.earliest {
             denied = Denied { earliest: self.said.until, soft: self.in_flight() > 0 };
         }
+        if calls > self.thaw.calls(now.max(self.thaw.since), calls) && self.thaw.opens_at() >= denied.earliest {
+            denied = Denied { earliest: self.thaw.opens_at(), soft: true };
+        }
         denied.earliest = denied.earliest.max(self.blocked_until);
         denied
     }
@@ -129,6 +149,7 @@ impl State {
         if !counts_in_flight(limit) {
             self.said.take(n);
         }
+        self.thaw.granted(now, calls);
         match (&mut self.kind, &limit.kind) {
             (Kind::Window(w), &LimitKind::Window { max, per, anchor }) => {
                 w.grant(window::Rule::new(max, per, anchor), now, n);
@@ -145,34 +166,52 @@ impl State {
         }
     }
 
-    /// The end of `permits` granted at `granted_at`. `sent` is false only if no byte left the process.
-    pub fn settle(&mut self, limit: &Limit, now: Timestamp, granted_at: Timestamp, permits: u32, sent: bool) {
+    pub fn settle(&mut self, limit: &Limit, now: Timestamp, end: End) {
+        let End { granted_at, calls, held, spent, good } = end;
         self.free(limit, now);
+        self.thaw.ended(granted_at, now, calls, good);
         match (&mut self.kind, &limit.kind) {
             (Kind::Window(w), &LimitKind::Window { max, per, anchor }) => {
-                w.settle(window::Rule::new(max, per, anchor), now, granted_at, permits, sent);
+                w.settle(window::Rule::new(max, per, anchor), now, granted_at, held, spent);
             }
-            (Kind::Bucket(b), &LimitKind::Bucket { capacity, refill, per, jitter }) if !sent => {
-                b.refund(bucket::Rule::new(capacity, refill, per, jitter), granted_at, permits);
+            (Kind::Bucket(b), &LimitKind::Bucket { capacity, refill, per, jitter }) => {
+                let rule = bucket::Rule::new(capacity, refill, per, jitter);
+                match held.checked_sub(spent) {
+                    Some(0) => {}
+                    Some(back) => b.refund(rule, granted_at, back),
+                    None => b.grant(rule, spent - held),
+                }
             }
-            (Kind::Concurrency(c), _) => c.settle(permits),
-            (Kind::Calendar(c), _) => c.settle(permits, sent),
-            (Kind::Paced(p), &LimitKind::Paced { max, per, jitter }) if !sent => {
-                p.refund(paced::interval_us(max, per, jitter), granted_at, permits);
+            (Kind::Concurrency(c), _) => c.settle(held),
+            (Kind::Calendar(c), _) => c.settle(held, spent),
+            (Kind::Paced(p), &LimitKind::Paced { max, per, jitter }) => {
+                let interval = paced::interval_us(max, per, jitter);
+                if spent == 0 {
+                    p.refund(interval, granted_at, held);
+                } else if spent > held {
+                    p.owe(interval, now, spent - held);
+                }
             }
             _ => {}
         }
     }
 
-    /// The provider said "not now" until this time. Never shortens what it said before.
-    pub fn block(&mut self, until: Timestamp) {
+    /// A call granted at `granted_at` was refused: "not now" until this time. Never shortens what was said before.
+    pub fn block(&mut self, now: Timestamp, granted_at: Timestamp, until: Timestamp) {
         self.blocked_until = self.blocked_until.max(until);
+        self.thaw.refused(granted_at, now, until);
     }
 
-    /// The answer to a call that was just settled said that so many permits are left until then.
-    pub fn hear(&mut self, now: Timestamp, left: u32, until: Timestamp) {
-        self.said.pass(now);
+    /// The answer to a call that was just settled, and granted then, said that so many permits are left until then.
+    pub fn hear(&mut self, limit: &Limit, now: Timestamp, granted_at: Timestamp, left: u32, until: Timestamp) {
+        let own = self.free(limit, now);
         self.said.hear(now, left, until);
+        let cost = limit.cost.max(1);
+        if self.said.is_in_force() && self.said.left < cost && own >= cost {
+            self.thaw.ran_out(self.said.until);
+        } else if until > now {
+            self.thaw.told(granted_at);
+        }
     }
 
     /// A call that was sent has just been settled, and nothing was said: its permits may be those that the provider said
@@ -211,6 +250,7 @@ impl State {
     pub fn is_idle(&self, limit: &Limit, now: Timestamp) -> bool {
         self.blocked_until <= now
             && self.said.until <= now
+            && self.thaw.is_over(now)
             && match (&self.kind, &limit.kind) {
                 (Kind::Window(w), &LimitKind::Window { max, per, anchor }) => {
                     w.is_idle(window::Rule::new(max, per, anchor), now)
@@ -242,7 +282,10 @@ impl State {
         // Nothing left for a single call is as good as "not now".
         let spent = self.said.is_in_force() && self.said.left < limit.cost.max(1);
         let opens_at = if spent { self.blocked_until.max(self.said.until) } else { self.blocked_until };
+        let is_probing = self.thaw.calls(now, 1) == 0;
+        let opens_at = if is_probing { opens_at.max(self.thaw.opens_at()) } else { opens_at };
         let blocked = now < opens_at;
+        // What is free, not what goes first: the planner spreads work by it.
         let free_by_class = Class::ALL.map(|c| if blocked { 0 } else { free.saturating_sub(kept(limit, c)) });
         let (max, per) = pace(limit, &self.kind);
         let (used, in_flight) = match &self.kind {
@@ -264,6 +307,7 @@ impl State {
             per,
             next_free_at: returns.first().map_or(Timestamp::NEVER, |r| r.0),
             blocked_until: blocked.then_some(opens_at),
+            is_probing,
             said: self.said.is_in_force().then_some(self.said),
             returns,
         }
@@ -272,6 +316,7 @@ impl State {
     /// Permits not in use, whoever asks and whatever the provider said. Frees what has aged.
     fn free(&mut self, limit: &Limit, now: Timestamp) -> u32 {
         self.said.pass(now);
+        self.thaw.pass(now);
         match (&mut self.kind, &limit.kind) {
             (Kind::Window(w), &LimitKind::Window { max, per, anchor }) => {
                 let rule = window::Rule::new(max, per, anchor);

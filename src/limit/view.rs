@@ -29,6 +29,8 @@ pub struct LimitView {
     pub next_free_at: Timestamp,
     /// Steady time until which the provider said "not now".
     pub blocked_until: Option<Timestamp>,
+    /// After a refusal, with the calls that go first on the wire: an answer lets more through before `blocked_until`.
+    pub is_probing: bool,
     /// What the provider said is left, and its reset (steady).
     pub said: Option<Correction>,
     /// Steady times at which the first used permits return, in order, with their counts: at most 130 clumps.

@@ -129,24 +129,21 @@ impl Window {
         }
     }
 
-    /// The end of `n` permits granted at `granted_at`. Unsent ones return at once.
-    pub fn settle(&mut self, rule: Rule, now: Timestamp, granted_at: Timestamp, n: u32, sent: bool) {
+    /// The end of `held` permits granted at `granted_at`, of which `spent` were used after all: fewer return at once, more
+    /// count beside the others, though there was no room for them.
+    pub fn settle(&mut self, rule: Rule, now: Timestamp, granted_at: Timestamp, held: u32, spent: u32) {
         let old_way = granted_at < self.switched_at;
         let anchored_by_send = rule.by_send != old_way;
-        match (anchored_by_send, sent) {
+        if anchored_by_send {
+            self.remove(granted_at, held.saturating_sub(spent));
             // Counted since the grant. Under an answer anchor declared since, the answer counts as well.
-            (true, true) if !rule.by_send => self.add(rule, now, n),
-            (true, true) => {}
-            (true, false) => self.remove(granted_at, n),
-            // A switch to the send anchor has turned what was in flight into a clump.
-            (false, _) if rule.by_send => {}
-            (false, sent) => {
-                self.in_flight = self.in_flight.saturating_sub(n);
-                if sent {
-                    self.add(rule, if mutant::on("grant-anchor") { granted_at } else { now }, n);
-                }
-            }
+            let more = if rule.by_send { spent.saturating_sub(held) } else { spent };
+            self.add(rule, now, more);
+        } else if !rule.by_send {
+            self.in_flight = self.in_flight.saturating_sub(held);
+            self.add(rule, if mutant::on("grant-anchor") { granted_at } else { now }, spent);
         }
+        // Else a switch to the send anchor has turned what was in flight into a clump.
     }
 
     /// A call known from the journal.
@@ -218,6 +215,9 @@ impl Window {
 
     /// Takes back `n` calls stamped `at`, if they still count.
     fn remove(&mut self, at: Timestamp, n: u32) {
+        if n == 0 {
+            return;
+        }
         let Some(i) = self.clumps.iter().rposition(|c| c.first <= at && at <= c.last) else {
             return;
         };

@@ -40,7 +40,7 @@ pub fn spends(
         };
         // Two declarations of one name and window are one count; the stricter speaks for both.
         match spends.iter_mut().find(|s| *s.key.0 == *text) {
-            Some(same) if maximum(limit) < maximum(&same.limit) => same.limit = limit.clone(),
+            Some(same) if limit.kind.max() < same.limit.kind.max() => same.limit = limit.clone(),
             Some(_) => {}
             None => spends.push(Spend::new(LimitKey(Arc::from(text)), limit.clone())),
         }
@@ -158,16 +158,6 @@ fn duration_text(d: Duration) -> String {
         (0, _) => format!("{}s", d.as_secs()),
         (_, 0) => format!("{}ms", d.as_millis()),
         _ => format!("{}us", d.as_micros()),
-    }
-}
-
-fn maximum(limit: &Limit) -> u32 {
-    match limit.kind {
-        LimitKind::Window { max, .. }
-        | LimitKind::Concurrency { max }
-        | LimitKind::Calendar { max, .. }
-        | LimitKind::Paced { max, .. } => max,
-        LimitKind::Bucket { capacity, .. } => capacity,
     }
 }
 

@@ -333,6 +333,19 @@ pub enum Anchor {
     Send { jitter: Duration },
 }
 
+impl LimitKind {
+    /// Permits that there ever are at one time.
+    pub fn max(&self) -> u32 {
+        match *self {
+            LimitKind::Window { max, .. }
+            | LimitKind::Concurrency { max }
+            | LimitKind::Calendar { max, .. }
+            | LimitKind::Paced { max, .. } => max,
+            LimitKind::Bucket { capacity, .. } => capacity,
+        }
+    }
+}
+
 /// As in a declaration: `50/1h`, `8 concurrent`.
 impl std::fmt::Display for LimitKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -300,6 +300,15 @@ impl Breaker {
         self.memory.reset_at = Some(now);
     }
 
+    /// A closed one opens without waiting for more of the same. Returns true when the state moved.
+    pub fn open_at_once(&mut self, now: Timestamp, dice: f64) -> bool {
+        let closed = self.memory.state == State::Closed;
+        if closed {
+            self.open(now, dice);
+        }
+        closed
+    }
+
     /// Only a person can help: open until [`Breaker::reset`]. Returns true when that is news.
     pub fn open_until_reset(&mut self, now: Timestamp, error: &Arc<str>) -> bool {
         let news = self.memory.state != State::Open { until: Timestamp::NEVER };

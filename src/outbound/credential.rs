@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Request;
-use super::mark::Mark;
+use super::mark::{Mark, Shown};
 use super::signature::SigningKey;
 use crate::clock::{Clock, Timestamp};
 use crate::model::auth::{Auth, WEBHOOK_ID};
@@ -122,10 +122,10 @@ impl Credential {
         }
     }
 
-    /// An answer with this status came to a call that carried it. True when the call was refused for a token that has
-    /// had its day: it is not used again, and the same call may well succeed with the next one.
-    pub fn answered(&self, status: u16, now: Timestamp) -> bool {
-        self.0.as_ref().and_then(|made| made.token.as_ref()).is_some_and(|mark| mark.answered(status, now))
+    /// An answer with this status came to a call that carried it.
+    pub fn answered(&self, status: u16, now: Timestamp) -> Shown {
+        let mark = self.0.as_ref().and_then(|made| made.token.as_ref());
+        mark.map_or(Shown::Fine, |mark| mark.answered(status, now))
     }
 
     /// The answer without the secret, in headers and body. A body that is no text is left as it is.

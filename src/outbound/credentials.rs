@@ -113,18 +113,25 @@ impl Credentials {
         }
     }
 
+    /// The next call is a probe.
+    pub fn before_probe(&self, account: &Account) {
+        if let Ok(Source::Token(source)) = self.source(account) {
+            source.drop_useless();
+        }
+    }
+
     /// Forgets every trouble: the next call tries anew.
     pub fn reset(&self) {
         let mut accounts = self.accounts();
         for source in accounts.values_mut() {
             match source {
-                Ok(Source::Token(source)) => source.reset(),
+                Ok(Source::Token(source)) => source.try_anew(),
                 Err(trouble) => trouble.until = Timestamp::ZERO,
                 Ok(_) => {}
             }
         }
         if let Some(Source::Token(source)) = &self.own {
-            source.reset();
+            source.try_anew();
         }
     }
 }

@@ -111,6 +111,10 @@ impl Transport for Real {
         self.credentials.trouble(account)
     }
 
+    fn before_probe(&self, account: &Account) {
+        self.credentials.before_probe(account);
+    }
+
     fn reset(&self) {
         self.credentials.reset();
     }

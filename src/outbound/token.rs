@@ -203,7 +203,20 @@ impl TokenSource {
         *self.slot.trouble.lock().expect("no panic while held") = trouble;
     }
 
-    pub fn reset(&self) {
+    /// Somebody mended it.
+    pub fn try_anew(&self) {
+        self.reset();
+        self.drop_useless();
+    }
+
+    /// A token that was refused as soon as it was there makes room for the next.
+    pub fn drop_useless(&self) {
+        if let Some(token) = self.slot.now.load().as_ref().filter(|token| token.mark.is_useless()) {
+            token.mark.replace();
+        }
+    }
+
+    fn reset(&self) {
         self.slot.failures.store(0, Ordering::Relaxed);
         self.set_trouble(None);
     }

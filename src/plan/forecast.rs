@@ -173,6 +173,7 @@ mod tests {
             per: Duration::from_secs(per_s),
             next_free_at: used.first().map_or(Timestamp::NEVER, |u| Timestamp::from_secs(u.0)),
             blocked_until: None,
+            is_probing: false,
             said: None,
             returns: used.iter().map(|&(s, n)| (Timestamp::from_secs(s), n)).collect(),
         }

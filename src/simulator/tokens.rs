@@ -68,6 +68,8 @@ pub enum TokenFault {
     InvalidGrant,
     /// 200 with something that is no token.
     Garbage,
+    /// Tokens that look good, with which every call is refused.
+    Useless,
 }
 
 /// What the endpoint did.
@@ -120,7 +122,7 @@ impl Tokens {
             (400, serde_json::json!({ "error": error, "error_description": words }).to_string())
         };
         match self.rules.fault {
-            TokenFault::None => {}
+            TokenFault::None | TokenFault::Useless => {}
             TokenFault::Unavailable => return (503, "{}".to_owned()),
             TokenFault::Garbage => return (200, "<html>welcome</html>".to_owned()),
             TokenFault::InvalidGrant => {
@@ -148,7 +150,9 @@ impl Tokens {
         self.report.given += 1;
         let number = self.report.given;
         let access = format!("{}-access-{number}", self.rules.prefix);
-        self.good.insert(number, (access.clone(), now + self.rules.life));
+        if self.rules.fault != TokenFault::Useless {
+            self.good.insert(number, (access.clone(), now + self.rules.life));
+        }
         if self.good.len() > GOOD_MAX {
             self.good.pop_first();
         }

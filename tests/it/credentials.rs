@@ -16,6 +16,8 @@ use crate::support::process::{Daemon, Place, until};
 use crate::support::redis::RedisServer;
 use crate::support::servers::Database;
 
+mod refused;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Calls that find the token expired.
 const CALLS: usize = 200;

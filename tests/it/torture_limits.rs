@@ -76,14 +76,7 @@ async fn saturate(max: u32, window: Duration, span: Duration, seed: u64) -> Vec<
                 Step::End(permit) => {
                     open.remove(&(id & !(1 << 63)));
                     settled.push(Seed { permit: permit.clone(), anchored_at: at });
-                    let settle = Settle {
-                        permit,
-                        count: 1,
-                        sent: true,
-                        blocked_until: None,
-                        blocked_limit: None,
-                        said: Vec::new(),
-                    };
+                    let settle = Settle::new(permit, 1, true);
                     limiter.settle(at, &[settle]).await.unwrap();
                 }
             }

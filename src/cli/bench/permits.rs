@@ -61,14 +61,7 @@ fn failed(e: crate::limiter::Error) -> Error {
 
 fn ends(answers: &[Answer]) -> Vec<Settle> {
     let end = |answer: &Answer| match answer {
-        Answer::Granted { permit, count } => Some(Settle {
-            permit: permit.clone(),
-            count: *count,
-            sent: true,
-            blocked_until: None,
-            blocked_limit: None,
-            said: Vec::new(),
-        }),
+        Answer::Granted { permit, count } => Some(Settle::new(permit.clone(), *count, true)),
         Answer::Wait { .. } => None,
     };
     answers.iter().filter_map(end).collect()

@@ -1,7 +1,7 @@
 //! What a call's credential has to do with its fate: none to be had, outdated, or seen in an answer.
 //!
 //! A 401 under a token that worked before is nobody's fault: the job goes back without an attempt counted, once, and goes
-//! again under the next token. Must never know: how a token is had. Next: `outbound/mark`, which says whose fault it is.
+//! again under the next token. A 401 under that one as well is no accident: the gate hears of it. Must never know: how a token is had. Next: `outbound/mark`, which says whose fault it is.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use super::{Caller, Errand};
 use crate::model::request::RenderError;
 use crate::model::verdict::{Answer, Failure, Health, Judgement, Oddity, Sent, Verdict};
-use crate::outbound::{Credential, NoCredential};
+use crate::outbound::{Credential, NoCredential, Shown};
 
 /// Jobs under excuse at one time; a job beyond has an attempt counted.
 const EXCUSED_MAX: usize = 10_000;
@@ -53,20 +53,26 @@ impl Excused {
     }
 }
 
+/// Why the breaker of a credential opened at once.
+pub(in super::super) const REFUSED_AGAIN: &str =
+    "status 401 for a token that had just been fetched, as for the one before it; mend the credential";
+
 impl Caller {
-    /// Sends those jobs again that were refused for an outdated token.
+    /// Sends those jobs again that were refused for an outdated token. True: a new token was refused like the one before.
     pub(super) fn excuse(
         &self,
         errand: &Errand,
         answer: &Result<Answer, Failure>,
         credential: &Credential,
         judgement: &mut Judgement,
-    ) {
-        let Ok(answer) = answer else { return };
+    ) -> bool {
+        let Ok(answer) = answer else { return false };
         let jobs = &errand.call.jobs;
-        let outdated = credential.answered(answer.status, self.clock.steady());
-        if !outdated || judgement.health != Health::Refusing {
-            return self.excused.forget(jobs.iter().map(|job| job.id.seq));
+        let shown = credential.answered(answer.status, self.clock.steady());
+        let refused = judgement.health == Health::Refusing;
+        if shown != Shown::Outdated || !refused {
+            self.excused.forget(jobs.iter().map(|job| job.id.seq));
+            return shown == Shown::RefusedAgain && refused;
         }
         let reason: Arc<str> = "the token was outdated; it goes again under the next one".into();
         let mut all = true;
@@ -80,6 +86,7 @@ impl Caller {
         if all {
             judgement.health = Health::Silent;
         }
+        false
     }
 }
 

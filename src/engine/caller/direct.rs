@@ -10,11 +10,11 @@ use super::super::gate::direct::{Ask, Reply, Said};
 use super::super::handle::EngineError;
 use super::super::open_calls;
 use super::heard::Word;
-use super::{Caller, Completion, Sending, log};
+use super::{Caller, Completion, Sending, log, uncounted};
 use crate::clock::Timestamp;
 use crate::model::call::{Ending, Lane, Permit};
 use crate::model::verdict::{Answer, Failure, Health, Sent, judge};
-use crate::outbound::NoCredential;
+use crate::outbound::{NoCredential, Shown};
 use crate::store::{Begin, FinishCall};
 
 /// A caller for one call that somebody waits for.
@@ -48,6 +48,7 @@ impl Direct {
             jobs: 0,
             error,
             lost_credential,
+            refused_again: false,
             leased: false,
         };
         let silent = || ended(Health::Silent, None, None, false);
@@ -66,13 +67,15 @@ impl Direct {
         let Sending { answer, credential, lost, .. } = if reply.is_closed() {
             Sending::without(NoCredential { reason: "whoever waited for it is gone".into(), for_good: false })
         } else {
-            caller.send_direct(&ask, lease_until).await
+            caller.send_direct(&ask, lease_until, probe).await
         };
         let settled_at = caller.clock.steady();
         let jobs = std::slice::from_ref(&ask.job);
         let mut judgement = judge(&caller.provider, &ask.operation, Lane::Single, jobs, &answer, caller.clock.now());
         let refused = judgement.health == Health::Refusing;
-        let outdated = answer.as_ref().is_ok_and(|a| credential.answered(a.status, settled_at)) && refused;
+        let shown = answer.as_ref().map_or(Shown::Fine, |a| credential.answered(a.status, settled_at));
+        let outdated = shown == Shown::Outdated && refused;
+        let refused_again = shown == Shown::RefusedAgain && refused;
         if outdated {
             // Nobody's fault: it may go again under the next token.
             judgement.health = Health::Silent;
@@ -84,11 +87,9 @@ impl Direct {
         let mut word = caller.heard(&ask.operation, Lane::Single, &ask.account, key, &answer, &mut judgement.health);
         caller.learn(&mut word, judgement.health, permit.granted_at);
         let throttled_until = word.blocked_until;
-        let returned = caller.returned(&ask.operation, Lane::Single, &ask.account, key, &answer);
-        let spends = caller.settle_counted(&permit, &returned, sent, settled_at, &word).await;
-        if spends.is_none() {
-            caller.settle_with(&permit, &[], sent, settled_at, &word).await;
-        }
+        word.costs = caller.costs(&ask.operation, Lane::Single, &ask.account, key, &answer);
+        caller.settle_with(&permit, &[], sent, settled_at, &word).await;
+        let spends = uncounted::spent(&permit, &word.costs);
         let method = &ask.request.method;
         caller.metrics.attempt(caller.provider.name.as_str(), Lane::Single.name(), status);
         let took = settled_at.since(started);
@@ -100,7 +101,7 @@ impl Direct {
             Health::Good => None,
             _ => error.clone().or_else(|| status.map(|s| format!("status {s}").into())),
         };
-        completed(ended(judgement.health, throttled_until, blame, lost));
+        completed(Completion { refused_again, ..ended(judgement.health, throttled_until, blame, lost) });
         let request = || Some(ask.request.clone());
         let seen = log::seen(&ask.provider, &ask.operation, Lane::Single, &answer, &credential, took, request);
         let said = match (answer, throttled_until) {
@@ -126,7 +127,10 @@ fn ending(answer: &Result<Answer, Failure>) -> (Ending, Option<u16>, Option<Arc<
 }
 
 impl Caller {
-    async fn send_direct(&self, ask: &Ask, lease_until: Timestamp) -> Sending {
+    async fn send_direct(&self, ask: &Ask, lease_until: Timestamp, probe: bool) -> Sending {
+        if probe {
+            self.transport.before_probe(&ask.account);
+        }
         // Before the lease is looked at, because a token may have to be waited for.
         let credential = match self.transport.credential(&ask.account).await {
             Ok(credential) => credential,

@@ -24,6 +24,10 @@ pub struct Word {
     pub said: Vec<Said>,
     /// Learned limits that a refusal may be about.
     pub taught: Vec<Spend>,
+    /// An answer came that was no refusal.
+    pub good: bool,
+    /// What a call has cost of limits, where it is not what was granted for it.
+    pub costs: Vec<(LimitKey, u32)>,
 }
 
 /// What was read of an answer.
@@ -89,6 +93,8 @@ fn is_declared(provider: &Provider, operation: &Operation, lane: Lane) -> bool {
 impl Caller {
     /// Of an answer to a call that was granted then: until when everything is blocked. A refusal teaches.
     pub(super) fn learn(&self, word: &mut Word, health: Health, granted_at: Timestamp) {
+        // A refused credential is no refusal of a limit: the call was let through to it.
+        word.good = matches!(health, Health::Good | Health::Refusing);
         word.blocked_until = self.throttles.until(&self.clock, health, granted_at);
         if let Some(until) = word.blocked_until {
             self.lessons.tell(Lesson { spends: std::mem::take(&mut word.taught), granted_at, until });
@@ -118,6 +124,6 @@ impl Caller {
         if read.ignored > 0 {
             self.metrics.limit_headers_ignored(self.provider.name.as_str(), read.ignored);
         }
-        Word { blocked_until: None, blocked_limit: read.limit, said: read.said, taught: read.taught }
+        Word { blocked_limit: read.limit, said: read.said, taught: read.taught, ..Word::default() }
     }
 }

@@ -130,7 +130,7 @@ impl Leased {
         let blocked_until = caller.throttles.until(&caller.clock, health, errand.permit.granted_at);
         if settles {
             let sent = ending != Ending::NotSent;
-            let word = heard::Word { blocked_until, ..heard::Word::default() };
+            let word = heard::Word { blocked_until, good: health == Health::Good, ..heard::Word::default() };
             caller.settle_with(&errand.permit, &stays.permits, sent, settled_at, &word).await;
         }
         if blocked_until.is_some() {
@@ -149,6 +149,7 @@ impl Leased {
             jobs: 1,
             error: error.clone(),
             lost_credential: false,
+            refused_again: false,
             leased: true,
         });
         let (took, seq) = (now.since(job.id.created_at), job.id.seq);

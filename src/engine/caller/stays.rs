@@ -26,7 +26,7 @@ pub(super) struct Stays {
     pub outcomes: Vec<JobOutcome>,
     /// Of the limits by key, one per job that goes and has any.
     pub permits: Vec<Permit>,
-    /// Some of the journaled spends are not spent.
+    /// The journaled spends are not what was spent.
     pub unspent: bool,
 }
 

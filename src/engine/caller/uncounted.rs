@@ -1,14 +1,13 @@
-//! Permits that an answer gives back: of answers that the provider does not count against some of its limits, as GitHub's
-//! 304, all of them; of a call that cost less than the most it may, what is left.
+//! What an answer says that a call has cost: nothing of limits against which the provider does not count it, as GitHub's
+//! 304; less or more than was granted where the answer tells.
 //!
-//! The slot was held from the grant to the answer, so giving it back then is as safe as for a call that was never sent.
-//! Must never know: which answers those are; the declaration says. Next: `super`.
+//! The slot was held from the grant to the answer, so giving some of it back then is as safe as for a call that was never
+//! sent. What was spent beyond it counts all the same, though nobody had room for it. Must never know: which answers those
+//! are; the declaration says. Next: `super`.
 
 use std::sync::Arc;
 
 use super::Caller;
-use super::heard::Word;
-use crate::clock::Timestamp;
 use crate::limit::cost::{self, Told};
 use crate::limiter::spends;
 use crate::model::call::{Lane, LimitKey, Permit};
@@ -17,8 +16,8 @@ use crate::model::provider::{Limit, Operation};
 use crate::model::verdict::{Answer, Failure};
 
 impl Caller {
-    /// The limits that get permits back after this answer, and how many.
-    pub(super) fn returned(
+    /// The limits of which this answer says that the call has cost something else than was granted, and what.
+    pub(super) fn costs(
         &self,
         operation: &Operation,
         lane: Lane,
@@ -33,53 +32,36 @@ impl Caller {
             return Vec::new();
         }
         let all = spends(&self.provider, operation, lane, account, key);
-        let back = all.iter().map(|spend| (spend.key.clone(), self.left_over(&spend.limit, answer)));
-        back.filter(|(_, left)| *left > 0).collect()
+        let told = all.iter().filter_map(|spend| Some((spend.key.clone(), self.told_cost(&spend.limit, answer)?)));
+        told.collect()
     }
 
-    /// Permits of the limit that a call did not cost after all.
-    fn left_over(&self, limit: &Limit, answer: &Answer) -> u32 {
-        let most = limit.cost.max(1);
+    /// `None`: as granted.
+    fn told_cost(&self, limit: &Limit, answer: &Answer) -> Option<u32> {
         if limit.not_counted.contains(&answer.status) {
-            return most;
+            return Some(0);
         }
-        let Some(source) = &limit.cost_from else { return 0 };
-        match cost::read(source, &answer.headers, &answer.body) {
-            Told::Nothing => 0,
-            Told::Cost(cost) if cost <= most => most - cost,
-            // It cost more than was declared to be the most: what is held is all there is to count.
-            Told::Cost(_) | Told::Garbage => {
+        let most = limit.kind.max();
+        match cost::read(limit.cost_from.as_ref()?, &answer.headers, &answer.body) {
+            Told::Nothing => None,
+            Told::Cost(cost) if cost <= most => Some(cost),
+            // More than there ever is: it has cost all there is, and not a window of years.
+            Told::Cost(_) => {
                 self.metrics.limit_headers_ignored(self.provider.name.as_str(), 1);
-                0
+                Some(most)
+            }
+            Told::Garbage => {
+                self.metrics.limit_headers_ignored(self.provider.name.as_str(), 1);
+                None
             }
         }
     }
+}
 
-    /// Settles one call of a permit of which some comes back, and says what it spent after all. `None`: nothing comes back,
-    /// and nothing was settled.
-    pub(super) async fn settle_counted(
-        &self,
-        permit: &Permit,
-        returned: &[(LimitKey, u32)],
-        sent: bool,
-        now: Timestamp,
-        word: &Word,
-    ) -> Option<Arc<[(LimitKey, u32)]>> {
-        let back = |key: &LimitKey| returned.iter().find(|(of, _)| of == key).map_or(0, |(_, left)| *left);
-        let split =
-            |(key, n): &(LimitKey, u32)| ((key.clone(), back(key).min(*n)), (key.clone(), n - back(key).min(*n)));
-        let (mut free, mut spent): (Vec<_>, Vec<_>) = permit.spends.iter().map(split).unzip();
-        free.retain(|(_, n)| *n > 0);
-        spent.retain(|(_, n)| *n > 0);
-        if free.is_empty() || !sent {
-            return None;
-        }
-        let part = |spends: Vec<(LimitKey, u32)>| Permit { spends: spends.into(), ..permit.clone() };
-        let (free, spent) = (part(free), part(spent));
-        self.settle_with(&free, &[], false, now, word).await;
-        if !spent.spends.is_empty() {
-            self.settle_with(&spent, &[], true, now, word).await;
-        }
-        Some(spent.spends)
-    }
+/// What a call spent of a permit after all, for the journal; `None`: what was granted.
+pub(super) fn spent(permit: &Permit, costs: &[(LimitKey, u32)]) -> Option<Arc<[(LimitKey, u32)]>> {
+    let cost = |key: &LimitKey, granted: u32| costs.iter().find(|(of, _)| of == key).map_or(granted, |(_, cost)| *cost);
+    let spent = permit.spends.iter().map(|(key, granted)| (key.clone(), cost(key, *granted)));
+    let spent: Arc<[_]> = spent.filter(|(_, cost)| *cost > 0).collect();
+    (spent != permit.spends).then_some(spent)
 }

@@ -142,14 +142,7 @@ impl Gate {
     }
 
     async fn give_back(&mut self, plan: &Planned, count: u32) {
-        let settle = Settle {
-            permit: plan.begin.permit.clone(),
-            count,
-            sent: false,
-            blocked_until: None,
-            blocked_limit: None,
-            said: Vec::new(),
-        };
+        let settle = Settle::new(plan.begin.permit.clone(), count, false);
         if let Err(e) = self.parts.limiter.settle(self.now(), &[settle]).await {
             tracing::warn!(error = %e, "unused permits could not be given back");
         }

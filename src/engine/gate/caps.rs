@@ -143,9 +143,10 @@ impl Gate {
             let Some(views) = views else { continue };
             let spends = self.spends(key, operation, lane);
             let full = spends.iter().zip(views).filter(|(_, view)| view.calls(class) == 0);
-            // Before the reset only an answer helps, too.
+            // Before the reset only an answer helps, too; and after a refusal that of the call that goes first.
             let soft = |v: &LimitView, until| {
-                until == Timestamp::NEVER || (v.in_flight > 0 && v.said.is_some_and(|said| said.until == until))
+                let by_word = v.in_flight > 0 && v.said.is_some_and(|said| said.until == until);
+                until == Timestamp::NEVER || v.is_probing || by_word
             };
             let cap = full.map(|(s, v)| (opens_at(v, class), s, v)).map(|(u, s, v)| (u, Cap::of(s, class), soft(v, u)));
             let Some(cap) = cap.max() else { return };

@@ -5,9 +5,10 @@
 //! is begun for nothing. Must never know: secrets, tokens, HTTP. Next: `release`, which asks; `actor`, which tells.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::caller::Completion;
+use super::super::caller::{Completion, REFUSED_AGAIN};
 use super::super::status::{BreakerState, BreakerView, CredentialView};
 use super::super::wall_of;
 use super::actor::Gate;
@@ -105,8 +106,13 @@ impl Gate {
         }
         let dice = self.parts.dice.roll();
         let breaker = self.credential(owner.clone());
-        let error = completion.error.as_ref();
+        let again = completion.refused_again.then(|| Arc::from(REFUSED_AGAIN));
+        let error = again.as_ref().or(completion.error.as_ref());
         let mut moved = breaker.record(now, class, completion.probe, dice, error);
+        if completion.refused_again {
+            // What could be done was done: the token was refreshed, and the call repeated.
+            moved |= breaker.open_at_once(now, dice);
+        }
         if let Some(error) = error.filter(|_| completion.lost_credential) {
             moved |= breaker.open_until_reset(now, error);
         }

@@ -237,8 +237,7 @@ impl Gate {
     async fn launch_direct(&mut self, waiting: Waiting, permit: Permit, probe: bool) {
         let Waiting { ask, reply, .. } = waiting;
         let Ok(transport) = self.current.transport.clone() else {
-            let settle =
-                Settle { permit, count: 1, sent: false, blocked_until: None, blocked_limit: None, said: Vec::new() };
+            let settle = Settle::new(permit, 1, false);
             if let Err(e) = self.parts.limiter.settle(self.now(), &[settle]).await {
                 tracing::warn!(error = %e, "a permit could not be given back");
             }

@@ -136,7 +136,8 @@ fn limit_status(status: LimitStatus, wall: &Wall) -> pb::LimitStatus {
         in_flight: i64::from(view.in_flight),
         free: i64::from(view.free),
         next_free_time: wall.time(view.next_free_at),
-        blocked_until_time: view.blocked_until.and_then(|at| wall.time(at)),
+        // The end of our patience with the call that goes first after a refusal is nothing that the provider said.
+        blocked_until_time: view.blocked_until.filter(|_| !view.is_probing).and_then(|at| wall.time(at)),
         refused_at_max: status.refused_at_max.map(i64::from),
         told: status.told.map(|told| pb::ToldLimit {
             max: told.max.map(i64::from),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::rules::{Body, Rule, Rules, Segment};
 use super::text::holds_json;
-use crate::grpc::json::pool;
+use crate::grpc::json::{commented, pool};
 
 /// The whole document.
 pub fn openapi() -> Value {
@@ -248,7 +248,7 @@ struct Comments(HashMap<(String, Vec<i32>), String>);
 impl Comments {
     fn read() -> Comments {
         let mut all = HashMap::new();
-        for file in pool().file_descriptor_protos() {
+        for file in commented().file_descriptor_protos() {
             for place in file.source_code_info.iter().flat_map(|info| &info.location) {
                 if let Some(text) = &place.leading_comments {
                     let lines: Vec<&str> = text.lines().map(str::trim).collect();

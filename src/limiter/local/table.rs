@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::clock::Timestamp;
 use crate::limit::set::{Outcome, Poll};
-use crate::limit::state::Known;
+use crate::limit::state::{End, Known};
 use crate::limit::{LimitView, State};
 use crate::limiter::{Acquire, Answer, Seed, Settle, Spend};
 use crate::model::call::{LimitKey, Permit};
@@ -114,8 +114,9 @@ impl Table {
             let times = 1 + picked.iter().filter(|&&p| p == at).count() as u32;
             picked.push(at);
             let state = self.slots[at].as_mut().expect("an indexed slot is filled").declare(now, &spend.limit);
-            let calls = state.room(&spend.limit, now, request.class) / times;
-            poll.hear(i, calls, |min| state.denied(&spend.limit, request.class, min.saturating_mul(times)));
+            let least = request.min.max(1).saturating_mul(times);
+            let calls = state.room(&spend.limit, now, request.class, least) / times;
+            poll.hear(i, calls, |min| state.denied(&spend.limit, now, request.class, min.saturating_mul(times)));
         }
         let answer = match poll.outcome() {
             Outcome::Granted(count) => {
@@ -139,8 +140,9 @@ impl Table {
 
     pub(super) fn settle(&mut self, now: Timestamp, settle: &Settle) {
         let granted_at = settle.permit.granted_at;
-        for (key, cost) in settle.permit.spends.iter() {
-            let permits = settle.count.saturating_mul(*cost);
+        for (key, granted) in settle.permit.spends.iter() {
+            let held = settle.count.saturating_mul(*granted);
+            let spent = settle.count.saturating_mul(settle.cost(key, *granted));
             if !settle.sent && !self.index.contains_key(key) {
                 continue;
             }
@@ -148,25 +150,26 @@ impl Table {
             let slot = self.slots[at].as_mut().expect("an indexed slot is filled");
             match (&mut slot.state, &slot.limit) {
                 (Some(state), Some(limit)) => {
-                    state.settle(limit, now, granted_at, permits, settle.sent);
+                    let good = settle.sent && settle.good;
+                    state.settle(limit, now, End { granted_at, calls: settle.count, held, spent, good });
                     match settle.said.iter().find(|said| said.key == *key) {
-                        Some(said) => state.hear(now, said.left, said.until),
-                        None if settle.sent => state.unheard(limit, permits),
+                        Some(said) => state.hear(limit, now, granted_at, said.left, said.until),
+                        None if settle.sent => state.unheard(limit, spent),
                         None => {}
                     }
                 }
                 // Not granted by this process: counted like what the journal knows.
-                _ if settle.sent => slot.known.push(Known { granted_at, anchored_at: now, permits }),
+                _ if settle.sent => slot.known.push(Known { granted_at, anchored_at: now, permits: spent }),
                 _ => {}
             }
         }
         if let Some(until) = settle.blocked_until {
-            self.block(settle, until);
+            self.block(now, settle, until);
         }
     }
 
     /// Blocks the limit that the provider named, or all limits of the call when it named none that the call spends.
-    fn block(&mut self, settle: &Settle, until: Timestamp) {
+    fn block(&mut self, now: Timestamp, settle: &Settle, until: Timestamp) {
         let spent: Vec<usize> = settle.permit.spends.iter().filter_map(|(k, _)| self.index.get(k).copied()).collect();
         let named = |slot: &Slot| {
             let name = slot.limit.as_ref().map(|l| l.name.as_str());
@@ -178,7 +181,7 @@ impl Table {
                 && (!any_named || named(slot))
                 && let Some(state) = slot.state.as_mut()
             {
-                state.block(until);
+                state.block(now, settle.permit.granted_at, until);
             }
         }
     }

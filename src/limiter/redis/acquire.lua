@@ -1,33 +1,25 @@
 -- Leave for several requests in order, each over several limits, all or nothing. Nothing is counted for one that waits.
 --
--- ARGV[2] declarations (DECL each), ARGV[3] requests ('<I4I4Bd' min, max, class, number; '<B' how many limits, '<I2' each
--- its position), ARGV[4], ... the limits' fields. Answers 'O', now, and per request 'G' count, time or 'W' earliest (-1:
+-- ARGV[2] declarations (DECL each), ARGV[3] requests ('<I4I4Bd' min, max, class, number; '<B' how many limits, '<I2I4'
+-- each its position and what a call costs), ARGV[4], ... the limits' fields. Answers 'O', now, and per request 'G' count, time or 'W' earliest (-1:
 -- never), soft, binder.
 
 -- State::room
-local function room(st, class)
-  local D, free = st.D, 0
+local function room(st, class, cost, least)
+  local D = st.D
   pass(st, D, NOW)
-  local k = D[1]
-  if k == 1 then free = D[6] - st.a - st.mine - st.others
-  elseif k == 2 then
-    local left = max(D[6] * D[8] - st.a, 0)
-    free = (left - fmod(left, D[8])) / D[8]
-  elseif k == 3 then free = D[6] - st.a - st.mine - st.others
-  elseif k == 4 then free = D[6] - max(st.c, st.e > 0 and st.f or 0) - st.mine - st.others
-  elseif k == 5 then free = st.a <= NOW and D[2] or 0
-  end
-  st.free = max(free, 0)
+  st.free = own_free(st, cost)
   if NOW < st.bl then return 0 end
-  local calls = floor(max(math.min(st.free, said_free(st)) - D[3 + class], 0) / D[2])
-  if k == 5 then return math.min(calls, 1) end
+  local calls = floor(max(math.min(st.free, said_free(st)) - D[3 + class], 0) / cost)
+  calls = math.min(calls, thaw_calls(st, least, NOW))
+  if D[1] == 5 then return math.min(calls, 1) end
   return calls
 end
 
 -- State::denied: earliest, soft. Right after `room` said fewer.
-local function denied(st, class, calls)
+local function denied(st, class, cost, calls)
   local D = st.D
-  local k, kept, need = D[1], D[3 + class], math.min(calls * D[2], 4294967295)
+  local k, kept, need = D[1], D[3 + class], math.min(calls * cost, 4294967295)
   local at, soft = huge, 0
   local cap = max(D[6] - kept, 0)
   local inflight = st.mine + st.others
@@ -82,14 +74,16 @@ local function denied(st, class, calls)
     end
   end
   if need + kept > said_free(st) and st.ut >= at then at, soft = st.ut, inflight > 0 and 1 or 0 end
+  if calls > thaw_calls(st, calls, max(NOW, st.ts)) and st.tm + PATIENCE >= at then at, soft = st.tm + PATIENCE, 1 end
   return max(at, st.bl), soft
 end
 
 -- State::grant
-local function grant(st, calls)
+local function grant(st, calls, cost)
   local D = st.D
-  local k, n = D[1], calls * D[2]
+  local k, n = D[1], calls * cost
   if not counts_in_flight(D) then take(st, n) end
+  thaw_granted(st, calls)
   if k == 1 and D[8] == 1 then add(st, D, NOW, n)
   elseif k == 2 then st.a = st.a + n * D[8]
   elseif k == 5 then st.a = NOW + D[6] * n
@@ -114,8 +108,9 @@ while pos <= #asked do
       if first == number then answer = old:sub(17) elseif first > number then answer = 'F' end
     end
   end
-  local picked = { up('<' .. ('I2'):rep(count), asked, pos) }
-  pos = picked[count + 1]
+  local packed, picked, costs = { up('<' .. ('I2I4'):rep(count), asked, pos) }, {}, {}
+  for i = 1, count do picked[i], costs[i] = packed[2 * i - 1], packed[2 * i] end
+  pos = packed[2 * count + 1]
   if not answer then
     least = max(least, 1)
     most = max(most, least)
@@ -125,9 +120,9 @@ while pos <= #asked do
       for j = 1, i - 1 do
         if picked[j] == picked[i] then times = times + 1 end
       end
-      local calls = floor(room(st, class) / times)
+      local calls = floor(room(st, class, costs[i], least * times) / times)
       if calls < least then
-        local at, s = denied(st, class, least * times)
+        local at, s = denied(st, class, costs[i], least * times)
         -- Of two that open never, the one without hope binds.
         if not binder or at > until_ or (at == until_ and soft == 1 and s == 0) then binder, until_, soft = i, at, s end
       end
@@ -136,7 +131,7 @@ while pos <= #asked do
     if binder then
       answer = pk('<BdBI2', 87, until_ < FAR and until_ or -1, soft, binder - 1)
     else
-      for i = 1, count do grant(states[picked[i]], most) end
+      for i = 1, count do grant(states[picked[i]], most, costs[i]) end
       granted = true
       answer = pk('<BI4d', 71, most, NOW)
     end

@@ -22,7 +22,9 @@ local RING = 4096
 --   4 calendar a b c start, end, used; d e f the same around an edge; g valid until
 --   5 paced    a next at
 --   0          not declared yet: only known calls
--- Behind it the calls in flight, the known calls, and, while it is in force, what the provider said ('<dd' until, left).
+-- Behind it the calls in flight, the known calls, and, while they are in force, what the provider said ('<dd' until, left)
+-- and how the limit opens after a refusal ('<dddd' since, moved at, credit, good answers: limit/thaw.rs).
+local THAW_KEPT = 600 * SECOND
 local FMT, SIZE = '<BBBI4ddddddddd', 79
 -- of a test: the time, else 0; epoch; daemon; longest time in flight; frame; 1: do not begin it, tell its answer
 local HEAD = '<dddddd'
@@ -44,11 +46,11 @@ local stale = false
 local function load(raw, name, dead)
   if not raw then
     return { k = 0, s = 0, bl = 0, a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, mine = 0, last = 0, others = 0,
-      no = 0, os = '', nk = 0, kn = '', name = name, idle = 0, ut = 0, lf = 0, new = true }
+      no = 0, os = '', nk = 0, kn = '', name = name, idle = 0, ut = 0, lf = 0, ts = 0, tm = 0, tc = 0, tg = 0, new = true }
   end
   local k, s, ns, nk, idle, bl, a, b, c, d, e, f, g = up(FMT, raw)
   local st = { k = k, s = s, bl = bl, a = a, b = b, c = c, d = d, e = e, f = f, g = g, mine = 0, last = 0, others = 0,
-    no = 0, os = '', nk = nk, kn = '', name = name, idle = idle, ut = 0, lf = 0 }
+    no = 0, os = '', nk = nk, kn = '', name = name, idle = idle, ut = 0, lf = 0, ts = 0, tm = 0, tc = 0, tg = 0 }
   local pos = SIZE + 1
   for _ = 1, ns do
     local id, n, last = up('<I4I4d', raw, pos)
@@ -69,9 +71,15 @@ local function load(raw, name, dead)
     st.kn = raw:sub(pos, pos + 24 * nk - 1)
     pos = pos + 24 * nk
   end
-  if #raw >= pos + 15 then
-    local till, left = up('<dd', raw, pos)
+  local rest = #raw - pos + 1
+  if rest == 16 or rest == 48 then
+    local till, left
+    till, left, pos = up('<dd', raw, pos)
     if till > NOW then st.ut, st.lf = till, left end
+  end
+  if rest >= 32 then
+    st.ts, st.tm, st.tc, st.tg = up('<dddd', raw, pos)
+    if st.tm + THAW_KEPT <= NOW then st.ts, st.tm, st.tc, st.tg = 0, 0, 0, 0 end
   end
   return st
 end
@@ -80,17 +88,6 @@ end
 local function said_free(st)
   if st.ut == 0 then return huge end
   return max(st.lf - st.mine - st.others, 0)
-end
-
--- Correction::hear; statements of one window differ by no more than this (correction.rs).
-local SAME = 2e6
-local function hear(st, left, till)
-  if till <= NOW then return end
-  if st.ut == 0 or till > st.ut + SAME then
-    st.ut, st.lf = till, left
-  elseif till + SAME >= st.ut then
-    st.lf = math.min(st.lf, left)
-  end
 end
 
 -- Does the state know what is on the wire? Else a grant counts as arrived.
@@ -198,6 +195,7 @@ end
 
 -- Window::remove
 local function remove(st, at, n)
+  if n == 0 then return end
   local t = clumps(st)
   for i = #t / 3, 1, -1 do
     if t[3 * i - 2] <= at and at <= t[3 * i - 1] then
@@ -338,7 +336,7 @@ local function declare(st, D)
   if st.k ~= D[1] then
     if st.k ~= 0 then
       st.s, st.bl, st.a, st.b, st.c, st.d, st.e, st.f, st.g = 0, 0, 0, 0, 0, 0, 0, 0, 0
-      st.ut, st.lf = 0, 0
+      st.ut, st.lf, st.ts, st.tm, st.tc, st.tg = 0, 0, 0, 0, 0, 0
       st.mine, st.others, st.no, st.os, st.gone, st.cs, st.cd = 0, 0, 0, '', nil, '', true
     end
     st.k = D[1]
@@ -382,7 +380,7 @@ local function idle_at(st)
     if st.c > 0 then at = st.b + ERR end
     if st.e > 0 and st.f > 0 then at = max(at, st.e + ERR) end
   elseif k == 5 then at = st.a end
-  return max(at, st.bl, st.ut)
+  return max(at, st.bl, st.ut, st.tm > 0 and st.tm + THAW_KEPT or 0)
 end
 
 -- The header as it is written.
@@ -392,6 +390,7 @@ local function header(st)
   for _, x in ipairs(st.gone or {}) do slots, ns = slots .. x[3], ns + 1 end
   return pk(FMT, st.k, st.s, ns, st.nk, idle_at(st), st.bl, st.a, st.b, st.c, st.d, st.e, st.f, st.g) .. slots .. st.kn
     .. (st.ut > NOW and pk('<dd', st.ut, st.lf) or '')
+    .. (st.tm > 0 and pk('<dddd', st.ts, st.tm, st.tc, st.tg) or '')
 end
 
 -- Writes all that changed, in one command, with `more` fields and values.

@@ -19,8 +19,10 @@ use crate::clock::Timestamp;
 use crate::limiter::{Acquire, Answer, Error, Settle};
 use crate::model::call::{LimitKey, Permit};
 
-static ACQUIRE: Script = Script::new("acquire", concat!(include_str!("common.lua"), include_str!("acquire.lua")));
-static SETTLE: Script = Script::new("settle", concat!(include_str!("common.lua"), include_str!("settle.lua")));
+static ACQUIRE: Script =
+    Script::new("acquire", concat!(include_str!("common.lua"), include_str!("thaw.lua"), include_str!("acquire.lua")));
+static SETTLE: Script =
+    Script::new("settle", concat!(include_str!("common.lua"), include_str!("thaw.lua"), include_str!("settle.lua")));
 
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -208,6 +210,8 @@ impl RedisLimiter {
             for spend in request.spends.iter().take(usize::from(u8::MAX)) {
                 let declare = || desk.declare(&spend.key, &spend.limit, server_now);
                 list.put_u16_le(limits.position(&spend.key, declare));
+                // Beside the declaration: two of one count may cost differently, as reads and writes do.
+                list.put_u32_le(spend.limit.cost.max(1));
             }
         }
         limits.arguments(head, list)
@@ -251,9 +255,7 @@ impl RedisLimiter {
     pub(super) fn give_back(&self, permits: Vec<(u32, Permit)>) {
         for (count, permit) in permits.into_iter().filter(|(_, p)| !p.spends.is_empty()) {
             let provider = permit.spends.first().map(|(key, _)| super::provider(&key.0).to_owned());
-            let settle =
-                Settle { permit, count, sent: false, blocked_until: None, blocked_limit: None, said: Vec::new() };
-            let owed = self.owed(&provider.unwrap_or_default(), vec![settle]);
+            let owed = self.owed(&provider.unwrap_or_default(), vec![Settle::new(permit, count, false)]);
             lock(&self.desk).owe(owed);
         }
     }
@@ -306,7 +308,7 @@ impl RedisLimiter {
             };
             let any_named = (0..spends.len()).any(|at| named(&at));
             let blocked = settle.blocked_until.map_or(0, |until| until.0.saturating_sub(now.0).max(0));
-            list.put_u8(u8::from(settle.sent));
+            list.put_u8(u8::from(settle.sent) + u8::from(settle.sent && settle.good));
             // What was buried is counted by whoever buried it.
             let is_ours = settle.permit.granted_at.0 >= self.renamed_at.load(Ordering::SeqCst);
             list.put_u8(u8::from(settle.permit.epoch == head.epoch && is_ours));
@@ -314,10 +316,11 @@ impl RedisLimiter {
             list.put_f64_le(lines.server_of(settle.permit.granted_at) as f64);
             list.put_f64_le((blocked as f64).min(super::FAR));
             list.put_u8(spends.len() as u8);
-            for (at, (key, cost)) in spends.iter().enumerate() {
+            for (at, (key, granted)) in spends.iter().enumerate() {
                 let declaration = known[at].as_ref().map_or(frame::Declaration::UNKNOWN, |k| k.1);
                 list.put_u16_le(limits.position(key, || declaration));
-                list.put_u32_le(*cost);
+                list.put_u32_le(*granted);
+                list.put_u32_le(settle.cost(key, *granted));
                 let said = settle.said.iter().find(|said| said.key == *key);
                 let block = blocked > 0 && (!any_named || named(&at));
                 list.put_u8(u8::from(block) + 2 * u8::from(said.is_some()));

@@ -13,9 +13,13 @@ use crate::limit::concurrency::Concurrency;
 use crate::limit::paced::Paced;
 use crate::limit::state::{Kind, Known};
 use crate::limit::window::{Clump, Window};
-use crate::limit::{Correction, State};
+use crate::limit::{Correction, State, Thaw};
 use crate::limiter::{Error, LimitView, Spend};
 use crate::model::provider::{Limit, LimitKind};
+
+/// Bytes of what the provider said, alone and with the state of a thaw behind it.
+const SAID_SIZE: usize = 16;
+const BOTH_SIZE: usize = SAID_SIZE + 32;
 
 static PEEK: Script = Script::new("peek", concat!(include_str!("common.lua"), include_str!("peek.lua")));
 
@@ -141,7 +145,8 @@ fn state(
         // Not declared yet, or declared anew as another kind.
         _ => return with_known(State::new(limit), limit, now, known, reader),
     };
-    let mut state = State::counted(kind, at(blocked), said(known, reader, now)?);
+    let (said, thaw) = heard(known, reader, now)?;
+    let mut state = State::counted(kind, at(blocked), said, thaw);
     ended.iter().for_each(|e| state.unheard(limit, e.1));
     let window = matches!(limit.kind, LimitKind::Window { .. }) && !by_send;
     for (end, permits) in ended.into_iter().filter(|_| window) {
@@ -150,14 +155,20 @@ fn state(
     with_known(state, limit, now, known, reader)
 }
 
-/// What the provider said, which stands behind what the journal knows.
-fn said(known: u32, mut reader: Reader<'_>, now: Timestamp) -> Result<Correction, LinkError> {
+/// What the provider said, and how the limit opens after a refusal: behind what the journal knows.
+fn heard(known: u32, mut reader: Reader<'_>, now: Timestamp) -> Result<(Correction, Thaw), LinkError> {
     reader.bytes(24 * known as usize)?;
-    if reader.0.is_empty() {
-        return Ok(Correction::NONE);
+    let (mut said, mut thaw) = (Correction::NONE, Thaw::OFF);
+    if matches!(reader.0.len(), SAID_SIZE | BOTH_SIZE) {
+        said = Correction { until: at(reader.f64()?), left: reader.f64()? as u32 };
+        said.pass(now);
     }
-    let (until, left) = (at(reader.f64()?), reader.f64()? as u32);
-    Ok(if until > now { Correction { left, until } } else { Correction::NONE })
+    if !reader.0.is_empty() {
+        let (since, moved_at) = (at(reader.f64()?), at(reader.f64()?));
+        thaw = Thaw { since, moved_at, credit: reader.f64()? as u32, good: reader.f64()? as u32 };
+        thaw.pass(now);
+    }
+    Ok((said, thaw))
 }
 
 /// Counts what the journal knew before anybody declared the limit.

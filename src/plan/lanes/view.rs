@@ -212,6 +212,7 @@ mod tests {
             per: Duration::from_secs(3_600),
             next_free_at: HOUR,
             blocked_until: None,
+            is_probing: false,
             said: None,
             returns: vec![(HOUR, 3)],
         }

@@ -12,16 +12,16 @@ use tidegate::model::state::State;
 
 use super::stand::{Arrival, Reply, START, Stand, job};
 
-const MINUTE: i64 = 60_000_000;
+pub const MINUTE: i64 = 60_000_000;
 
 /// A fixed window of a minute, and what was let through and refused in each.
 #[derive(Debug, Default)]
-struct Account {
-    max: u32,
+pub struct Account {
+    pub max: u32,
     /// The stranger takes a call of every minute's allowance this often; 0: there is none.
-    stranger_every_s: i64,
+    pub stranger_every_s: i64,
     /// Windows by number: ours, refused.
-    windows: std::collections::BTreeMap<i64, (u32, u32)>,
+    pub windows: std::collections::BTreeMap<i64, (u32, u32)>,
 }
 
 impl Account {
@@ -38,7 +38,7 @@ impl Account {
         said(if full { 429 } else { 200 }, left, reset)
     }
 
-    fn refused(&self) -> u32 {
+    pub fn refused(&self) -> u32 {
         self.windows.values().map(|w| w.1).sum()
     }
 }
@@ -55,10 +55,10 @@ fn declaration(in_flight: u32, headers: &str) -> String {
     )
 }
 
-const TOLD: &str = ", headers = \"x-ratelimit\"";
+pub const TOLD: &str = ", headers = \"x-ratelimit\"";
 
 /// `jobs` calls for so long, before an account. It may be changed meanwhile.
-async fn run(in_flight: u32, headers: &str, account: Account, minutes: u64) -> (Stand, Arc<Mutex<Account>>) {
+pub async fn run(in_flight: u32, headers: &str, account: Account, minutes: u64) -> (Stand, Arc<Mutex<Account>>) {
     let stand = Stand::new(&declaration(in_flight, headers), Duration::from_millis(40)).await;
     let account = Arc::new(Mutex::new(account));
     let asked = account.clone();
@@ -188,9 +188,9 @@ fn the_limits_behind_a_permit_are_found_again_whatever_they_count_by() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_costs_what_its_answer_says_and_the_journal_knows_it() {
-    let declared = |cost_from: &str| {
+    let declared = |cost: u32, cost_from: &str| {
         format!(
-            "limits = [{{ name = \"points\", max = 100, per = \"10m\", cost = 50{cost_from} }}]\n\
+            "limits = [{{ name = \"points\", max = 100, per = \"10m\", cost = {cost}{cost_from} }}]\n\
              [providers.crm.operations.op]\nrequest = \"PUT /x/{{key}}\"\n"
         )
     };
@@ -205,10 +205,30 @@ async fn a_call_costs_what_its_answer_says_and_the_journal_knows_it() {
         tokio::time::sleep(Duration::from_secs(60)).await;
         (before, stand.arrivals().len())
     };
-    let told = declared(", cost_from = { header = \"x-cost\" }");
+    let from = ", cost_from = { header = \"x-cost\" }";
+    let told = declared(50, from);
     // Ten points each, and one more leaves while 50 are free. What the first four cost is read from the journal.
     assert_eq!(arrived(told.clone(), "9.5").await, (4, 6));
-    assert_eq!(arrived(declared(""), "9.5").await, (2, 2), "as declared");
-    assert_eq!(arrived(told.clone(), "51").await, (2, 2), "more than the most is not believed");
+    assert_eq!(arrived(declared(50, ""), "9.5").await, (2, 2), "as declared");
     assert_eq!(arrived(told, "free").await, (2, 2));
+    // Four of 20 points leave one more; when each turns out to have cost 45, all is spent, before a restart and after it.
+    assert_eq!(arrived(declared(20, from), "20").await, (4, 5));
+    assert_eq!(arrived(declared(20, from), "45").await, (4, 4), "more than was declared counts as well");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cost_beyond_all_that_there_is_takes_all_of_it_and_no_more() {
+    let declared = "in_flight_max = 1\nlimits = [{ name = \"points\", bucket = 100, refill = \"10/s\", cost = 20, \
+                    cost_from = { header = \"x-cost\" } }]\n\
+                    [providers.crm.operations.op]\nrequest = \"PUT /x/{key}\"\n";
+    let stand = Stand::new(declared, Duration::from_millis(40)).await;
+    stand.replies(|_| Reply::Said(200, vec![("x-cost", "4000000000".to_owned())]));
+    let ids = stand.enqueue(vec![job("a"), job("b")]).await;
+    assert_eq!(stand.settled(&ids, Duration::from_secs(10)).await, [State::Delivered; 2]);
+    let at: Vec<Timestamp> = stand.arrivals().iter().map(|a| a.at).collect();
+    let pause = at[1].since(at[0]);
+    assert!(
+        (Duration::from_millis(1_900)..Duration::from_secs(3)).contains(&pause),
+        "20 of 100 refill in 2 s: {pause:?}"
+    );
 }

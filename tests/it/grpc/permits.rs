@@ -154,43 +154,6 @@ async fn permits_whose_lease_ended_count_as_sent_and_block_nobody() {
 }
 
 #[tokio::test]
-async fn neither_programs_nor_jobs_starve_while_both_wait() {
-    let house = limited("[\"10/s\"]").await;
-    let ids: Vec<String> = {
-        let jobs = vec![ping(); 80];
-        let request = pb::EnqueueJobsRequest { jobs, ..Default::default() };
-        let results = house.jobs().enqueue_jobs(request).await.unwrap().into_inner().results;
-        results
-            .into_iter()
-            .map(|r| match r.result {
-                Some(pb::enqueue_result::Result::Enqueued(e)) => e.job_id,
-                other => panic!("expected a job, got {other:?}"),
-            })
-            .collect()
-    };
-    let program = |house: &House| {
-        let mut client = permits(house);
-        tokio::spawn(async move {
-            for _ in 0..6 {
-                let got = client.acquire_permits(patient(ask(1, 1))).await.unwrap().into_inner();
-                assert_eq!(got.granted_count, 1, "{got:?}");
-                client.settle_permits(sent(&got.token, 1)).await.unwrap();
-            }
-        })
-    };
-    for task in [program(&house), program(&house), program(&house)] {
-        task.await.unwrap();
-    }
-    let delivered = async || {
-        let request = pb::GetProviderStatusRequest { name: "crm".into() };
-        let status = house.providers().get_provider_status(request).await.unwrap().into_inner().status.unwrap();
-        status.counts.unwrap().delivered
-    };
-    let delivered = delivered().await;
-    assert!((10..60).contains(&delivered), "18 permits went out while {delivered} of {} jobs left", ids.len());
-}
-
-#[tokio::test]
 async fn asks_that_make_no_sense_are_refused_with_their_field() {
     let house = limited("[\"5/h\"]").await;
     let check = async |ask: pb::AcquirePermitsRequest, code: Code, reason: &str| {

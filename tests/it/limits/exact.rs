@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tidegate::clock::Timestamp;
 use tidegate::limit::State;
+use tidegate::limit::state::End;
 use tidegate::model::flow::Class;
 use tidegate::model::name::LimitName;
 use tidegate::model::provider::{Anchor, CalendarPeriod, Limit, LimitKind, Reserve, Scope};
@@ -47,6 +48,12 @@ pub fn limit() -> impl Strategy<Value = Limit> {
     })
 }
 
+/// Calls that were answered well, or never sent.
+pub fn answered(limit: &Limit, granted_at: Timestamp, calls: u32, sent: bool) -> End {
+    let held = calls * limit.cost;
+    End { granted_at, calls, held, spent: if sent { held } else { 0 }, good: sent }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Ask { class: usize, min: u32, max: u32 },
@@ -77,23 +84,23 @@ proptest! {
         for step in steps {
             match step {
                 Step::Pass { us } => now = now + Duration::from_micros(us.unsigned_abs()),
-                Step::Block { us } => state.block(now + Duration::from_micros(us.unsigned_abs())),
+                Step::Block { us } => state.block(now, now, now + Duration::from_micros(us.unsigned_abs())),
                 Step::Settle { which, sent } if !open.is_empty() => {
                     let (granted_at, calls) = open.swap_remove(which % open.len());
-                    state.settle(&limit, now, granted_at, calls * limit.cost, sent);
+                    state.settle(&limit, now, answered(&limit, granted_at, calls, sent));
                 }
                 Step::Settle { .. } => {}
                 Step::Ask { class, min, max } => {
                     let class = Class::ALL[class];
-                    let room = state.room(&limit, now, class);
+                    let room = state.room(&limit, now, class, min);
                     if room >= min {
                         let calls = room.min(max);
                         state.grant(&limit, now, calls);
                         open.extend((0..calls).map(|_| (now, 1)));
                         continue;
                     }
-                    let denied = state.denied(&limit, class, min);
-                    let room_at = |t: Timestamp| state.clone().room(&limit, t, class);
+                    let denied = state.denied(&limit, now, class, min);
+                    let room_at = |t: Timestamp| state.clone().room(&limit, t, class, min);
                     if denied.earliest == Timestamp::NEVER {
                         let far = now + Duration::from_secs(86_400 * 400);
                         prop_assert!(room_at(far) < min, "granted although it was said never to be");
@@ -109,7 +116,7 @@ proptest! {
         }
         // What is settled and has aged is as good as new.
         for (granted_at, calls) in open {
-            state.settle(&limit, now, granted_at, calls * limit.cost, true);
+            state.settle(&limit, now, answered(&limit, granted_at, calls, true));
         }
         prop_assert!(state.is_idle(&limit, now + Duration::from_secs(86_400 * 400)));
     }

@@ -45,7 +45,7 @@ pub fn ask(spends: &[Spend], max: u32) -> Acquire {
 }
 
 pub fn ended(permit: &Permit, count: u32, sent: bool) -> Settle {
-    Settle { permit: permit.clone(), count, sent, blocked_until: None, blocked_limit: None, said: Vec::new() }
+    Settle::new(permit.clone(), count, sent)
 }
 
 /// The permit of `count` calls.

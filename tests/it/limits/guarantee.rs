@@ -112,8 +112,7 @@ fn play(case: &Case) -> Vec<i64> {
             let entry = journal.get_mut(&call).unwrap();
             entry.settled_at = Some(at);
             let permit = entry.permit.clone();
-            let settle =
-                Settle { permit, count: 1, sent: true, blocked_until: None, blocked_limit: None, said: Vec::new() };
+            let settle = Settle::new(permit, 1, true);
             limiter.finish(Timestamp(at), &settle);
         }
         if now >= next_crash {
@@ -146,14 +145,7 @@ fn play(case: &Case) -> Vec<i64> {
                     if dice.roll() < case.refunds {
                         journal.insert(calls, Journaled { permit: permit.clone(), settled_at: Some(now), sent: false });
                         let permit = permit.clone();
-                        let settle = Settle {
-                            permit,
-                            count: 1,
-                            sent: false,
-                            blocked_until: None,
-                            blocked_limit: None,
-                            said: Vec::new(),
-                        };
+                        let settle = Settle::new(permit, 1, false);
                         limiter.finish(Timestamp(now), &settle);
                         continue;
                     }
@@ -211,8 +203,7 @@ fn a_lowered_maximum_applies_at_once_and_a_raised_one_gives_no_second_quota() {
         let asked = Acquire { spends, min: 1, max: wanted, class: Class::Normal, request: 0 };
         match limiter.decide(Timestamp::from_secs(at), &asked) {
             Answer::Granted { count, permit } => {
-                let settle =
-                    Settle { permit, count, sent: true, blocked_until: None, blocked_limit: None, said: Vec::new() };
+                let settle = Settle::new(permit, count, true);
                 limiter.finish(Timestamp::from_secs(at), &settle);
                 count
             }
@@ -237,7 +228,7 @@ fn a_changed_anchor_carries_what_is_in_flight_over() {
     };
     let finish = |permit: &Permit, at: i64, sent: bool| {
         let permit = permit.clone();
-        let settle = Settle { permit, count: 5, sent, blocked_until: None, blocked_limit: None, said: Vec::new() };
+        let settle = Settle::new(permit, 5, sent);
         limiter.finish(Timestamp::from_secs(at), &settle);
     };
     let free = |anchor, at: i64| limiter.look(Timestamp::from_secs(at), &window(anchor))[0].free;
@@ -261,10 +252,7 @@ fn limits_that_are_no_longer_used_are_forgotten() {
         let asked = Acquire { spends: Arc::from([limit]), min: 1, max: 1, class: Class::Normal, request: 0 };
         let now = Timestamp::from_millis(1_000_000 + i * 10);
         let Answer::Granted { permit, count } = limiter.decide(now, &asked) else { panic!("a fresh limit has room") };
-        limiter.finish(
-            now,
-            &Settle { permit, count, sent: true, blocked_until: None, blocked_limit: None, said: Vec::new() },
-        );
+        limiter.finish(now, &Settle::new(permit, count, true));
     }
     assert!(limiter.len() <= 400, "{} limits held, about 100 are in use", limiter.len());
 }

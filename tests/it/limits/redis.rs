@@ -113,6 +113,42 @@ async fn a_provider_lies_in_one_slot_of_a_cluster() {
     assert_eq!(findings.iter().filter(|f| f.about == "version").count(), 3);
 }
 
+/// A refusal that one daemon hears holds the others back too, and of all of them one call goes first.
+#[tokio::test]
+async fn after_a_refusal_one_call_of_all_daemons_goes_first() {
+    let server = RedisServer::start().await;
+    let daemon = async || {
+        let limiter = RedisLimiter::connect(&server.url(), Clock::system(), Settings::default()).unwrap();
+        trust(&limiter, 1).await;
+        limiter
+    };
+    let (a, b) = (daemon().await, daemon().await);
+    let clock = Clock::system();
+    let now = || clock.steady();
+    a.rebuild(now(), "p", &[]).await.unwrap();
+    let core = [window("core", 100, Duration::from_secs(60))];
+    let ours = granted(&a.acquire(now(), &[ask(&core, 3)]).await.unwrap()[0], 3);
+    let theirs = granted(&b.acquire(now(), &[ask(&core, 3)]).await.unwrap()[0], 3);
+    let until = now() + Duration::from_millis(400);
+    let refused = |permit, count| Settle { blocked_until: Some(until), good: false, ..ended(permit, count, true) };
+    a.settle(now(), &[refused(&ours, 1)]).await.unwrap();
+    // Those that were on the wire with it are refused as well, and one is let through: it is older than the refusal.
+    b.settle(now(), &[refused(&theirs, 2), ended(&theirs, 1, true)]).await.unwrap();
+    a.settle(now(), &[refused(&ours, 2)]).await.unwrap();
+    let waits = |answer: &Answer| matches!(answer, Answer::Wait { .. });
+    assert!(waits(&b.acquire(now(), &[ask(&core, 3)]).await.unwrap()[0]), "not now");
+    clock.sleep_until(until + Duration::from_millis(50)).await;
+    let first = granted(&b.acquire(now(), &[ask(&core, 9)]).await.unwrap()[0], 1);
+    let answer = a.acquire(now(), &[ask(&core, 9)]).await.unwrap().remove(0);
+    assert!(matches!(answer, Answer::Wait { soft: true, .. }), "one goes first, whoever asks: {answer:?}");
+    assert!(a.peek(now(), &core).await.unwrap()[0].is_probing);
+    b.settle(now(), &[ended(&first, 1, true)]).await.unwrap();
+    let two = granted(&a.acquire(now(), &[ask(&core, 9)]).await.unwrap()[0], 2);
+    assert!(waits(&b.acquire(now(), &[ask(&core, 9)]).await.unwrap()[0]));
+    a.settle(now(), &[ended(&two, 2, true)]).await.unwrap();
+    granted(&b.acquire(now(), &[ask(&core, 9)]).await.unwrap()[0], 4);
+}
+
 /// What one daemon hears counts for the other: "nothing left, again in a minute" lets nobody send but what was on the wire.
 #[tokio::test]
 async fn what_one_daemon_was_told_binds_the_other() {

@@ -18,9 +18,26 @@ use super::world::Dice;
 #[derive(Clone, Debug)]
 enum Step {
     Ask { mask: u8, class: usize, min: u32, more: u32 },
-    Settle { which: usize, share: bool, sent: bool, block_us: i64, named: usize, said: Option<(usize, u32, i64)> },
+    Settle { which: usize, share: bool, end: Ending, block_us: i64, named: usize, said: Option<(usize, u32, i64)> },
     Seed { mask: u8, age_us: i64, took_us: i64 },
     Pass { us: i64 },
+}
+
+/// How a call ends: sent, answered well, and what it has cost of some limit.
+#[derive(Clone, Copy, Debug)]
+struct Ending {
+    sent: bool,
+    good: bool,
+    cost: Option<(usize, u32)>,
+}
+
+fn ending() -> impl Strategy<Value = Ending> {
+    let cost = prop::option::weighted(0.2, (0usize..5, 0u32..9));
+    (prop::bool::weighted(0.8), prop::bool::weighted(0.8), cost).prop_map(|(sent, good, cost)| Ending {
+        sent,
+        good: sent && good,
+        cost,
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -31,8 +48,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         8 => (any::<u8>(), 0usize..3, 1u32..3, 0u32..5)
             .prop_map(|(mask, class, min, more)| Step::Ask { mask, class, min, more }),
-        8 => (0usize..64, any::<bool>(), prop::bool::weighted(0.8), block, 0usize..6, prop::option::of(said)).prop_map(
-            |(which, share, sent, block_us, named, said)| Step::Settle { which, share, sent, block_us, named, said }
+        8 => (0usize..64, any::<bool>(), ending(), block, 0usize..6, prop::option::weighted(0.3, said)).prop_map(
+            |(which, share, end, block_us, named, said)| Step::Settle { which, share, end, block_us, named, said }
         ),
         1 => (any::<u8>(), 0i64..60_000_000, 0i64..40_000_000)
             .prop_map(|(mask, age_us, took_us)| Step::Seed { mask, age_us, took_us }),
@@ -81,7 +98,7 @@ async fn play(server: &Shared, all: &[Spend], steps: &[Step]) -> Result<(), Test
                     return Ok(());
                 }
             }
-            Step::Settle { which, share, sent, block_us, named, said } => {
+            Step::Settle { which, share, end, block_us, named, said } => {
                 if open.is_empty() {
                     continue;
                 }
@@ -99,12 +116,12 @@ async fn play(server: &Shared, all: &[Spend], steps: &[Step]) -> Result<(), Test
                     until: Timestamp(now.0 + us),
                 };
                 let settle = |permit| Settle {
-                    permit,
-                    count,
-                    sent,
+                    good: end.good && block_us == 0,
+                    costs: end.cost.iter().map(|(limit, n)| (all[limit % all.len()].key.clone(), *n)).collect(),
                     blocked_until: (block_us > 0).then_some(until),
                     said: said.iter().map(|s| heard(*s)).collect(),
                     blocked_limit: (named < 4).then(|| format!("l{named}")),
+                    ..Settle::new(permit, count, end.sent)
                 };
                 one.settle(now, &[settle(ours)]).await.unwrap();
                 other.settle(now, &[settle(theirs)]).await.unwrap();

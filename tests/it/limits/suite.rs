@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::clock::Timestamp;
-use tidegate::limiter::{Answer, Limiter};
+use tidegate::limiter::{Answer, Limiter, Spend};
 use tidegate::model::flow::Class;
+use tidegate::model::provider::Limit;
 
 use super::factory::{ask, ended, granted, window, wire};
 
@@ -35,6 +36,7 @@ suite!(
     unsent_permits_return_at_once,
     a_view_shows_what_is_used_and_what_returns_when,
     a_limit_named_twice_is_paid_twice,
+    calls_that_cost_differently_share_one_count,
     calls_of_several_providers_go_together,
     a_declaration_changes_its_kind,
     late_settles_only_delay,
@@ -108,6 +110,24 @@ async fn a_limit_named_twice_is_paid_twice(limiter: Arc<dyn Limiter>) {
     let w = window("w", 5, MINUTE);
     granted(&limiter.acquire(at(0), &[ask(&[w.clone(), w.clone()], 9)]).await.unwrap()[0], 2);
     assert_eq!(limiter.peek(at(0), &[w]).await.unwrap()[0].in_flight, 4);
+}
+
+/// As a read costs a point and a write five: two declarations of one name and window, asked for in one frame.
+async fn calls_that_cost_differently_share_one_count(limiter: Arc<dyn Limiter>) {
+    let read = window("points", 10, MINUTE);
+    let write = Spend::new(read.key.clone(), Arc::new(Limit { cost: 5, ..Limit::clone(&read.limit) }));
+    let asks = [
+        ask(std::slice::from_ref(&read), 1),
+        ask(std::slice::from_ref(&write), 9),
+        ask(std::slice::from_ref(&read), 9),
+    ];
+    let answers = limiter.acquire(at(0), &asks).await.unwrap();
+    let permits = [(0, 1), (1, 1), (2, 4)].map(|(which, calls)| granted(&answers[which], calls));
+    assert_eq!(limiter.peek(at(0), std::slice::from_ref(&read)).await.unwrap()[0].in_flight, 10);
+    limiter.settle(at(1), &[ended(&permits[0], 1, true), ended(&permits[1], 1, true)]).await.unwrap();
+    let view = limiter.peek(at(1), &[read]).await.unwrap().remove(0);
+    assert_eq!((view.used, view.in_flight), (6, 4));
+    assert!(matches!(limiter.acquire(at(2), &[ask(&[write], 1)]).await.unwrap()[0], Answer::Wait { .. }));
 }
 
 async fn calls_of_several_providers_go_together(limiter: Arc<dyn Limiter>) {

@@ -10,6 +10,7 @@ use tidegate::model::flow::Class;
 use tidegate::model::name::LimitName;
 use tidegate::model::provider::{Anchor, Limit, LimitKind, Reserve, Scope};
 
+use super::exact::answered;
 use super::guarantee::most_in_any_window;
 use super::world::Dice;
 
@@ -34,12 +35,12 @@ fn clumped(limit: &Limit, gap_us: i64, horizon: i64, dice: &mut Dice) -> (Vec<i6
     let (mut now, mut grants, mut peak) = (1_000_000_000i64, Vec::new(), 0);
     let end = now + horizon;
     while now < end {
-        if state.room(limit, Timestamp(now), Class::Bulk) == 0 {
-            now = state.denied(limit, Class::Bulk, 1).earliest.0;
+        if state.room(limit, Timestamp(now), Class::Bulk, 1) == 0 {
+            now = state.denied(limit, Timestamp(now), Class::Bulk, 1).earliest.0;
             continue;
         }
         state.grant(limit, Timestamp(now), 1);
-        state.settle(limit, Timestamp(now), Timestamp(now), 1, true);
+        state.settle(limit, Timestamp(now), answered(limit, Timestamp(now), 1, true));
         peak = peak.max(state.entries());
         grants.push(now);
         now += 1 + (dice.roll() * 2.0 * gap_us as f64) as i64;

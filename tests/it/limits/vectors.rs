@@ -8,8 +8,8 @@
 //! - `steps`, each at `at_ms` with one of
 //!   - `acquire`: `limits`, `min` (1), `max` (1), `class` (`normal`), `request` (0); expects either `grant` (a number of
 //!     calls, remembered as the name in `as`) or `wait`: `earliest_ms` (null: never), `binder`, `soft` (false);
-//!   - `settle`: the name of a grant, with `count` (1), `sent` (true), `blocked_until_ms`, `blocked_limit`, `said` (limit
-//!     to `left` and `until_ms`);
+//!   - `settle`: the name of a grant, with `count` (1), `sent` (true), `good` (as `sent`, and not blocked), `costs` (limit to
+//!     permits), `blocked_until_ms`, `blocked_limit`, `said` (limit to `left` and `until_ms`);
 //!   - `seed`: a list of calls: `limits`, `granted_ms`, `anchored_ms`;
 //!   - `peek`: a limit, with any of `used`, `in_flight`, `free`, `next_free_ms` expected.
 //!
@@ -84,6 +84,9 @@ struct Step {
     count: u32,
     #[serde(default = "yes")]
     sent: bool,
+    good: Option<bool>,
+    #[serde(default)]
+    costs: BTreeMap<String, u32>,
     blocked_until_ms: Option<i64>,
     blocked_limit: Option<String>,
     #[serde(default)]
@@ -217,12 +220,12 @@ async fn run(case: &Case, limiter: &dyn Limiter) {
                 until: at(said.until_ms),
             };
             let settle = Settle {
-                permit: grants[name].clone(),
-                count: step.count,
-                sent: step.sent,
+                good: step.good.unwrap_or(step.sent && step.blocked_until_ms.is_none()),
+                costs: step.costs.iter().map(|(name, cost)| (declared[name.as_str()].key.clone(), *cost)).collect(),
                 blocked_until: step.blocked_until_ms.map(at),
                 blocked_limit: step.blocked_limit.clone(),
                 said: step.said.iter().map(said).collect(),
+                ..Settle::new(grants[name].clone(), step.count, step.sent)
             };
             limiter.settle(now, &[settle]).await.unwrap();
         } else if let Some(calls) = &step.seed {

@@ -357,8 +357,7 @@ impl World {
     fn settle(&mut self, call: u64) {
         let (permit, batch) = self.open.remove(&call).expect("a call is settled once");
         self.batches_in_flight -= u32::from(batch);
-        let settle =
-            Settle { permit, count: 1, sent: true, blocked_until: None, blocked_limit: None, said: Vec::new() };
+        let settle = Settle::new(permit, 1, true);
         self.limiter.finish(Timestamp(self.now), &settle);
     }
 }
