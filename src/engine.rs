@@ -43,6 +43,7 @@ pub mod status;
 pub mod subscriptions;
 pub mod supervisor;
 pub mod sweeper;
+mod trial;
 pub mod webhooks;
 pub mod writer;
 

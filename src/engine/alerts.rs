@@ -147,10 +147,7 @@ async fn seen(handle: &Handle, rule: &Rule, status: &ProviderStatus, memory: &mu
         }
         Watch::Quota { limit, left_below } => {
             let views = status.limits.iter().filter(|l| l.name == limit.as_str()).map(|l| &l.view);
-            let left = |v: &crate::limiter::LimitView| {
-                let left = v.max.saturating_sub(v.used.saturating_add(v.in_flight));
-                (f64::from(left) / f64::from(v.max.max(1)), left, v.max)
-            };
+            let left = |v: &crate::limiter::LimitView| (f64::from(v.left()) / f64::from(v.max.max(1)), v.left(), v.max);
             match views.map(left).min_by(|a, b| a.0.total_cmp(&b.0)) {
                 Some((share, left, max)) => amiss(share < *left_below, format!("{left} of {max} are left of {limit}")),
                 None => Seen::Well,

@@ -100,7 +100,14 @@ pub enum CallError {
 }
 
 type Outcome = Result<Arc<Told>, CallError>;
-type Flight = watch::Receiver<Option<Outcome>>;
+
+/// A fetch under way, as those see it who wait for it.
+#[derive(Clone, Debug)]
+struct Flight {
+    outcome: watch::Receiver<Option<Outcome>>,
+    /// False: it stands in line.
+    on_wire: watch::Receiver<bool>,
+}
 
 /// What all calls share.
 #[derive(Debug)]
@@ -145,8 +152,9 @@ impl Handle {
         }
         let former = match self.calls().cache.look(&asked, self.clock().now()) {
             Found::Fresh(kept) => return Ok(told(&kept, CacheStatus::Hit)),
-            Found::Stale(kept) => {
-                drop(self.flight(fetch, None, REFRESH_WAIT));
+            Found::Stale(kept, headers) => {
+                let former = headers.map(|headers| (kept.clone(), headers));
+                drop(self.flight(fetch, former, REFRESH_WAIT));
                 return Ok(told(&kept, CacheStatus::Stale));
             }
             Found::Old(kept, headers) => Some((kept, headers)),
@@ -156,15 +164,37 @@ impl Handle {
         let deadline = self.clock().steady() + ask.wait;
         loop {
             let left = deadline.since(self.clock().steady());
-            let mut flight = self.flight(fetch.clone(), former.clone(), left);
-            // The line ends at a deadline, and the wire has its own bound.
-            let landed = flight.wait_for(Option::is_some).await.map(|outcome| outcome.clone());
-            let cut = || Err(CallError::Unavailable("the fetch was cut off".to_owned()));
-            let outcome = landed.ok().flatten().unwrap_or_else(cut);
+            let (flight, is_ours) = self.flight(fetch.clone(), former.clone(), left);
+            // The line that our own stands in knows our deadline, and says when there would be room.
+            let outcome = self.landing(flight, if is_ours { Timestamp::NEVER } else { deadline }).await;
             match &outcome {
                 // Whoever began it may have had less time than we have.
                 Err(CallError::NoRoom { earliest, .. }) if self.has_time(*earliest, deadline) => {}
                 _ => return outcome,
+            }
+        }
+    }
+
+    /// What a flight brings. A refusal if it still stands in line at the deadline (steady): who began it may have more
+    /// time. What is on the wire then is waited for, because the wire has a bound of its own.
+    async fn landing(&self, flight: Flight, deadline: Timestamp) -> Outcome {
+        let Flight { mut outcome, mut on_wire } = flight;
+        let in_line_too_long = async {
+            self.clock().sleep_until(deadline).await;
+            if on_wire.wait_for(|on_wire| !on_wire).await.is_err() {
+                // It has ended: its outcome is about to be told.
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            landed = outcome.wait_for(Option::is_some) => {
+                let cut = || Err(CallError::Unavailable("the fetch was cut off".to_owned()));
+                landed.ok().and_then(|outcome| outcome.clone()).unwrap_or_else(cut)
+            }
+            () = in_line_too_long => {
+                let why = "another call for the same still waits for the limits".to_owned();
+                Err(CallError::NoRoom { earliest: None, why })
             }
         }
     }
@@ -199,28 +229,15 @@ impl Handle {
         let operation =
             provider.operations.get(&ask.operation).filter(|o| o.single.is_some() && o.external.is_none()).cloned();
         let operation = operation.ok_or_else(|| CallError::NoOperation(ask.provider.clone(), ask.operation.clone()))?;
-        let now = self.clock().now();
-        let job = ClaimedJob {
-            id: Id::new(now, (self.dice() * (1u64 << 53) as f64) as i64),
-            flow: FlowId(0),
-            class: ask.class,
-            key: ask.key.clone(),
-            payload: ask.payload.clone(),
-            version: 1,
-            due_at: now,
-            attempts: 1,
-            crashes: 0,
-            throttles: 0,
-            first_sent_at: None,
-            traceparent: None,
-        };
+        let job = unqueued(self, ask.class, ask.key.clone(), ask.payload.clone());
         let jobs = std::slice::from_ref(&job);
         let request = render(&provider, &operation, Lane::Single, &ask.account, &ask.tenant, jobs)
             .map_err(|e| CallError::Render(e.reason))?;
         let whose = format!("{}/{}/{}", provider.name, entry.revision, ask.account);
         let asked = Asked::new(operation.cache, ask.namespace.clone(), &whose, &request, &provider.base_url);
         let (account, class) = (ask.account.clone(), ask.class);
-        let ask = Ask { provider, operation, account, job, request, class, wait_until: Timestamp::ZERO };
+        let (wait_until, on_wire) = (Timestamp::ZERO, watch::Sender::new(false));
+        let ask = Ask { provider, operation, account, job, request, class, wait_until, on_wire };
         Ok(Fetch { handle: self.clone(), gate: entry.gate, ask, asked })
     }
 
@@ -231,14 +248,15 @@ impl Handle {
         fetch.run(None, deadline).await.map(Arc::new)
     }
 
-    /// The fetch under way for this place, or a new one.
-    fn flight(&self, fetch: Fetch, former: Option<(Arc<Kept>, http::HeaderMap)>, wait: Duration) -> Flight {
+    /// The fetch under way for this place, or a new one; and whether it is a new one.
+    fn flight(&self, fetch: Fetch, former: Option<(Arc<Kept>, http::HeaderMap)>, wait: Duration) -> (Flight, bool) {
         let place = fetch.asked.as_ref().map(|asked| asked.place().clone());
         let mut flights = self.calls().flights();
         if let Some(flight) = place.as_ref().and_then(|place| flights.get(place)) {
-            return flight.clone();
+            return (flight.clone(), false);
         }
-        let (tell, flight) = watch::channel(None);
+        let (tell, outcome) = watch::channel(None);
+        let flight = Flight { outcome, on_wire: fetch.ask.on_wire.subscribe() };
         if let Some(place) = &place {
             flights.insert(place.clone(), flight.clone());
         }
@@ -249,7 +267,7 @@ impl Handle {
             let outcome = fetch.run(former, deadline).await.map(Arc::new);
             tell.send_replace(Some(outcome));
         });
-        flight
+        (flight, true)
     }
 }
 
@@ -264,7 +282,7 @@ impl Drop for Landed {
         let Some(place) = &self.place else { return };
         let mut flights = self.handle.calls().flights();
         // After an invalidation another one may be under way there.
-        if flights.get(place).is_some_and(|flight| flight.same_channel(&self.flight)) {
+        if flights.get(place).is_some_and(|flight| flight.outcome.same_channel(&self.flight.outcome)) {
             flights.remove(place);
         }
     }
@@ -283,6 +301,7 @@ impl Fetch {
         let mut excused = false;
         loop {
             let mark = cache.mark();
+            self.ask.on_wire.send_replace(false);
             let mut ask = Ask { wait_until: deadline, ..self.ask.clone() };
             if let Some((_, headers)) = &former {
                 ask.request.headers = headers.clone();
@@ -324,6 +343,25 @@ impl Fetch {
                 Fetched::Unfit => {}
             }
         }
+    }
+}
+
+/// A job that is in no queue, for what the templates see.
+pub(super) fn unqueued(handle: &Handle, class: Class, key: Option<Key>, payload: Payload) -> ClaimedJob {
+    let now = handle.clock().now();
+    ClaimedJob {
+        id: Id::new(now, (handle.dice() * (1u64 << 53) as f64) as i64),
+        flow: FlowId(0),
+        class,
+        key,
+        payload,
+        version: 1,
+        due_at: now,
+        attempts: 1,
+        crashes: 0,
+        throttles: 0,
+        first_sent_at: None,
+        traceparent: None,
     }
 }
 

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -22,7 +23,7 @@ use super::handle::EngineError;
 use super::lender::Lender;
 use super::open_calls::OpenCalls;
 use super::signal::{FlowBox, Signals};
-use super::status::{ProviderStatus, TestReport, WaitingOn};
+use super::status::{ProviderStatus, WaitingOn};
 use super::supervisor::Supervisor;
 use super::writer::Writer;
 use crate::clock::{Clock, Timestamp};
@@ -33,7 +34,6 @@ use crate::model::id::FlowId;
 use crate::model::job::ClaimedJob;
 use crate::model::name::ProviderName;
 use crate::model::provider::Provider;
-use crate::model::request::Request;
 use crate::model::verdict::Health;
 use crate::outbound::{Connect, ConnectError, Transport};
 use crate::store::Store;
@@ -168,7 +168,7 @@ enum Question {
     Status(oneshot::Sender<ProviderStatus>),
     Explain { flow: FlowId, class: Class, ahead: u64, reply: oneshot::Sender<(WaitingOn, String, Option<Timestamp>)> },
     DrainsAt { flow: FlowId, reply: oneshot::Sender<Option<Timestamp>> },
-    Test { request: Box<Request>, reply: oneshot::Sender<Result<TestReport, EngineError>> },
+    Test { ask: Box<direct::Ask>, reply: oneshot::Sender<Result<(direct::Said, Duration), EngineError>> },
     Permits { ask: Box<Ask>, reply: outside::Reply },
     Direct { ask: Box<direct::Ask>, reply: direct::Reply },
     ResetBreaker(oneshot::Sender<()>),
@@ -307,9 +307,10 @@ impl GateHandle {
         self.question(|reply| Question::DrainsAt { flow, reply }).await.flatten()
     }
 
-    pub async fn test(&self, request: Request) -> Option<Result<TestReport, EngineError>> {
-        let request = Box::new(request);
-        self.question(|reply| Question::Test { request, reply }).await
+    /// What became of one call outside of the queue, and how long it took. `None` when the gate has ended.
+    pub async fn test(&self, ask: direct::Ask) -> Option<Result<(direct::Said, Duration), EngineError>> {
+        let ask = Box::new(ask);
+        self.question(|reply| Question::Test { ask, reply }).await
     }
 
     /// Stands in line for permits. `None` when the gate has ended.

@@ -15,7 +15,7 @@ use super::registry::{Entry, Registry};
 use super::scheduler::SchedulerHandle;
 use super::signal::Signals;
 use super::spread::Spread;
-use super::status::{ActorInfo, Explanation, ProviderStatus, TestReport, WaitingOn};
+use super::status::{ActorInfo, Explanation, ProviderStatus, WaitingOn};
 use super::subscriptions::Subscriptions;
 use super::supervisor::Supervisor;
 use super::sweeper::SweeperHandle;
@@ -27,7 +27,6 @@ use crate::model::id::{JobId, RunId};
 use crate::model::job::{Job, NewJob};
 use crate::model::name::ProviderName;
 use crate::model::provider::Provider;
-use crate::model::request::Request;
 use crate::model::run::RunWish;
 use crate::model::state::State;
 use crate::model::worker::RunProgress;
@@ -391,18 +390,6 @@ impl Handle {
         }
         let flows = self.store().run_flows(run, PAGE_MAX).await?;
         Ok(desk.progress_of(&flows.iter().map(|flow| flow.id).collect::<Vec<_>>()))
-    }
-
-    /// One GET of `path` below the base URL, with the provider's credentials, outside of the queue. It spends a permit
-    /// of each provider-wide limit like any other call.
-    pub async fn test_provider(&self, name: &ProviderName, path: &str) -> Result<TestReport, EngineError> {
-        let Some(entry) = self.0.registry.get(name) else { return Err(Refusal::NoProvider(name.clone()).into()) };
-        let mut url = entry.provider.base_url.clone();
-        let joined = format!("{}/{}", url.path().trim_end_matches('/'), path.trim_start_matches('/'));
-        url.set_path(&joined);
-        let request =
-            Request { method: http::Method::GET, url, headers: http::HeaderMap::new(), body: bytes::Bytes::new() };
-        entry.gate.test(request).await.ok_or(EngineError::Draining)?
     }
 
     /// Where workers take jobs.

@@ -109,7 +109,8 @@ fn crashed(call: &Call, jobs: &[ClaimedJob], registry: &Registry, clock: &Clock)
     let error: Arc<str> = "the daemon died while the call was open".into();
     let now = clock.now();
     let rules = registry.operation(&call.provider, &call.operation);
-    let deadline = rules.as_ref().map(|(provider, _)| provider.timeouts.total).unwrap_or_default();
+    // Of an operation that is not declared, as a test's, too.
+    let deadline = registry.get(&call.provider).map(|entry| entry.provider.timeouts.total).unwrap_or_default();
     let settled_at: Timestamp = super::latest_arrival(clock.steady(), call.permit.granted_at, deadline);
     // What the dead process sent may still be on its way. A job with a key waits until it must have arrived, or its
     // repeat and the jobs behind it could overtake it.

@@ -201,6 +201,6 @@ pub struct TestReport {
     pub status: Option<u16>,
     pub error: Option<String>,
     pub took: Duration,
-    /// Response headers that speak of limits, as sent.
+    /// Response headers that speak of limits, as the call log has them.
     pub limit_headers: Vec<(String, String)>,
 }

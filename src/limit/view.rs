@@ -38,6 +38,12 @@ pub struct LimitView {
 }
 
 impl LimitView {
+    /// Permits left, by our count or by the provider's word: whichever is less.
+    pub fn left(&self) -> u32 {
+        let ours = self.max.saturating_sub(self.used.saturating_add(self.in_flight));
+        self.said.map_or(ours, |said| ours.min(said.free(self.in_flight)))
+    }
+
     /// Calls that this limit lets through now for a class.
     pub fn calls(&self, class: Class) -> u32 {
         self.free_by_class[class as usize] / self.cost.max(1)

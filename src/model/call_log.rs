@@ -60,16 +60,13 @@ pub fn folded(name: &str) -> String {
 
 /// Does a header of this name (lower case) speak of limits?
 fn of_limits(name: &str) -> bool {
-    name == "retry-after"
-        || name == "ratelimit"
-        || name.starts_with("ratelimit-")
-        || name.starts_with("x-ratelimit-")
-        || name.starts_with("x-rate-limit-")
+    name == "retry-after" || name.contains("ratelimit") || name.contains("rate-limit")
 }
 
-/// The headers of an answer that speak of limits. A value that is no text, or too long, is cut to what is.
-pub fn limit_headers(headers: &http::HeaderMap) -> Vec<(String, String)> {
-    let said = headers.iter().filter(|(name, _)| of_limits(name.as_str()));
+/// The headers of an answer that speak of limits, and those that a declaration names. A value that is no text, or too
+/// long, is cut to what is.
+pub fn limit_headers(headers: &http::HeaderMap, named: &[&http::HeaderName]) -> Vec<(String, String)> {
+    let said = headers.iter().filter(|(name, _)| of_limits(name.as_str()) || named.contains(name));
     let kept = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
         let mut text = String::from_utf8_lossy(value.as_bytes()).into_owned();
         text.truncate(text.floor_char_boundary(HEADER_BYTES_MAX));
@@ -181,17 +178,34 @@ mod tests {
     #[test]
     fn the_headers_of_limits_are_kept_and_no_others() {
         let mut headers = http::HeaderMap::new();
-        let names = ["Retry-After", "X-RateLimit-Remaining", "RateLimit", "RateLimit-Policy", "Set-Cookie", "Date"];
+        let names = [
+            "Retry-After",
+            "X-RateLimit-Remaining",
+            "RateLimit",
+            "RateLimit-Policy",
+            "X-HubSpot-RateLimit-Daily",
+            "X-Shop-Calls",
+            "Set-Cookie",
+            "Date",
+        ];
         for name in names {
             headers.insert(http::HeaderName::try_from(name).unwrap(), "1".parse().unwrap());
         }
         headers.append("x-ratelimit-remaining", "é".repeat(400).parse().unwrap());
-        let kept = limit_headers(&headers);
+        let kept = limit_headers(&headers, &[&http::HeaderName::from_static("x-shop-calls")]);
         let mut names: Vec<&str> = kept.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         assert_eq!(
             names,
-            ["ratelimit", "ratelimit-policy", "retry-after", "x-ratelimit-remaining", "x-ratelimit-remaining"]
+            [
+                "ratelimit",
+                "ratelimit-policy",
+                "retry-after",
+                "x-hubspot-ratelimit-daily",
+                "x-ratelimit-remaining",
+                "x-ratelimit-remaining",
+                "x-shop-calls"
+            ]
         );
         assert!(kept.iter().all(|(_, value)| value.len() <= HEADER_BYTES_MAX));
     }

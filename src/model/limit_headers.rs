@@ -27,6 +27,14 @@ impl LimitHeaders {
         ("ratelimit-legacy", LimitHeaders::RatelimitLegacy),
         ("ratelimit-draft", LimitHeaders::RatelimitDraft),
     ];
+
+    /// Headers that are named one by one.
+    pub fn names(&self) -> Vec<&HeaderName> {
+        let LimitHeaders::Named(names) = self else { return Vec::new() };
+        let HeaderNames { limit, remaining, used, usage, reset, retry } = &**names;
+        let times = [reset, retry].into_iter().flatten().map(|(name, _)| name);
+        [limit, remaining, used, usage].into_iter().flatten().chain(times).collect()
+    }
 }
 
 /// A provider's own names. Either what is left or what was used is named, or both in one (`usage`).
@@ -85,4 +93,13 @@ pub enum CostSource {
     Header(HeaderName),
     /// A JSON pointer into the body.
     Json(String),
+}
+
+impl CostSource {
+    pub fn header(&self) -> Option<&HeaderName> {
+        match self {
+            CostSource::Header(name) => Some(name),
+            CostSource::Json(_) => None,
+        }
+    }
 }

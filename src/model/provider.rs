@@ -79,6 +79,19 @@ pub struct Operation {
     pub external: Option<External>,
 }
 
+impl Provider {
+    /// Headers by which limits of such a call are declared to be told of, under names of their own.
+    pub fn limit_header_names<'a>(&'a self, operation: &'a Operation, lane: Lane) -> Vec<&'a http::HeaderName> {
+        let own = operation.lane(lane).map(|spec| &spec.limits);
+        let limits = self.limits.iter().chain(own.into_iter().flatten());
+        let names = limits.flat_map(|limit| {
+            let cost = limit.cost_from.as_deref().and_then(CostSource::header);
+            limit.headers.as_deref().map(LimitHeaders::names).unwrap_or_default().into_iter().chain(cost)
+        });
+        names.collect()
+    }
+}
+
 /// How long a worker may have a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct External {
@@ -110,6 +123,31 @@ pub struct Undo {
 }
 
 impl Operation {
+    /// What a call of no declared operation is: a request of this method that has rules and limits of nobody's.
+    pub fn bare(name: OperationName, method: http::Method) -> Operation {
+        let request =
+            RequestTemplate { path: Template::literal(""), query: Vec::new(), headers: Vec::new(), body: None };
+        let single = LaneSpec { method, request, limits: Vec::new(), size_max: 1, bytes_max: usize::MAX, result: None };
+        Operation {
+            name,
+            single: Some(single),
+            batch: None,
+            coalesce: Coalesce::Never,
+            repeat: Repeat::ByMethod,
+            idempotency: None,
+            retry: Backoff::default(),
+            delivered_if: Vec::new(),
+            failed_if: Vec::new(),
+            retry_if: Vec::new(),
+            keep_bytes: 0,
+            log_bodies: None,
+            undo: None,
+            pages: None,
+            cache: CacheRule::Off,
+            external: None,
+        }
+    }
+
     pub fn lane(&self, lane: Lane) -> Option<&LaneSpec> {
         match lane {
             Lane::Single => self.single.as_ref(),

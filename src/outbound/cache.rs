@@ -47,8 +47,8 @@ pub struct Kept {
 #[derive(Debug)]
 pub enum Found {
     Fresh(Arc<Kept>),
-    /// Good enough for now; it should be fetched again.
-    Stale(Arc<Kept>),
+    /// Good enough for now; it should be fetched again, with these headers where it had a validator.
+    Stale(Arc<Kept>, Option<HeaderMap>),
     /// May be asked for again with these headers: a 304 makes it fresh.
     Old(Arc<Kept>, HeaderMap),
     Nothing,
@@ -126,7 +126,8 @@ impl Cache {
             return Found::Fresh(kept);
         }
         if now < kept.stale_until {
-            return Found::Stale(kept);
+            let headers = kept.conditions(asked);
+            return Found::Stale(kept, headers);
         }
         match kept.conditions(asked) {
             Some(headers) => Found::Old(kept, headers),

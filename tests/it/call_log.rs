@@ -20,6 +20,7 @@ async fn echo(request: Request) -> impl IntoResponse {
     let headers = [
         ("content-type", "application/json"),
         ("x-ratelimit-remaining", "41"),
+        ("x-shop-calls", "2/40"),
         ("set-cookie", "session=canary-cookie"),
     ];
     (headers, said.replace('/', "\\/"))
@@ -42,6 +43,7 @@ async fn house() -> House {
         "[server]\nlisten = \"127.0.0.1:0\"\nsocket = \"none\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
          [store]\npath = {:?}\n\
          [providers.crm]\nbase_url = \"http://{provider}\"\nallow_private = true\nauth = {{ bearer = {{ file = {secret:?} }} }}\n\
+         limits = [{{ name = \"shop\", max = 40, per = \"1s\", headers = {{ usage = \"X-Shop-Calls\" }} }}]\n\
          [providers.crm.operations.sync]\nrequest = \"PUT /users/{{key}}\"\nbody = \"{{payload}}\"\nkeep_bytes = 0\n\
          log_bodies = true\nredact = [\"cardNumber\"]\n\
          [providers.crm.operations.quiet]\nrequest = \"PUT /users/{{key}}\"\nbody = \"{{payload}}\"\nkeep_bytes = 0\n",
@@ -88,7 +90,9 @@ async fn a_call_is_logged_with_latency_limits_and_bodies_and_without_secrets() {
     for call in calls {
         assert_eq!((&call["provider"], &call["status"], &call["jobCount"]), (&json!("crm"), &json!(200), &json!(1)));
         assert!(call["latency"].as_str().unwrap().ends_with('s'), "{call}");
-        assert_eq!(call["limitHeaders"], json!([{ "name": "x-ratelimit-remaining", "value": "41" }]));
+        let said = [("x-ratelimit-remaining", "41"), ("x-shop-calls", "2/40")];
+        let said = said.map(|(name, value)| json!({ "name": name, "value": value }));
+        assert_eq!(call["limitHeaders"], json!(said), "those of any limit, and the one that a limit names");
         assert!(call["requestBody"].is_null() && call["answerBody"].is_null(), "a list has no bodies unless asked");
     }
 

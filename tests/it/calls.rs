@@ -164,6 +164,29 @@ async fn what_was_invalidated_is_fetched_again() {
 }
 
 #[tokio::test]
+async fn answers_of_one_namespace_are_none_of_another() {
+    let stand = stand(etags(), "", "cache = { ttl = \"1h\" }").await;
+    let ask = async |namespace: &str| {
+        let request = pb::CallRequest { namespace: namespace.into(), ..user("ada") };
+        call(&stand.daemon, request).await.unwrap().cache()
+    };
+    let invalidate = async |namespace: &str, which| {
+        let request = pb::InvalidateCacheRequest { namespace: namespace.into(), which: Some(which) };
+        client(&stand.daemon).invalidate_cache(request).await.unwrap().into_inner().count
+    };
+    let (hit, miss) = (pb::CacheStatus::Hit, pb::CacheStatus::Miss);
+    assert_eq!([ask("").await, ask("reports").await], [miss, miss]);
+    assert_eq!([ask("").await, ask("reports").await], [hit, hit]);
+    assert_eq!(ask("github").await, hit, "the provider's name is what is meant by none");
+    assert_eq!(invalidate("reports", Which::Key("/users/ada".into())).await, 1);
+    assert_eq!([ask("").await, ask("reports").await], [hit, miss]);
+    assert_eq!(invalidate("github", Which::Prefix(String::new())).await, 1);
+    assert_eq!([ask("reports").await, ask("").await], [hit, miss]);
+    assert_eq!(invalidate("nobody", Which::Prefix(String::new())).await, 0);
+    assert_eq!(stand.provider.report().arrivals, 4);
+}
+
+#[tokio::test]
 async fn a_call_that_cannot_be_paid_before_its_deadline_says_when() {
     let stand = stand(etags(), "limits = [\"1/h\"]", "").await;
     assert_eq!(call(&stand.daemon, user("ada")).await.unwrap().cache(), pb::CacheStatus::Bypass);

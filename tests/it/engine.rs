@@ -4,6 +4,7 @@
 //! the same store. Next: `engine/stand.rs`.
 
 mod by_key;
+mod calls;
 mod credentials;
 mod fairness;
 mod foretold;
@@ -11,9 +12,11 @@ mod headers;
 mod learned;
 mod life;
 mod permits;
+mod quota;
 mod refusals;
 mod search;
 mod shaky;
 mod stand;
+mod trial;
 mod turns;
 mod waiting;

@@ -4,6 +4,7 @@
 //! Next: `super::Caller`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::gate::direct::{Ask, Reply, Said};
 use super::super::handle::EngineError;
@@ -35,7 +36,8 @@ pub struct Errand {
 }
 
 impl Direct {
-    pub async fn carry(self, errand: Errand, completed: impl FnOnce(Completion)) {
+    /// How long it took: zero when it could not be journaled, and so was not sent.
+    pub async fn carry(self, errand: Errand, completed: impl FnOnce(Completion)) -> Duration {
         let Direct { caller, open: _open } = self;
         let Errand { ask, permit, lease_until, probe, reply } = errand;
         let ended = |health, throttled_until, error, lost_credential| Completion {
@@ -58,7 +60,7 @@ impl Direct {
                 completed(silent());
                 let rebuilt = || EngineError::Unavailable("the limits are being rebuilt; ask again".to_owned());
                 let _ = reply.send(Err(other.err().unwrap_or_else(rebuilt)));
-                return;
+                return Duration::ZERO;
             }
         };
         let started = caller.clock.steady();
@@ -100,7 +102,8 @@ impl Direct {
             _ => error.clone().or_else(|| status.map(|s| format!("status {s}").into())),
         };
         completed(Completion { refused_again, ..ended(judgement.health, throttled_until, blame, lost) });
-        let seen = log::seen(&ask.operation, &answer, &credential, took, || Some(ask.request.clone()));
+        let request = || Some(ask.request.clone());
+        let seen = log::seen(&ask.provider, &ask.operation, Lane::Single, &answer, &credential, took, request);
         let said = match (answer, throttled_until) {
             (Ok(answer), Some(until)) => Said::NotNow { until, answer: credential.hide_in(&answer) },
             (Ok(answer), None) if outdated => Said::Outdated(credential.hide_in(&answer)),
@@ -111,6 +114,7 @@ impl Direct {
         let _ = reply.send(Ok(said));
         let finish = FinishCall { call, ending, settled_at, status, error, outcomes: Vec::new(), spends, seen };
         caller.writer.finish(finish).await;
+        took
     }
 }
 

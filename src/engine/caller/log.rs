@@ -10,8 +10,9 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 
 use super::{Caller, Errand, pages};
+use crate::model::call::Lane;
 use crate::model::call_log::{Bodies, LogBodies, Seen, limit_headers};
-use crate::model::provider::Operation;
+use crate::model::provider::{Operation, Provider};
 use crate::model::request::{Request, render};
 use crate::model::verdict::{Answer, Failure, Sent};
 use crate::outbound::Credential;
@@ -26,7 +27,7 @@ impl Caller {
         took: Duration,
     ) -> Option<Seen> {
         let Errand { operation, lane, account, tenant, call, .. } = errand;
-        seen(operation, answer, credential, took, || {
+        seen(&self.provider, operation, *lane, answer, credential, took, || {
             let mut request = render(&self.provider, operation, *lane, account, tenant, &call.jobs).ok()?;
             pages::prepare(errand, &mut request).ok()?;
             Some(request)
@@ -36,7 +37,9 @@ impl Caller {
 
 /// The same for any call. `request`: what was sent, asked for only if its body is to be kept.
 pub(super) fn seen(
+    provider: &Provider,
     operation: &Operation,
+    lane: Lane,
     answer: &Result<Answer, Failure>,
     credential: &Credential,
     took: Duration,
@@ -46,7 +49,8 @@ pub(super) fn seen(
         return None;
     }
     let secrets = |text: &str| credential.hide(&Arc::from(text)).to_string();
-    let mut headers = answer.as_ref().map(|a| limit_headers(&a.headers)).unwrap_or_default();
+    let names = provider.limit_header_names(operation, lane);
+    let mut headers = answer.as_ref().map(|a| limit_headers(&a.headers, &names)).unwrap_or_default();
     headers.iter_mut().for_each(|(_, value)| *value = secrets(value));
     let bodies = operation.log_bodies.as_ref().map(|log| bodies(log, request(), answer, secrets));
     Some(Seen { latency: took, headers, bodies })

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::super::LEASE_MARGIN;
 use super::super::caller::direct::{Direct, Errand};
@@ -45,6 +45,8 @@ pub struct Ask {
     pub class: Class,
     /// Steady time until which it waits for the limits.
     pub wait_until: Timestamp,
+    /// Says whether it has left the line and has no answer yet.
+    pub on_wire: watch::Sender<bool>,
 }
 
 /// What became of it.
@@ -241,6 +243,7 @@ impl Gate {
             }
             return;
         };
+        ask.on_wire.send_replace(true);
         let group = GroupKey { operation: ask.operation.name.clone(), account: ask.account.clone() };
         self.groups.entry(group.clone()).or_default().in_flight[Lane::Single as usize] += 1;
         self.shared.in_flight[Lane::Single as usize].fetch_add(1, Ordering::Relaxed);
@@ -252,6 +255,7 @@ impl Gate {
         let direct = Direct { caller: self.caller(transport), open: self.parts.open_calls.hold() };
         let (shared, spent) = (self.shared.clone(), permit.spends.clone());
         let errand = Errand { ask, permit, lease_until, probe, reply };
-        self.parts.supervisor.task(direct.carry(errand, move |completion| shared.completed(group, spent, completion)));
+        let completed = move |completion| shared.completed(group, spent, completion);
+        self.parts.supervisor.task(async move { drop(direct.carry(errand, completed).await) });
     }
 }

@@ -2,24 +2,30 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use tokio::sync::oneshot;
+
+use super::super::LEASE_MARGIN;
+use super::super::caller::Completion;
+use super::super::caller::direct::{Direct, Errand};
 use super::super::caller::told::Told;
 use super::super::handle::EngineError;
 use super::super::status::{
-    BreakerState, BreakerView, LaneStatus, LimitStatus, OperationStatus, ProviderStatus, TestReport, WaitingOn,
+    BreakerState, BreakerView, LaneStatus, LimitStatus, OperationStatus, ProviderStatus, WaitingOn,
 };
 use super::super::wall_of;
 use super::Question;
 use super::actor::Gate;
+use super::direct::{Ask, Said};
 use super::group::GroupKey;
 use crate::clock::Timestamp;
 use crate::limit::LimitView;
-use crate::limiter::{Acquire, Answer, Settle, Spend};
+use crate::limiter::{Acquire, Answer, Spend};
 use crate::model::call::Lane;
 use crate::model::flow::{Class, FlowCounts};
 use crate::model::id::FlowId;
 use crate::model::name::{Account, OperationName};
-use crate::model::request::Request;
 use crate::outbound::breaker::{Breaker, State};
 
 /// Limits shown in a status; with many accounts, those of the first groups.
@@ -66,7 +72,7 @@ impl Gate {
                 drop(reply.send(self.explain(flow, class, ahead).await));
             }
             Question::DrainsAt { flow, reply } => drop(reply.send(self.drains_at(flow).await)),
-            Question::Test { request, reply } => self.test(*request, reply).await,
+            Question::Test { ask, reply } => self.test(*ask, reply).await,
             Question::Permits { ask, reply } => self.join_outside(*ask, reply),
             Question::Direct { ask, reply } => self.stand_in_line(*ask, reply),
             Question::TakeUp { call, jobs, reply } => drop(reply.send(self.take_up(*call, jobs))),
@@ -260,59 +266,50 @@ impl Gate {
         forecast.through_at.map(|at| wall_of(&self.parts.clock, at + call_time))
     }
 
-    /// One call outside of the queue, paid by the provider-wide limits.
-    async fn test(&mut self, request: Request, reply: tokio::sync::oneshot::Sender<Result<TestReport, EngineError>>) {
+    /// One call outside of the queue: it goes although a breaker is open, and no breaker hears of it. Refused at once
+    /// where a limit has no room.
+    async fn test(&mut self, ask: Ask, reply: oneshot::Sender<Result<(Said, Duration), EngineError>>) {
+        // Before the look at what holds the gate, so that a stop waits for it.
+        let open = self.parts.open_calls.hold();
+        let transport = match self.current.transport.clone() {
+            _ if self.shared.held.load(Ordering::Relaxed) => return drop(reply.send(Err(EngineError::Draining))),
+            Err(reason) => {
+                let why = format!("the provider cannot be called: {reason}");
+                return drop(reply.send(Err(EngineError::Unavailable(why))));
+            }
+            Ok(transport) => transport,
+        };
         let now = self.now();
-        let spends: std::sync::Arc<[Spend]> =
-            crate::limiter::provider_spends(&self.current.provider, &request.method, &Default::default()).into();
+        let spends = crate::limiter::spends(&ask.provider, &ask.operation, Lane::Single, &ask.account, None);
         let spends = self.learned.apply(spends);
-        let acquire = Acquire { spends, min: 1, max: 1, class: Class::Urgent, request: 0 };
+        let acquire = Acquire { spends, min: 1, max: 1, class: ask.class, request: 0 };
         let permit = match self.parts.limiter.acquire(now, &[acquire]).await.map(|a| a.into_iter().next()) {
             Ok(Some(Answer::Granted { permit, .. })) => permit,
             Ok(Some(Answer::Wait { earliest, binder, .. })) => {
                 let at = wall_of(&self.parts.clock, earliest);
-                let _ = reply.send(Err(EngineError::Unavailable(format!("limit {binder} has no room before {at}"))));
-                return;
+                let why = format!("limit {binder} has no room before {at}");
+                return drop(reply.send(Err(EngineError::Unavailable(why))));
             }
             _ => {
-                let _ = reply.send(Err(EngineError::Unavailable("the limiter is not available".to_owned())));
-                return;
+                let why = "the limiter is not available".to_owned();
+                return drop(reply.send(Err(EngineError::Unavailable(why))));
             }
         };
-        let Ok(transport) = self.current.transport.clone() else {
-            let _ = reply.send(Err(EngineError::Unavailable("the provider cannot be called".to_owned())));
-            return;
+        let lease_until = now + self.current.provider.timeouts.total + LEASE_MARGIN;
+        let direct = Direct { caller: self.caller(transport), open };
+        let (shared, clock) = (self.shared.clone(), self.parts.clock.clone());
+        let completed = move |completion: Completion| {
+            if completion.throttled_until.is_some() {
+                *shared.last_throttled_at.lock().expect("no panic while held") = Some(clock.now());
+            }
+            // Others may wait for what it spent, or did not spend.
+            shared.permits_settled(true);
         };
-        let (clock, limiter, shared) = (self.parts.clock.clone(), self.parts.limiter.clone(), self.shared.clone());
         self.parts.supervisor.task(async move {
-            let started = clock.steady();
-            let answer = transport.send(request).await;
-            let ended = clock.steady();
-            let sent = !matches!(&answer, Err(f) if f.sent == crate::model::verdict::Sent::No);
-            // What it was answered is not looked at: no limit opens for it.
-            let settle = Settle { good: false, ..Settle::new(permit, 1, sent) };
-            if let Err(e) = limiter.settle(ended, &[settle]).await {
-                tracing::warn!(error = %e, "the permit of a test could not be settled");
-            }
-            // Jobs may wait for what it spent.
-            shared.permits_settled(!sent);
-            let took = ended.since(started);
-            let report = match answer {
-                Ok(a) => {
-                    TestReport { status: Some(a.status), error: None, took, limit_headers: limit_headers(&a.headers) }
-                }
-                Err(f) => {
-                    TestReport { status: None, error: Some(f.reason.to_string()), took, limit_headers: Vec::new() }
-                }
-            };
-            let _ = reply.send(Ok(report));
+            let (tell, said) = oneshot::channel();
+            let took = direct.carry(Errand { ask, permit, lease_until, probe: false, reply: tell }, completed).await;
+            let said = said.await.unwrap_or(Err(EngineError::Draining));
+            let _ = reply.send(said.map(|said| (said, took)));
         });
     }
-}
-
-/// Headers whose names speak of limits.
-fn limit_headers(headers: &http::HeaderMap) -> Vec<(String, String)> {
-    let speaks = |name: &str| name.contains("ratelimit") || name.contains("rate-limit") || name == "retry-after";
-    let text = |v: &http::HeaderValue| String::from_utf8_lossy(v.as_bytes()).into_owned();
-    headers.iter().filter(|(n, _)| speaks(n.as_str())).map(|(n, v)| (n.to_string(), text(v))).collect()
 }

@@ -33,7 +33,7 @@ fn after(rule: CacheRule, seconds: u64, headers: &[(&'static str, &str)]) -> &'s
     cache.fetched(&asked, answer(200, headers, "one"), None, cache.mark(), NOW);
     match cache.look(&asked, at(seconds)) {
         Found::Fresh(_) => "fresh",
-        Found::Stale(_) => "stale",
+        Found::Stale(..) => "stale",
         Found::Old(..) => "old",
         Found::Nothing => "nothing",
     }

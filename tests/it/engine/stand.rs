@@ -33,6 +33,7 @@ pub struct Arrival {
     pub line: String,
     /// Ids of its records.
     pub ids: Vec<String>,
+    pub headers: http::HeaderMap,
 }
 
 /// What the provider does with a request.
@@ -72,6 +73,7 @@ impl Transport for Line {
             at: wire.clock.steady(),
             line: format!("{} {}", request.method, request.url.path()),
             ids: ids(&request.body),
+            headers: request.headers,
         };
         let reply = (wire.rule.lock().unwrap())(&arrival);
         wire.arrivals.lock().unwrap().push(arrival);
