@@ -219,7 +219,7 @@ fn a_profile_is_found_by_its_name_and_written_once() {
     let listed = String::from_utf8(run(&["init", "--list", "-o", "name"]).stdout).unwrap();
     assert!(listed.lines().count() >= 12 && listed.lines().any(|name| name == "github"), "{listed}");
     let table = String::from_utf8(run(&["init", "--list"]).stdout).unwrap();
-    assert!(table.contains("GitHub REST API. Profile 2"), "{table}");
+    assert!(table.contains("GitHub REST API. Profile 3"), "{table}");
     let args = ["init", "--provider", "gitlab"];
     check(&run(&args), &args, 3, "tidegate init --list");
     let args = ["init", "--provider", "github", "--provider", "slack"];

@@ -256,6 +256,8 @@ impl Gate {
         let (shared, spent) = (self.shared.clone(), permit.spends.clone());
         let errand = Errand { ask, permit, lease_until, probe, reply };
         let completed = move |completion| shared.completed(group, spent, completion);
-        self.parts.supervisor.task(async move { drop(direct.carry(errand, completed).await) });
+        self.parts.supervisor.task(async move {
+            let _how_long = direct.carry(errand, completed).await;
+        });
     }
 }
