@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api};
@@ -35,6 +35,10 @@ pub use crate::outbound::install_crypto;
 pub use base::reveal;
 pub use reload::{Reload, ReloadError, Reloaded};
 pub use serve::{ServeError, serve};
+
+/// Connections that the kernel keeps for us until they are taken (it has its own bound, too: `net.core.somaxconn`). A burst of
+/// a thousand must fit whole: what does not is reset, and its sender cannot know what became of its request.
+const BACKLOG: u32 = 4_096;
 
 /// Why the daemon did not start.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +113,8 @@ impl App {
             cluster,
         };
         // Addresses first: a port that is taken should be known before calls leave.
-        let tcp = listen(config.server.listen).await?;
-        let web = listen(config.http.listen).await?;
+        let tcp = listen(config.server.listen)?;
+        let web = listen(config.http.listen)?;
         let unix = config.server.socket.as_deref().map(listen_unix).transpose()?;
         let alone = parts.cluster.is_none();
         let handle = engine::start(parts, declared(&config, &store).await?).await?;
@@ -252,8 +256,14 @@ async fn declare_schedule(handle: &Handle, schedule: &DeclaredSchedule) -> Resul
     Ok(true)
 }
 
-async fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(addr).await.map_err(|source| StartError::Listen { what: addr.to_string(), source })
+fn listen(addr: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = || {
+        let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    };
+    bound().map_err(|source| StartError::Listen { what: addr.to_string(), source })
 }
 
 /// A socket file that a dead process left is replaced; the store's lock has made sure that it is dead.
